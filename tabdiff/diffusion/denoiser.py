@@ -1,0 +1,192 @@
+"""Denoisers: what estimates the clean row from a noisy one.
+
+A denoiser is anything of the form ``denoiser(x_t, t, condition=None) -> x0`` that carries a ``schedule``.
+`Denoiser` makes one of a network; `tabdiff.diffusion.oracles` has exact ones for Gaussian and mixture data;
+guidance and averaging wrap one and are one. Samplers, likelihoods and everything else here see only this
+form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tabdiff.diffusion.losses import Loss, make_loss
+from tabdiff.diffusion.schedules import Schedule
+from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
+
+__all__ = ["Denoiser", "DenoiserLike", "coefficients"]
+
+
+class DenoiserLike(Protocol):
+    """Anything that estimates the clean row from a noisy one at a known time."""
+
+    schedule: Schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the estimate of the clean row, of the shape of `x_t`."""
+
+
+def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``(alpha, sigma)`` at `t` in the dtype of `like`, shaped to broadcast against its rows.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The noise schedule.
+    t : Tensor
+        Time, 0-d or shape ``(B,)``.
+    like : Tensor
+        Rows, shape ``(B, *)``.
+    """
+    t = t.detach().double() if t.device.type != "mps" else t.detach()
+    shape = t.shape + (1,) * (like.dim() - 1) if t.dim() else t.shape
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if t.dim():
+        alpha, sigma = alpha.to(like.device), sigma.to(like.device)
+    return alpha.to(like.dtype).reshape(shape), sigma.to(like.dtype).reshape(shape)
+
+
+class Denoiser(nn.Module):
+    """A network, a schedule and a target: together an estimate of the clean row.
+
+    The network is called as ``network(x, t, c)``: `x` is the noisy row scaled to unit variance (for data of
+    standard deviation `sigma_data`), `t` of shape ``(B,)`` is the time in [0, 1] and `c` of shape ``(B,
+    condition_size)`` the embedded condition, or None where there is no `condition_embedding`. It returns a
+    tensor of the shape of `x`: a prediction of the target. With the target "score" it returns ``sigma *
+    score``, because a score itself grows without bound towards the clean end (Song et al., 2021, divide by
+    sigma likewise).
+
+    Parameters
+    ----------
+    network : nn.Module or callable
+        Called as ``network(x, t, c)``.
+    schedule : Schedule
+        The noise schedule.
+    target : str
+        What the network predicts: "eps", "x0", "v", "flow", "score" or "edm".
+    condition_embedding : nn.Module, optional
+        Called as ``condition_embedding(condition, B)``, with a condition of shape ``(B, k)``, NaN for a null
+        entry, or None for all null; returns ``c``.
+    loss : str or Loss
+        How the errors at different times and of different sizes are weighed; see `tabdiff.diffusion.losses`.
+    sigma_data : float
+        Standard deviation of the data; 1 for standardised data.
+
+    Attributes
+    ----------
+    schedule : Schedule
+        The noise schedule.
+
+    Raises
+    ------
+    ValueError
+        If the target is unknown, or makes no sense with the schedule: "eps" and "score" where the schedule
+        leaves no signal at ``t_max``, "v" where the noise explodes.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule
+    >>> denoiser = Denoiser(lambda x, t, c: torch.zeros_like(x), CosineSchedule(), target="x0")
+    >>> denoiser(torch.ones(2, 3), torch.tensor(0.5))
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        schedule: Schedule,
+        target: str = "v",
+        condition_embedding: nn.Module | None = None,
+        *,
+        loss: str | Loss = "simple",
+        sigma_data: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_target(target)
+        last_alpha, last_sigma = schedule.alpha(schedule.t_max).item(), schedule.sigma(schedule.t_max).item()
+        if target in ("eps", "score") and last_alpha == 0:
+            raise ValueError(
+                f"target {target!r} makes no sense with a schedule that leaves no signal at t_max (alpha = 0): from "
+                "pure noise the noise is known and the row is not; use target 'v', 'x0', 'flow' or 'edm'"
+            )
+        if target == "v" and last_sigma > 10:
+            raise ValueError(
+                f"target 'v' makes no sense with schedule {schedule.name!r}, whose noise grows to {last_sigma:g}: "
+                "the network would have to return values of that size; use target 'edm', 'eps', 'flow' or 'x0'"
+            )
+        self.network = network
+        self.schedule = schedule
+        self.target = target
+        self.condition_embedding = condition_embedding
+        self.objective = make_loss(loss)
+        self.sigma_data = sigma_data
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Estimate the clean row.
+
+        Parameters
+        ----------
+        x_t : Tensor
+            Noisy rows, shape ``(B, *)``.
+        t : Tensor
+            Time in ``[schedule.t_min, schedule.t_max]``, 0-d or shape ``(B,)``.
+        condition : Tensor, optional
+            Shape ``(B, k)``, NaN for a null entry; None is all null.
+
+        Returns
+        -------
+        Tensor
+            The estimate of the clean row, of the shape and dtype of `x_t`.
+        """
+        alpha, sigma = coefficients(self.schedule, t, x_t)
+        output = self.predict(x_t, t, condition)
+        return _to_x0(output, x_t, alpha, sigma, self.target, self.sigma_data)
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the network's prediction of the target itself; see `forward` for the arguments."""
+        alpha, sigma = coefficients(self.schedule, t, x_t)
+        c_in, _, _ = edm_coefficients(alpha, sigma, self.sigma_data)
+        network_t = self.schedule.network_time(t).to(x_t.device, x_t.dtype).expand(len(x_t))
+        output = self.network(c_in * x_t, network_t, self.embed(condition, x_t))
+        return output / sigma if self.target == "score" else output
+
+    def embed(self, condition: Tensor | None, like: Tensor) -> Tensor | None:
+        """Return the embedded condition for the rows `like`, shape ``(B, condition_size)``, or None."""
+        if self.condition_embedding is None:
+            if condition is not None:
+                raise ValueError(
+                    "a condition was given to a denoiser that has no condition_embedding; leave the condition out"
+                )
+            return None
+        embedded: Tensor = self.condition_embedding(condition, len(like))
+        return embedded
+
+    def loss(self, x0: Tensor, condition: Tensor | None = None, *, t: Tensor, eps: Tensor) -> Tensor:
+        """Return the training loss of each row.
+
+        Parameters
+        ----------
+        x0 : Tensor
+            Clean rows, shape ``(B, *)``.
+        condition : Tensor, optional
+            Shape ``(B, k)``, NaN for a null entry.
+        t : Tensor
+            Times, shape ``(B,)``; see `tabdiff.diffusion.times`.
+        eps : Tensor
+            Standard normal noise, of the shape of `x0`.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B,)``. For the loss "simple" the mean squared error of the target over the entries of the
+            row (for "score", of ``sigma * score``).
+        """
+        alpha, sigma = coefficients(self.schedule, t, x0)
+        x_t = alpha * x0 + sigma * eps
+        target = target_of(x0, eps, alpha, sigma, self.target, sigma_data=self.sigma_data)
+        error = self.predict(x_t, t, condition) - target
+        return self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)

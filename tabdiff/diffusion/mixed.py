@@ -1,0 +1,216 @@
+r"""Diffusion of rows that mix numbers and categories, in one Gaussian process.
+
+Each level of a categorical column has a learned embedding of fixed length, and the noisy row is the noisy numbers
+followed by the noisy embeddings. For the numbers the network predicts the schedule's target; for each category it
+returns logits, and the estimate of the clean embedding is their expectation,
+
+.. math:: \hat x_0 = \sum_k p_k e_k,
+
+so that one sampler and one guidance rule serve every column ("score interpolation": Dieleman et al., 2022,
+https://arxiv.org/abs/2211.15089; Mueller, Gruber and Fok, 2025, https://arxiv.org/abs/2312.10431). The loss of a
+category is its cross-entropy divided by the entropy of the column, so that each column starts at about 1, as a
+standardised number does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tabdiff.diffusion.denoiser import Denoiser, coefficients
+from tabdiff.diffusion.losses import Loss
+from tabdiff.diffusion.schedules import Schedule
+from tabdiff.diffusion.targets import _to_x0, target_of
+
+__all__ = ["MixedDenoiser"]
+
+# Logits are bent smoothly into this range, so that no level's probability underflows beside another column's.
+MAX_LOGIT = 30.0
+# A nearly constant column would otherwise weigh its rare levels without bound.
+MIN_ENTROPY = 0.1
+
+
+class MixedDenoiser(Denoiser):
+    """Denoiser of rows of numbers and category codes.
+
+    Data are tensors (B, n_continuous + n_columns): numbers, NaN where missing, then codes. Noisy rows are tensors
+    (B, `width`) with ``width = n_continuous + n_columns * embedding_size``. The network maps rows of that width to
+    ``n_continuous + sum(n_levels)`` outputs.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Called as ``network(x, t, c)``.
+    schedule : Schedule
+        The noise schedule.
+    frequencies : sequence of Tensor of shape (n_levels,)
+        For each categorical column the share of each level in the data. Logits start there.
+    n_continuous : int
+        Number of leading numeric columns.
+    target : str
+        What the network predicts for the numbers; categories are always predicted as logits.
+    condition_embedding : nn.Module, optional
+        See `Denoiser`.
+    embedding_size : int
+        Length of a level's embedding.
+    loss : str or Loss
+        Weighting of the numbers' loss over time.
+
+    Attributes
+    ----------
+    width : int
+        Length of a noisy row.
+    """
+
+    offsets: Tensor
+    member: Tensor
+    log_frequency: Tensor
+    entropy: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        frequencies: Sequence[Tensor],
+        n_continuous: int,
+        target: str = "v",
+        condition_embedding: nn.Module | None = None,
+        *,
+        embedding_size: int = 8,
+        loss: str | Loss = "simple",
+    ) -> None:
+        super().__init__(network, schedule, target, condition_embedding, loss=loss)
+        self.n_continuous = n_continuous
+        self.n_levels = [len(f) for f in frequencies]
+        self.embedding_size = embedding_size
+        self.width = self.width_of(n_continuous, len(self.n_levels), embedding_size)
+        offsets = torch.tensor([0, *self.n_levels]).cumsum(0)[:-1]
+        column = torch.repeat_interleave(
+            torch.arange(len(self.n_levels)), torch.tensor(self.n_levels, dtype=torch.long)
+        )
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("member", nn.functional.one_hot(column, len(self.n_levels)).float(), persistent=False)
+        shares = torch.cat([f.double() for f in frequencies]).clamp(min=1e-6)
+        self.register_buffer("log_frequency", shares.log().float())
+        entropy = torch.tensor([float(-(f.double() * f.double().clamp(min=1e-12).log()).sum()) for f in frequencies])
+        self.register_buffer("entropy", entropy.clamp(min=MIN_ENTROPY))
+        self.levels = nn.Parameter(torch.randn(sum(self.n_levels), embedding_size))
+
+    @staticmethod
+    def width_of(n_continuous: int, n_columns: int, embedding_size: int = 8) -> int:
+        """Return the length of a noisy row."""
+        return n_continuous + n_columns * embedding_size
+
+    def embeddings(self) -> Tensor:
+        """Return the level embeddings, all of length sqrt(embedding_size), shape (sum(n_levels), embedding_size)."""
+        return nn.functional.normalize(self.levels, dim=1) * math.sqrt(self.embedding_size)
+
+    def to_x0(self, data: Tensor) -> Tensor:
+        """Map data (B, n_continuous + n_columns) to clean rows (B, width); a missing number becomes 0."""
+        numbers = data[:, : self.n_continuous].nan_to_num()
+        index = data[:, self.n_continuous :].long() + self.offsets
+        return torch.cat([numbers, self.embeddings()[index].flatten(1)], dim=1)
+
+    def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Split the network's output into the numbers' prediction and log-probabilities (B, sum(n_levels))."""
+        output = output if output.dtype == torch.float64 else output.float()
+        raw = output[:, self.n_continuous :]
+        logits = MAX_LOGIT * torch.tanh(raw / MAX_LOGIT) + self.log_frequency
+        weights = (logits - logits.amax(1, keepdim=True).detach()).double().exp()
+        total = weights @ self.member.double()
+        log_total = (total.log() @ self.member.double().T).to(logits.dtype)
+        log_p = logits - logits.amax(1, keepdim=True).detach() - log_total
+        return output[:, : self.n_continuous], log_p
+
+    def _expected(self, log_p: Tensor) -> Tensor:
+        """Return the expected embedding of each column, shape (B, n_columns * embedding_size)."""
+        table = (self.member[:, :, None] * self.embeddings()[:, None, :]).flatten(1)
+        return log_p.exp() @ table
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Estimate clean rows (B, width) from noisy ones at time `t`, 0-d or (B,)."""
+        prediction, log_p = self._split(self.predict(x_t, t, condition))
+        alpha, sigma = coefficients(self.schedule, t, x_t)
+        numbers = _to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data)
+        return torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1)
+
+    def log_probabilities(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the log-probability of every level of every column, (B, sum(n_levels)), given noisy rows."""
+        return self._split(self.predict(x_t, t, condition))[1]
+
+    def loss(self, x0: Tensor, condition: Tensor | None = None, *, t: Tensor, eps: Tensor) -> Tensor:
+        """Return the training loss of each row, (B,): the mean over its columns, missing numbers left out.
+
+        Parameters
+        ----------
+        x0 : Tensor
+            Data, shape (B, n_continuous + n_columns).
+        condition : Tensor, optional
+            Shape (B, k), NaN for a null entry.
+        t : Tensor
+            Times, shape (B,).
+        eps : Tensor
+            Standard normal noise, shape (B, width).
+        """
+        known = ~x0[:, : self.n_continuous].isnan()
+        clean = self.to_x0(x0)
+        alpha, sigma = coefficients(self.schedule, t, clean)
+        # A missing number is pure noise to the network, as it will be in sampling, where nothing holds it.
+        signal = alpha * clean
+        noise_scale = sigma.expand_as(clean).clone()
+        marginal = (alpha.square() + sigma.square()).sqrt().expand_as(known)
+        signal[:, : self.n_continuous] = torch.where(known, signal[:, : self.n_continuous], 0.0)
+        noise_scale[:, : self.n_continuous] = torch.where(known, noise_scale[:, : self.n_continuous], marginal)
+        x_t = signal + noise_scale * eps
+        prediction, log_p = self._split(self.predict(x_t, t, condition))
+        total = x0.new_zeros(len(x0))
+        n_columns = self.n_continuous + len(self.n_levels)
+        if self.n_continuous:
+            numbers, noise = clean[:, : self.n_continuous], eps[:, : self.n_continuous]
+            target = target_of(numbers, noise, alpha, sigma, self.target, sigma_data=self.sigma_data)
+            error = torch.where(known, prediction - target, 0.0)
+            rows = self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)
+            total = total + rows * (self.n_continuous / n_columns)
+        if self.n_levels:
+            index = x0[:, self.n_continuous :].long() + self.offsets
+            surprise = -log_p.gather(1, index) / self.entropy
+            total = total + surprise.sum(1) / n_columns
+        return total
+
+    @torch.no_grad()
+    def to_data(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Take the last step, from slightly noisy rows to data: estimate the numbers, draw the categories.
+
+        Parameters
+        ----------
+        x_t : Tensor
+            Rows at time `t`, shape (B, width).
+        t : Tensor
+            A time near the clean end, 0-d.
+        condition : Tensor, optional
+            Shape (B, k).
+        generator : torch.Generator, optional
+            Draws the levels; on the CPU.
+
+        Returns
+        -------
+        Tensor
+            Data, shape (B, n_continuous + n_columns).
+        """
+        prediction, log_p = self._split(self.predict(x_t, t, condition))
+        alpha, sigma = coefficients(self.schedule, t, x_t)
+        numbers = _to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data)
+        # Gumbel's trick: the largest of log p_k plus Gumbel noise is a draw from p.
+        uniform = torch.rand(log_p.shape, generator=generator).clamp(min=1e-20).to(log_p.device)
+        scores = log_p - (-uniform.log()).log()
+        codes = [part.argmax(1) for part in scores.split(self.n_levels, dim=1)]
+        return torch.cat([numbers, *(c[:, None].to(numbers.dtype) for c in codes)], dim=1)
