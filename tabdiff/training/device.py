@@ -1,0 +1,49 @@
+"""Which device and which precision a fit uses."""
+
+import torch
+
+__all__ = ["autocast_dtype", "resolve_device"]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device for a name; "auto" is CUDA where there is one, and the CPU elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If the name is no device or the device is not there.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device must be 'auto' or a torch device such as 'cpu' or 'cuda:0', got {device!r}"
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r} was asked for, but torch sees no CUDA device; use device='auto' or 'cpu'")
+    return resolved
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type that matrix products run in, None for float32.
+
+    "auto" is bfloat16 on CUDA devices that have it, float32 elsewhere: on a CPU the casts cost more than they save.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', got {precision!r}")
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else None
+    return torch.bfloat16 if precision == "bfloat16" else None

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from tabdiff.nn import ResidualMLP
+
+
+def test_starts_at_zero_output_and_every_weight_learns():
+    torch.manual_seed(0)
+    network = ResidualMLP(5, 3, 4, hidden_size=16, n_blocks=2)
+    x, t, c = torch.randn(8, 5), torch.rand(8), torch.randn(8, 4)
+    assert (network(x, t, c) == 0).all()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    for _ in range(3):  # the zero-initialised layers let the gradient through one after the other
+        optimizer.zero_grad()
+        (network(x, t, c) - 1).square().mean().backward()
+        optimizer.step()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert silent == []
+
+
+def test_rows_do_not_depend_on_each_other():
+    network = ResidualMLP(5, 3, hidden_size=16, n_blocks=2).double()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
+    x, t = torch.randn(8, 5).double(), torch.rand(8).double()
+    torch.testing.assert_close(network(x, t)[3:5], network(x[3:5], t[3:5]))
+
+
+def test_needs_the_condition_that_it_was_built_with():
+    with pytest.raises(ValueError, match="needs c"):
+        ResidualMLP(5, 3, 4)(torch.zeros(2, 5), torch.zeros(2))
+    with pytest.raises(ValueError, match="n_blocks=0"):
+        ResidualMLP(5, 3, n_blocks=0)
