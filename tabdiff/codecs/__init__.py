@@ -1,0 +1,32 @@
+"""Containers to tensors and back: one codec for each kind of data."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabdiff.codecs.array import ArrayCodec
+from tabdiff.codecs.cells import CellCodec
+from tabdiff.codecs.table import TableCodec
+
+__all__ = ["CODECS", "ArrayCodec", "CellCodec", "TableCodec", "is_anndata", "make_codec"]
+
+CODECS: dict[str, Any] = {"array": ArrayCodec, "table": TableCodec, "cells": CellCodec}
+
+
+def is_anndata(X: Any) -> bool:
+    """Whether X is an AnnData, told without importing anndata."""
+    return any(t.__name__ == "AnnData" and t.__module__.startswith("anndata") for t in type(X).__mro__)
+
+
+def make_codec(X: Any, *, categorical_features: Any = "auto", layer: str | None = None) -> Any:
+    """Return the unfitted codec for a container: ndarray, DataFrame or AnnData."""
+    if is_anndata(X):
+        return CellCodec(layer=layer)
+    if layer is not None:
+        raise ValueError(f"layer={layer!r} is for AnnData, but X is a {type(X).__name__}.")
+    if isinstance(X, pd.DataFrame):
+        return TableCodec(categorical_features=categorical_features)
+    if isinstance(X, np.ndarray):
+        return ArrayCodec(categorical_features=categorical_features)
+    raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")

@@ -1,0 +1,403 @@
+"""What a condition is: read at fit, checked and completed at sample.
+
+Each attribute is a class (strings, categories, booleans, integers with at most 20 distinct values) or continuous
+(floats, other integers). Encoded, a condition is a float tensor (n, n_attributes) of class codes and standardised
+values in which NaN is the null token. A missing label at fit is the null token too: its row teaches the unconditional
+model alone.
+"""
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.codecs.columns import (
+    LevelColumn,
+    dtype_from_state,
+    dtype_to_state,
+    is_numeric,
+    plain,
+    restore,
+    to_float,
+    unknown_level_message,
+)
+
+__all__ = ["Attribute", "Conditions"]
+
+MAX_INTEGER_CLASSES = 20
+NEIGHBOURS = 50
+
+
+class Attribute:
+    """One attribute of a condition: a class or a continuous value.
+
+    Attributes
+    ----------
+    name : hashable
+        Column name, obs key, or a made-up one for arrays.
+    kind : {"class", "continuous"}
+    levels : list
+        Labels of a class attribute, in the order of their codes.
+    low, high : float
+        Range of a continuous attribute at fit.
+    """
+
+    def __init__(self, series: pd.Series, name: Any) -> None:
+        self.name = name
+        self.dtype = series.dtype
+        if pd.api.types.is_complex_dtype(series.dtype):
+            raise ValueError(f"Complex data not supported, however condition {name!r} is complex.")
+        if series.isna().all():
+            raise ValueError(f"condition {name!r} has no value but missing ones.")
+        numeric = is_numeric(series.dtype)
+        few = series.nunique() <= MAX_INTEGER_CLASSES
+        integer = pd.api.types.is_integer_dtype(series.dtype)
+        self.kind = "class" if not numeric or (integer and few) else "continuous"
+        self.levels: list = []
+        self.low = self.high = self.mean = 0.0
+        self.scale = 1.0
+        if self.kind == "class":
+            self._column = LevelColumn(series, name)
+            self.levels = self._column.levels_
+        else:
+            values = to_float(series, name)
+            self.low, self.high = float(np.nanmin(values)), float(np.nanmax(values))
+            self.mean = float(np.nanmean(values))
+            self.scale = float(np.nanstd(values)) or 1.0
+
+    @property
+    def n_levels(self) -> int:
+        """Number of classes, 0 for a continuous attribute."""
+        return len(self.levels)
+
+    def __repr__(self) -> str:
+        if self.kind == "class":
+            shown = ", ".join(repr(v) for v in self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
+            return f"Attribute({self.name!r}, class of {len(self.levels)}: {shown})"
+        return f"Attribute({self.name!r}, continuous from {self.low:g} to {self.high:g})"
+
+    def encode(self, values: Any) -> np.ndarray:
+        """Map labels or numbers (n,) to codes or standardised values (n,), missing ones to NaN.
+
+        Raises
+        ------
+        ValueError
+            For a label that was not seen at fit; the message lists the known ones and the nearest.
+
+        Warns
+        -----
+        UserWarning
+            For a continuous value outside the fitted range.
+        """
+        series = pd.Series(np.asarray(values, dtype=object) if not isinstance(values, pd.Series) else values)
+        missing = series.isna().to_numpy()
+        if self.kind == "continuous":
+            try:
+                numbers = pd.to_numeric(series.astype(object).where(~missing, np.nan)).to_numpy(dtype=np.float64)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"condition {self.name!r} is continuous ({self.low:g} to {self.high:g}), so it needs numbers, "
+                    f"however: {series[~missing].iloc[0]!r}."
+                ) from None
+            if np.isinf(numbers).any():
+                raise ValueError(f"condition {self.name!r} contains infinite values (inf).")
+            outside = (numbers < self.low) | (numbers > self.high)
+            if outside.any():
+                warnings.warn(
+                    f"condition {self.name!r}: {numbers[outside][0]:g} lies outside the fitted range "
+                    f"[{self.low:g}, {self.high:g}]; samples there are extrapolated.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return (numbers - self.mean) / self.scale
+        codes = {v: float(i) for i, v in enumerate(self.levels)}
+        out = np.full(len(series), np.nan)
+        for i, value in enumerate(series.astype(object)):
+            if missing[i]:
+                continue
+            value = plain(value)
+            # bool is an int to Python, so True would silently stand for class 1.
+            known = codes.get(value) if isinstance(value, bool) == isinstance(self.levels[0], bool) else None
+            if known is None:
+                raise ValueError(unknown_level_message(f"condition {self.name!r}", value, self.levels))
+            out[i] = known
+        return out
+
+    def decode(self, codes: np.ndarray) -> pd.Series:
+        """Map codes or standardised values (n,) back to labels or numbers of the fitted dtype."""
+        if self.kind == "class":
+            return self._column.decode(codes)
+        missing = np.isnan(codes)
+        values = np.where(missing, 0.0, codes) * self.scale + self.mean
+        # The round trip through float32 must not move a value past the range that it came from.
+        near = np.isclose(values, np.clip(values, self.low, self.high), rtol=1e-6)
+        values = np.where(near, np.clip(values, self.low, self.high), values)
+        return restore(values, missing, self.dtype, self.name)
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        state = {"name": self.name, "kind": self.kind, "dtype": dtype_to_state(self.dtype)}
+        if self.kind == "class":
+            return {**state, "column": self._column.state()}
+        return {**state, "low": self.low, "high": self.high, "mean": self.mean, "scale": self.scale}
+
+    @classmethod
+    def from_state(cls, state: dict) -> Self:
+        """Inverse of :meth:`state`."""
+        attribute = cls.__new__(cls)
+        attribute.name, attribute.kind = state["name"], state["kind"]
+        attribute.dtype = dtype_from_state(state["dtype"])
+        attribute.levels = []
+        attribute.low = attribute.high = attribute.mean = 0.0
+        attribute.scale = 1.0
+        if attribute.kind == "class":
+            attribute._column = LevelColumn.from_state(state["column"])
+            attribute.levels = attribute._column.levels_
+        else:
+            for key in ("low", "high", "mean", "scale"):
+                setattr(attribute, key, float(state[key]))
+        return attribute
+
+
+class Conditions:
+    """The attributes of a fitted model and the combinations of them that were seen.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n, n_attributes)
+        The condition of each training row.
+
+    Attributes
+    ----------
+    attributes : list of Attribute
+    codes : ndarray of shape (n, n_attributes)
+        Encoded conditions of the training rows, from which whatever is not asked for at sampling is drawn.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        if frame.columns.duplicated().any():
+            raise ValueError(f"condition names are not unique: {list(frame.columns)}.")
+        self.attributes = [Attribute(frame.iloc[:, j], name) for j, name in enumerate(frame.columns)]
+        self.codes = self.encode(frame)
+
+    @property
+    def names(self) -> list:
+        """Names of the attributes, in order."""
+        return [a.name for a in self.attributes]
+
+    @property
+    def n_levels(self) -> list[int]:
+        """Number of classes of each attribute, 0 for continuous ones."""
+        return [a.n_levels for a in self.attributes]
+
+    def __repr__(self) -> str:
+        return f"Conditions({self.attributes})"
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """Map a frame that has a column per attribute to float32 codes (n, n_attributes)."""
+        columns = [a.encode(frame[a.name]) for a in self.attributes]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def decode(self, codes: np.ndarray) -> pd.DataFrame:
+        """Map codes (n, n_attributes) to a frame of labels and numbers."""
+        columns = [a.decode(codes[:, j].astype(np.float64)) for j, a in enumerate(self.attributes)]
+        return pd.concat(columns, axis=1, keys=self.names)
+
+    # ------------------------------------------------------------- sampling
+
+    def resolve(self, n_samples: int | None, condition: Any, rng: np.random.Generator) -> Tensor:
+        """Turn what `sample` was given into a tensor (n, n_attributes).
+
+        Parameters
+        ----------
+        n_samples : int or None
+            Number of rows; None takes what the condition implies, or 1.
+        condition : None, scalar, dict, array, Series, DataFrame or "unconditional"
+            See :meth:`tabdiff.DiffusionGenerator.sample`.
+        rng : numpy.random.Generator
+            Draws whatever is left open from the training rows.
+        """
+        if condition is None:
+            n = n_samples or 1
+            return torch.from_numpy(self.codes[rng.integers(len(self.codes), size=n)])
+        if isinstance(condition, str) and condition == "unconditional" and not self._is_level(condition):
+            return torch.full((n_samples or 1, len(self.attributes)), float("nan"))
+        given = self._as_columns(condition)
+        unknown = [name for name in given if name not in self.names]
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in self.names], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown condition name {unknown[0]!r}.{hint} Names: {self.names}.")
+        counts = [name for name, value in given.items() if isinstance(value, Mapping)]
+        if len(counts) > 1:
+            raise ValueError(f"only one attribute can be given as counts, however: {counts}.")
+        if counts:
+            given[counts[0]] = self._expand(counts[0], given[counts[0]])
+        lengths = {name: len(v) for name, v in given.items() if not _is_scalar(v)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"conditions have different numbers of rows: {lengths}.")
+        n = next(iter(lengths.values()), n_samples or 1)
+        if n_samples is not None and n != n_samples:
+            raise ValueError(
+                f"the condition has {n} rows, but n_samples={n_samples}. Leave n_samples out, or give one value for all rows."
+            )
+        if n == 0:
+            raise ValueError("the condition has no rows.")
+        codes = np.full((n, len(self.attributes)), np.nan, dtype=np.float32)
+        for name, value in given.items():
+            j = self.names.index(name)
+            if _is_scalar(value):
+                codes[:, j] = self.attributes[j].encode([value])[0]
+            else:
+                codes[:, j] = self.attributes[j].encode(value)
+        open_ = [j for j, name in enumerate(self.names) if name not in given]
+        if open_:
+            self._complete(codes, [self.names.index(name) for name in given], open_, rng)
+        return torch.from_numpy(codes)
+
+    def _is_level(self, value: Any) -> bool:
+        return len(self.attributes) == 1 and value in self.attributes[0].levels
+
+    def _as_columns(self, condition: Any) -> dict:
+        """Give every form of condition as a dict from attribute name to scalar, counts or array."""
+        if isinstance(condition, Mapping):
+            return dict(condition)
+        if isinstance(condition, pd.DataFrame):
+            return {name: condition[name] for name in condition.columns}
+        if _is_scalar(condition):
+            if len(self.attributes) > 1:
+                raise ValueError(
+                    f"the model has {len(self.attributes)} conditions, so say which one is meant: "
+                    f"condition={{{self.names[0]!r}: {condition!r}}}. Names: {self.names}."
+                )
+            return {self.names[0]: condition}
+        # A list of labels and numbers must keep their types, which np.asarray alone would turn into strings.
+        values = condition if isinstance(condition, pd.Series) else _to_array(condition)
+        if values.ndim == 1 and len(self.attributes) == 1:
+            return {self.names[0]: values}
+        if values.ndim == 2 and values.shape[1] == len(self.attributes):
+            return {name: values[:, j] for j, name in enumerate(self.names)}
+        raise ValueError(
+            f"an array of conditions must have shape (n, {len(self.attributes)}) for {self.names}, "
+            f"however: {tuple(values.shape)}."
+        )
+
+    def _expand(self, name: Any, counts: Mapping) -> list:
+        """Turn {label: count} into a list of labels."""
+        if not counts:
+            raise ValueError(f"condition {name!r}: no counts given.")
+        for label, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+                raise ValueError(
+                    f"condition {name!r}: the count of {label!r} must be an integer >= 0, however: {count!r}."
+                )
+        return [label for label, count in counts.items() for _ in range(count)]
+
+    def _complete(self, codes: np.ndarray, given: list[int], open_: list[int], rng: np.random.Generator) -> None:
+        """Draw the open attributes from training rows that match the given ones, in place.
+
+        Class attributes match exactly; among those rows the nearest few in the continuous ones are taken.
+        """
+        classes = [j for j in given if self.attributes[j].kind == "class"]
+        continuous = [j for j in given if self.attributes[j].kind == "continuous"]
+        keys, inverse = np.unique(codes[:, given], axis=0, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        for i, key in enumerate(keys):
+            wanted = dict(zip(given, key, strict=True))
+            match = np.ones(len(self.codes), dtype=bool)
+            for j in classes:
+                if not np.isnan(wanted[j]):
+                    match &= self.codes[:, j] == wanted[j]
+            pool = np.flatnonzero(match)
+            if len(pool) == 0:
+                labels = {self.names[j]: self.attributes[j].levels[int(wanted[j])] for j in classes}
+                warnings.warn(
+                    f"no training row has {labels}; {[self.names[j] for j in open_]} are drawn from all rows.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                pool = np.arange(len(self.codes))
+            if continuous:
+                distance = np.zeros(len(pool))
+                for j in continuous:
+                    if not np.isnan(wanted[j]):
+                        distance += np.nan_to_num(self.codes[pool, j] - wanted[j], nan=np.inf) ** 2
+                pool = pool[np.argsort(distance, kind="stable")[:NEIGHBOURS]]
+            rows = np.flatnonzero(inverse == i)
+            drawn = rng.choice(pool, size=len(rows))
+            codes[rows[:, None], open_] = self.codes[drawn[:, None], open_]
+
+    # ---------------------------------------------------------------- state
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        return {"attributes": [a.state() for a in self.attributes], "codes": self.codes}
+
+    @classmethod
+    def from_state(cls, state: dict) -> Self:
+        """Inverse of :meth:`state`."""
+        conditions = cls.__new__(cls)
+        conditions.attributes = [Attribute.from_state(s) for s in state["attributes"]]
+        conditions.codes = np.asarray(state["codes"], dtype=np.float32)
+        return conditions
+
+
+def condition_frame(condition: Any, n_rows: int, default_name: str, index: pd.Index | None = None) -> pd.DataFrame:
+    """Turn an array, Series or DataFrame with a row per sample into a frame; names are made up where none are given.
+
+    Raises
+    ------
+    ValueError
+        If the number of rows differs from `n_rows`, or the index holds the labels of `index` in another order.
+    """
+    if isinstance(condition, pd.Series):
+        frame = condition.to_frame(condition.name if condition.name is not None else default_name)
+    elif isinstance(condition, pd.DataFrame):
+        frame = condition
+    else:
+        array = _to_array(condition)
+        if array.ndim == 1:
+            frame = pd.DataFrame({default_name: pd.Series(array)})
+        elif array.ndim == 2:
+            names = [default_name] if array.shape[1] == 1 else [f"{default_name}_{j}" for j in range(array.shape[1])]
+            frame = pd.DataFrame({name: pd.Series(array[:, j]) for j, name in enumerate(names)})
+        else:
+            raise ValueError(f"{default_name} must have one or two dimensions, however: shape {array.shape}.")
+    if len(frame) != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: [{n_rows}, {len(frame)}] "
+            f"(X has {n_rows} rows, {default_name} has {len(frame)})."
+        )
+    labelled = isinstance(condition, pd.Series | pd.DataFrame)
+    if (
+        labelled
+        and index is not None
+        and not frame.index.equals(index)
+        and frame.index.is_unique
+        and set(frame.index) == set(index)
+    ):
+        raise ValueError(
+            f"{default_name} and X have the same row labels in a different order. "
+            f"Use {default_name}.loc[X.index] (X.obs_names for AnnData)."
+        )
+    return frame.reset_index(drop=True)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | bytes) or (np.ndim(value) == 0 and not isinstance(value, Mapping))
+
+
+def _to_array(values: Any) -> np.ndarray:
+    array = values if isinstance(values, np.ndarray) else np.asarray(pd.Series(values) if _is_flat(values) else values)
+    if array.dtype.kind in "US":
+        array = array.astype(object)
+    return array
+
+
+def _is_flat(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(_is_scalar(v) for v in values)
