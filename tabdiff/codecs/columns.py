@@ -283,8 +283,8 @@ class LevelColumn:
             kinds = sorted({_kind(v) for v in levels})
             if len(kinds) > 1:
                 raise TypeError(
-                    f"column {name!r} has dtype {self.dtype} and mixes values of types {kinds}. Convert it to one type, "
-                    f'for example df[{name!r}] = df[{name!r}].astype("string").'
+                    f"column {name!r} has dtype {self.dtype} and mixes values of types {kinds}. Convert it to one "
+                    f'type, for example df[{name!r}] = df[{name!r}].astype("string").'
                 )
             levels = sorted(levels)
         self.levels_ = [plain(v) for v in levels]

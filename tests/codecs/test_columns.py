@@ -128,7 +128,17 @@ def test_unknown_level_names_the_nearest():
 
 @pytest.mark.parametrize(
     "dtype",
-    ["int8", "Int64", "float32", "Float64", "bool", "boolean", "object", "string", pd.CategoricalDtype(["a", "b"], True)],
+    [
+        "int8",
+        "Int64",
+        "float32",
+        "Float64",
+        "bool",
+        "boolean",
+        "object",
+        "string",
+        pd.CategoricalDtype(["a", "b"], True),
+    ],
 )
 def test_dtypes_survive_their_description(dtype):
     wanted = pd.Series([], dtype=dtype).dtype

@@ -1,0 +1,150 @@
+"""Marginal calibration of simulated counts by the randomised probability integral transform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def count_bins(maximum: int) -> np.ndarray:
+    """Lower edges of count bins: every count to 31, then widths that grow by an eighth.
+
+    The last edge lies above `maximum`.
+    """
+    edges = list(range(32))
+    while edges[-1] <= maximum:
+        edges.append(max(edges[-1] + 1, int(edges[-1] * 1.125)))
+    return np.array(edges, dtype=np.int64)
+
+
+class CountCalibration:
+    """Maps a simulated count to the quantile that real counts have at its rank, per class and gene.
+
+    A count x of the model is sent to a uniform draw inside its step of the model's distribution function, and that
+    through the inverse of the data's, so that ranks, and with them dependence between genes, stay. The data's
+    distribution in a class is mixed with the model's own, the latter weighing as `shrinkage` cells: where a
+    class has few cells little is changed.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes.
+    gene_maxima : int array (n_genes,)
+        Largest real count of each gene; simulated ones above it rank as the largest.
+    shrinkage : float
+        Weight of the model's own distribution, in cells.
+    """
+
+    def __init__(self, n_classes: int, gene_maxima: np.ndarray, *, shrinkage: float = 5.0) -> None:
+        self.shrinkage = shrinkage
+        self.n_classes = n_classes
+        self.edges = count_bins(int(gene_maxima.max(initial=1)))
+        # A gene's table has bins up to its own largest count, so that silent genes take little memory.
+        self.n_bins = np.searchsorted(self.edges, gene_maxima, side="right").astype(np.int64) + 1
+        self.n_bins = np.minimum(self.n_bins, len(self.edges) - 1)
+        self.start = np.concatenate([[0], np.cumsum(self.n_bins)])
+        self.observed: np.ndarray | None = np.zeros((n_classes, self.start[-1]), dtype=np.float32)
+        self.model = self.data = np.zeros((n_classes, 0), dtype=np.float32)
+        self.usable = np.zeros(n_classes, dtype=bool)
+
+    def _bin(self, counts: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.edges, counts, side="right") - 1
+
+    def observe(self, counts: np.ndarray, classes: np.ndarray) -> None:
+        """Add a dense block (n, n_genes) of real counts."""
+        if self.observed is None:
+            raise RuntimeError("A calibration read from a file no longer holds the real counts; fit again.")
+        self._add(self.observed, counts, classes)
+
+    def fit(self, simulated: Iterable[tuple[np.ndarray, np.ndarray]]) -> CountCalibration:
+        """Compare the observed counts with blocks of simulated ones, (counts (n, n_genes), classes (n,)) each."""
+        if self.observed is None:
+            raise RuntimeError("A calibration read from a file no longer holds the real counts; fit again.")
+        table = np.zeros(self.observed.shape, dtype=np.float32)
+        for counts, classes in simulated:
+            self._add(table, counts, classes)
+        self._finish(table, self.observed)
+        return self
+
+    def _add(self, table: np.ndarray, counts: np.ndarray, classes: np.ndarray) -> None:
+        bins = np.minimum(self._bin(counts), self.n_bins - 1) + self.start[:-1]
+        for c in np.unique(classes):
+            table[c] += np.bincount(bins[classes == c].ravel(), minlength=table.shape[1])
+
+    def _finish(self, simulated: np.ndarray, observed: np.ndarray) -> None:
+        gene = np.repeat(np.arange(len(self.n_bins)), self.n_bins)
+        first, last = self.start[:-1], self.start[1:] - 1
+
+        def distribution_function(histogram: np.ndarray) -> np.ndarray:
+            total = np.cumsum(histogram, axis=1, dtype=np.float64)
+            out = total - np.where(first > 0, total[:, first - 1], 0.0)[:, gene]
+            out[:, last] = 1.0
+            return out.astype(np.float32)
+
+        n_simulated = np.add.reduceat(simulated, first, axis=1)[:, :1]
+        n_observed = np.add.reduceat(observed, first, axis=1)[:, :1]
+        model = simulated / np.maximum(n_simulated, 1)
+        mixed = (observed + self.shrinkage * model) / (n_observed + self.shrinkage)
+        self.model, self.data = distribution_function(model), distribution_function(mixed)
+        self.usable = (n_simulated[:, 0] > 0) & (n_observed[:, 0] > 0)
+
+    def __call__(self, counts: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Calibrated copy of a dense block (n, n_genes) of integer counts; ``classes`` < 0 leaves a row as it is."""
+        out = counts.copy()
+        for c in np.unique(classes):
+            if c < 0 or not self.usable[c]:
+                continue
+            rows = np.flatnonzero(classes == c)
+            out[rows] = self._map(counts[rows], self.model[c], self.data[c], rng)
+        return out
+
+    def _map(self, counts: np.ndarray, model: np.ndarray, data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        n_genes = len(self.n_bins)
+        first = self.start[:-1]
+        # Zeros that stay zero whatever the draw are most of the matrix: leave them out.
+        busy = (counts > 0) | (data[first] < model[first])
+        rows, genes = np.nonzero(busy)
+        x = counts[rows, genes].astype(np.int64)
+        bins = np.minimum(self._bin(x), self.n_bins[genes] - 1)
+        at = first[genes] + bins
+        below = np.where(bins > 0, model[at - 1], 0.0).astype(np.float64)
+        width = (self.edges[bins + 1] - self.edges[bins]).astype(np.float64)
+        inside = (x - self.edges[bins] + rng.random(len(x))) / width
+        # The last bin holds every larger count too: those are spread over its whole step.
+        inside = np.where(inside < 1.0, inside, rng.random(len(x)))
+        # Distribution functions are single precision: stay below the rounding of their ends at one.
+        u = np.minimum(below + inside * (model[at] - below), 1.0 - 1e-6)
+        # One sorted array for all genes: gene number + distribution function.
+        keys = (np.repeat(np.arange(n_genes), self.n_bins) + np.minimum(data, 1.0 - 1e-7)).astype(np.float64)
+        keys[self.start[1:] - 1] = np.arange(n_genes) + 1.0
+        found = np.searchsorted(keys, genes + u, side="right")
+        found = np.minimum(found, self.start[1:][genes] - 1)
+        target = found - first[genes]
+        low = np.where(target > 0, data[found - 1], 0.0)
+        fraction = np.clip((u - low) / np.maximum(data[found] - low, 1e-12), 0.0, 1.0 - 1e-9)
+        value = self.edges[target] + np.floor(fraction * (self.edges[target + 1] - self.edges[target]))
+        out = counts.copy()
+        out[rows, genes] = value.astype(counts.dtype)
+        return out
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "shrinkage": self.shrinkage,
+            "n_bins": self.n_bins,
+            "edges": self.edges,
+            "model": self.model,
+            "data": self.data,
+            "usable": self.usable,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CountCalibration:
+        self = cls.__new__(cls)
+        self.shrinkage = float(state["shrinkage"])
+        self.n_bins, self.edges = np.asarray(state["n_bins"]), np.asarray(state["edges"])
+        self.start = np.concatenate([[0], np.cumsum(self.n_bins)])
+        self.model, self.data, self.usable = (np.asarray(state[k]) for k in ("model", "data", "usable"))
+        self.n_classes, self.observed = len(self.model), None
+        return self

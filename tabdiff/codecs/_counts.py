@@ -1,0 +1,354 @@
+"""The model of count matrices behind `CellCodec`: per-class negative binomials plus a small latent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from tabdiff.codecs._calibration import CountCalibration
+from tabdiff.codecs._classes import CellClasses
+from tabdiff.codecs._matrix import CHUNK, dense_rows
+from tabdiff.nn.autoencoder import CountAutoencoder, nb_sample, train_autoencoder
+
+PSEUDO_CELLS = 1.0  # cells of prior for the rates of a class, at the rates of the level above it
+JOINT_PSEUDO_CELLS = 10.0  # the same for a combination of attributes, at its additive rates
+DISPERSION_CELLS = 20.0  # cells of prior for the dispersion of a class, at that of the gene
+# Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
+START_THETA = 5.0
+MAX_INPUT_GENES = 2000
+SVD_CELLS = 4000
+MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
+
+
+def _group_sum(matrix: Any, index: np.ndarray, n: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """Sums (n, n_genes) float64 of weighted rows of a CSR matrix or array by group."""
+    weight = np.ones(len(index)) if weight is None else weight
+    out = sparse.csr_matrix((weight, (index, np.arange(len(index)))), shape=(n, len(index))) @ matrix
+    return np.asarray(out.toarray() if sparse.issparse(out) else out, dtype=np.float64)
+
+
+class CountModel:
+    """Negative-binomial autoencoder with class offsets, calibrated marginals and library size as a latent.
+
+    Attributes
+    ----------
+    classes : CellClasses
+    class_log_rate : float32 array (n_classes, n_genes)
+        Log of the share of a cell's counts that falls on a gene.
+    base, effects : float32 arrays (n_genes,), (n_levels + nulls, n_genes)
+        Additive log rates, for combinations that training never showed.
+    n_features : int
+        Length of the encoded vector: active latents and log library size.
+    """
+
+    def __init__(self, *, n_latent: int | None = None) -> None:
+        self.n_latent = n_latent
+
+    def fit(
+        self,
+        matrix: Any,
+        condition: Tensor | None,
+        levels: Sequence[int],
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        max_time: float | None = None,
+        callback: Callable[[dict[str, float | int | str]], object] | None = None,
+    ) -> CountModel:
+        n_cells, n_genes = matrix.shape
+        self.levels = [int(n) for n in levels]
+        self.classes = CellClasses(condition, levels, n_cells)
+        self.library = np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1), 0.5)
+        self.n_genes = n_genes
+        self._fit_rates(matrix)
+        log_theta = self._fit_dispersion(matrix)
+        genes = self._input_genes(matrix)
+        limit = int(min(round(2 * n_cells ** (1 / 3)), 16 if n_cells < 10_000 else 24, n_genes // 2, n_cells // 3))
+        model = CountAutoencoder(
+            torch.as_tensor(self.class_log_rate),
+            torch.as_tensor(np.maximum(log_theta, math.log(START_THETA))),
+            self.levels,
+            torch.as_tensor(genes),
+            n_latent=max(1, self.n_latent or limit),
+            generator=generator,
+        )
+        self._start_loadings(model, matrix, generator)
+        self.model = model.to(device)
+        self._train(matrix, condition, generator, max_time, callback)
+        self._standardise(matrix, condition, generator)
+        self.model.to("cpu").requires_grad_(False)
+        data = self.encode(matrix, condition, generator)
+        self.classes.set_latents(data.numpy())
+        largest = matrix.max(axis=0)
+        maxima = np.asarray(largest.toarray() if sparse.issparse(largest) else largest).reshape(-1).astype(np.int64)
+        self.silent = np.flatnonzero(maxima == 0)
+        self.calibration = CountCalibration(len(self.classes), maxima)
+        for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // CHUNK))):
+            self.calibration.observe(dense_rows(matrix, rows), self.classes.training[rows])
+        repeats = int(np.clip(20_000_000 // matrix.shape[0] // n_genes, 1, 5))
+        self.calibrate(
+            torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)]),
+            None if condition is None else condition.repeat(repeats, 1),
+            generator,
+        )
+        self.library = self.library[:0]
+        return self
+
+    def _fit_rates(self, matrix: Any) -> None:
+        """Rates per class: additive over attributes by iterative proportional fitting, then each class's own."""
+        classes, codes = self.classes, self.classes.codes
+        sums = _group_sum(matrix, classes.training, len(classes))
+        depth = np.bincount(classes.training, self.library, minlength=len(classes))
+        cell = depth.sum() / classes.counts.sum()
+        pooled = sums.sum(axis=0)
+        base = np.log((pooled + 0.05 / self.n_genes) / (pooled.sum() + 0.05))
+        sizes = [self.levels[j] + 1 for j in classes.columns]
+        self.effect_start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        effects = np.zeros((int(self.effect_start[-1]), self.n_genes))
+        prior = PSEUDO_CELLS * cell * np.exp(base)
+        for _ in range(1 if len(sizes) < 2 else 50):
+            largest = 0.0
+            for j, start in enumerate(self.effect_start[:-1]):
+                fitted = depth[:, None] * np.exp(self._additive(base, effects, codes))
+                for level in np.unique(codes[:, j]):
+                    own = codes[:, j] == level
+                    expected = fitted[own].sum(axis=0)
+                    step = np.log((sums[own].sum(axis=0) + prior) / (expected + prior))
+                    effects[start + level] += step
+                    largest = max(largest, float(np.abs(step).max()))
+            if largest < 1e-3:
+                break
+        additive = self._additive(base, effects, codes)
+        joint = JOINT_PSEUDO_CELLS if len(sizes) > 1 else 0.0
+        rate = (sums + joint * cell * np.exp(additive)) / (depth + joint * cell)[:, None]
+        floor = np.exp(base) * PSEUDO_CELLS / (classes.counts[:, None] + PSEUDO_CELLS)
+        rate = np.maximum(rate, np.minimum(floor, np.exp(additive)))
+        self.base, self.effects = base.astype(np.float32), effects.astype(np.float32)
+        self.class_log_rate = np.log(rate / rate.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def _additive(self, base: np.ndarray, effects: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        out = np.tile(base, (len(codes), 1))
+        for j, start in enumerate(self.effect_start[:-1]):
+            out += effects[start + codes[:, j]]
+        return out
+
+    def _fit_dispersion(self, matrix: Any) -> np.ndarray:
+        """Log inverse dispersion per class by moments, pulled to the gene's own."""
+        classes = self.classes
+        squared = matrix.multiply(matrix) if sparse.issparse(matrix) else np.square(matrix, dtype=np.float64)
+        first = _group_sum(matrix, classes.training, len(classes), self.library)
+        second = _group_sum(squared, classes.training, len(classes))
+        rate = np.exp(self.class_log_rate.astype(np.float64))
+        s1 = np.bincount(classes.training, self.library, minlength=len(classes))[:, None]
+        s2 = np.bincount(classes.training, self.library**2, minlength=len(classes))[:, None]
+        n = classes.counts[:, None]
+        excess = (second - 2 * rate * first + rate**2 * s2) * n / np.maximum(n - 1, 1) - rate * s1
+        square = np.maximum(rate**2 * s2, 1e-12)
+        pooled = np.maximum(excess.sum(axis=0), 0) / square.sum(axis=0)
+        phi = (n * np.maximum(excess, 0) / square + DISPERSION_CELLS * pooled) / (n + DISPERSION_CELLS)
+        return -np.log(np.clip(phi, 1e-3, 1e2)).astype(np.float32)
+
+    def _input_genes(self, matrix: Any) -> np.ndarray:
+        """The genes that the encoder reads: those with the largest share of variance beyond the mean."""
+        if self.n_genes <= MAX_INPUT_GENES:
+            return np.arange(self.n_genes)
+        mean = np.asarray(matrix.mean(axis=0), dtype=np.float64).reshape(-1)
+        squared = matrix.multiply(matrix) if sparse.issparse(matrix) else np.square(matrix)
+        variance = np.asarray(squared.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2
+        score = np.where(mean > 0, variance / np.maximum(mean, 1e-12), 0.0) * (mean > 0.01)
+        return np.sort(np.argsort(-score, kind="stable")[:MAX_INPUT_GENES])
+
+    def _start_loadings(self, model: CountAutoencoder, matrix: Any, generator: torch.Generator) -> None:
+        """Start at the singular vectors of the Pearson residuals, which are the loadings for small effects."""
+        from sklearn.utils.extmath import randomized_svd
+
+        rows = np.sort(torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].numpy())
+        classes, genes = self.classes.training[rows], model.input_features.numpy()
+        x = dense_rows(matrix, rows)[:, genes]
+        mean = self.library[rows, None].astype(np.float32) * np.exp(self.class_log_rate[classes][:, genes])
+        variance = mean + mean**2 * np.exp(-model.start_log_theta.numpy()[classes][:, genes]) + 1e-4
+        residual = np.clip((x - mean) / np.sqrt(variance), -8, 8)
+        rank = min(model.n_latent, *residual.shape)
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        _, singular, axes = randomized_svd(residual, rank, random_state=seed)
+        information = (mean**2 / variance).mean(axis=0) + 0.05
+        loadings = (axes * (singular / np.sqrt(len(x)))[:, None]).T / np.sqrt(information)[:, None]
+        with torch.no_grad():
+            model.loadings.weight.zero_()
+            model.loadings.weight[model.input_features, :rank] = torch.as_tensor(loadings, dtype=torch.float32)
+
+    def _train(
+        self,
+        matrix: Any,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        max_time: float | None,
+        callback: Callable[[dict[str, float | int | str]], object] | None,
+    ) -> None:
+        n_cells = len(self.library)
+        order = torch.randperm(n_cells, generator=generator)
+        n_held_out = min(n_cells // 10, 1000)
+        device = self.model.class_log_rate.device
+        classes = torch.as_tensor(self.classes.training, device=device)
+        condition = None if condition is None else condition.to(device, torch.float32)
+
+        def load(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            counts = torch.from_numpy(dense_rows(matrix, rows.numpy())).to(device)
+            rows = rows.to(device)
+            return counts, classes[rows], None if condition is None else condition[rows]
+
+        self.history = train_autoencoder(
+            self.model,
+            load,
+            order[n_held_out:],
+            order[:n_held_out],
+            max_steps=int(np.clip(8 * n_cells**0.5, 400, 2000)),
+            batch_size=64 if n_cells < 500 else 128,
+            learning_rate=1e-2,
+            generator=generator,
+            max_time=max_time,
+            callback=callback,
+        )
+
+    @torch.no_grad()
+    def _sample(
+        self, matrix: Any, index: np.ndarray, condition: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior samples, means and variances, each (n_cells, n_latent)."""
+        draws, means, variances = [], [], []
+        device = self.model.class_log_rate.device
+        for start in range(0, matrix.shape[0], CHUNK):
+            part = slice(start, start + CHUNK)
+            counts = torch.from_numpy(dense_rows(matrix, part)).to(device)
+            y = None if condition is None else condition[part].to(device, torch.float32)
+            rows = torch.as_tensor(index[part], device=device)
+            mean, cholesky = self.model.posterior(counts, rows, y)
+            eps = torch.randn(mean.shape, generator=generator).to(device)
+            z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]
+            draws.append(z.cpu())
+            means.append(mean.cpu())
+            variances.append(torch.diagonal(torch.cholesky_inverse(cholesky), dim1=1, dim2=2).cpu())
+        return torch.cat(draws), torch.cat(means), torch.cat(variances)
+
+    def _standardise(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
+        _, means, variances = (z.numpy() for z in self._sample(matrix, self.classes.training, condition, generator))
+        self.active = np.flatnonzero(1 - variances.mean(axis=0) > MIN_GAIN)
+        means, variances = means[:, self.active], variances[:, self.active]
+        depth = np.log(self.library)
+        spread = np.sqrt(means.var(axis=0) + variances.mean(axis=0))
+        self.center = np.append(means.mean(axis=0), depth.mean()).astype(np.float32)
+        self.scale = np.append(spread, max(float(depth.std()), 0.05)).astype(np.float32)
+        self.n_features = len(self.active) + 1
+
+    def encode(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Posterior samples and log library size, standardised: (n_cells, n_features) float32."""
+        blank = torch.zeros(matrix.shape[0], self.n_features)
+        condition, index, codes = self.classes.resolve(condition, blank, generator)
+        index = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+        z, _, _ = self._sample(matrix, index, condition, generator)
+        depth = np.log(np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1, 1), 0.5))
+        data = torch.cat([z[:, self.active], torch.as_tensor(depth, dtype=torch.float32)], dim=1)
+        return (data - torch.as_tensor(self.center)) / torch.as_tensor(self.scale)
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        index: np.ndarray,
+        codes: np.ndarray,
+        generator: torch.Generator,
+    ) -> np.ndarray:
+        """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration."""
+        raw = data.to(torch.float32) * torch.as_tensor(self.scale) + torch.as_tensor(self.center)
+        z = torch.randn(len(raw), self.model.n_latent, generator=generator)
+        z[:, self.active] = raw[:, :-1]
+        rows = torch.as_tensor(np.where(index < 0, 0, index))
+        log_rate = self.model.offset(rows)
+        log_theta = self.model.log_theta(rows)
+        unseen = np.flatnonzero(index < 0)
+        if len(unseen):
+            log_rate[unseen] = torch.as_tensor(self._additive(self.base, self.effects, codes[unseen]))
+            log_theta[unseen] = self.model.log_theta(torch.as_tensor(self.classes.nearest(codes[unseen])))
+        log_rate = self.model.log_rate(z, log_rate, condition)
+        return nb_sample(torch.exp(log_rate + raw[:, -1:]), log_theta, generator).numpy().astype(np.int64)
+
+    def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
+        """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
+
+        def simulate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for start in range(0, len(data), CHUNK):
+                part = slice(start, start + CHUNK)
+                y = None if condition is None else condition[part]
+                y, index, codes = self.classes.resolve(y, data[part], generator)
+                counts = self._draw(data[part], y, index, codes, generator)
+                yield counts[index >= 0], index[index >= 0]
+
+        self.calibration.fit(simulate())
+
+    def decode(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> sparse.csr_matrix:
+        """Counts (n, n_genes) CSR int32 for standardised latents."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        parts = []
+        for start in range(0, len(data), CHUNK):
+            part = slice(start, start + CHUNK)
+            y, index, codes = self.classes.resolve(
+                None if condition is None else condition[part], data[part], generator
+            )
+            counts = self._draw(data[part], y, index, codes, generator)
+            rows = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+            counts = self.calibration(counts, rows, rng).astype(np.int32)
+            counts[:, self.silent] = 0
+            parts.append(sparse.csr_matrix(counts))
+        return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
+        state["classes"] = self.classes.state()
+        state["calibration"] = self.calibration.state()
+        state["weights"] = {k: v.detach().cpu().numpy() for k, v in self.model.state_dict().items()}
+        state["hidden_size"] = self.model.hidden_size
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CountModel:
+        self = cls(n_latent=state["n_latent"])
+        for key in _PLAIN:
+            setattr(self, key, state[key])
+        self.library = np.empty(0)
+        self.classes = CellClasses.from_state(state["classes"])
+        self.calibration = CountCalibration.from_state(state["calibration"])
+        weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
+        self.model = CountAutoencoder(
+            weights["class_log_rate"],
+            weights["start_log_theta"],
+            self.levels,
+            weights["input_features"],
+            n_latent=weights["loadings.weight"].shape[1],
+            hidden_size=int(state["hidden_size"]),
+        )
+        self.model.load_state_dict(weights)
+        self.model.eval().requires_grad_(False)
+        return self
+
+
+_PLAIN = (
+    "n_latent",
+    "levels",
+    "n_genes",
+    "base",
+    "effects",
+    "effect_start",
+    "class_log_rate",
+    "active",
+    "center",
+    "scale",
+    "n_features",
+    "silent",
+)

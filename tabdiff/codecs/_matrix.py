@@ -1,0 +1,105 @@
+"""Reading expression matrices: finding the counts, checking them, and taking dense rows a few at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+CHUNK = 2048
+
+
+def in_memory(matrix: Any) -> Any:
+    """A CSR matrix or a dense array for any matrix of an AnnData: sparse, dense, backed on disk, or lazy.
+
+    CSR and dense arrays come back without a copy. What is on disk or lazy is read some rows at a time and kept
+    as CSR.
+    """
+    if hasattr(matrix, "to_memory"):
+        matrix = matrix.to_memory()
+    if sparse.issparse(matrix):
+        return matrix if matrix.format == "csr" else matrix.tocsr()
+    if isinstance(matrix, np.ndarray):
+        return matrix
+    parts = []
+    for start in range(0, matrix.shape[0], CHUNK):
+        part = matrix[start : start + CHUNK]
+        part = part.compute() if hasattr(part, "compute") else part
+        parts.append(sparse.csr_matrix(part))
+    return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(matrix.shape)
+
+
+def dense_rows(matrix: Any, rows: Any) -> np.ndarray:
+    """Rows of a CSR matrix or array as a dense float32 array."""
+    part = matrix[rows]
+    return (part.toarray() if sparse.issparse(part) else np.asarray(part)).astype(np.float32, copy=False)
+
+
+def check_values(matrix: Any, names: Any, where: str) -> bool:
+    """Whether every value is a non-negative integer; NaN and infinite values are errors that name the gene."""
+    counts = True
+    for start in range(0, matrix.shape[0], CHUNK):
+        part = matrix[start : start + CHUNK]
+        values = part.data if sparse.issparse(part) else np.asarray(part)
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{where} holds values of dtype {values.dtype}; expression must be numeric.")
+        if values.dtype.kind != "f":
+            counts = counts and not (values.dtype.kind == "i" and values.size and values.min() < 0)
+            continue
+        bad = ~np.isfinite(values)
+        if bad.any():
+            if sparse.issparse(part):
+                position = int(np.argmax(bad))
+                row = int(np.searchsorted(part.indptr, position, side="right")) - 1
+                gene, value = int(part.indices[position]), values[position]
+            else:
+                row, gene = (int(v) for v in np.argwhere(bad)[0])
+                value = values[row, gene]
+            raise ValueError(
+                f"{where} holds {value} at gene {names[gene]!r}, cell {start + row}; expression must be finite. "
+                "Remove that gene or cell, or fill the value in."
+            )
+        counts = counts and bool(np.all((values >= 0) & (values == np.floor(values))))
+    return counts
+
+
+def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
+    """The matrix to model: counts in ``layer``, ``layers["counts"]``, ``X`` or ``raw``, else ``X`` as it is.
+
+    Returns
+    -------
+    matrix : CSR matrix or array
+    layer : str
+        Where it was found: "X", "raw" or the name of a layer.
+    is_counts : bool
+    """
+    if layer is not None and layer not in ("X", "raw") and layer not in adata.layers:
+        known = sorted([*(str(key) for key in adata.layers), "X"] + (["raw"] if adata.raw is not None else []))
+        raise ValueError(f"layer={layer!r} is not a layer of the AnnData; it has {known}.")
+    if layer == "raw" and adata.raw is None:
+        raise ValueError("layer='raw', but the AnnData has no raw; assign adata.raw or choose another layer.")
+    if layer is None and "counts" in adata.layers:
+        matrix = in_memory(adata.layers["counts"])
+        if check_values(matrix, adata.var_names, 'layers["counts"]'):
+            return matrix, "counts", True
+    if layer not in (None, "X", "raw"):
+        matrix = in_memory(adata.layers[layer])
+        return matrix, str(layer), check_values(matrix, adata.var_names, f"layers[{layer!r}]")
+    if layer != "raw":
+        if adata.X is None:
+            raise ValueError("The AnnData has no X; name the layer that holds the counts with layer=.")
+        matrix = in_memory(adata.X)
+        is_counts = check_values(matrix, adata.var_names, "X")
+        if is_counts or layer == "X":
+            return matrix, "X", is_counts
+    if adata.raw is not None and adata.var_names.isin(adata.raw.var_names).all():
+        raw = in_memory(adata.raw.X)
+        same = adata.raw.var_names.equals(adata.var_names)
+        raw = raw if same else raw[:, adata.raw.var_names.get_indexer(adata.var_names)]
+        is_counts = check_values(raw, adata.var_names, "raw.X")
+        if is_counts or layer == "raw":
+            return raw, "raw", is_counts
+    elif layer == "raw":
+        raise ValueError("layer='raw', but raw lacks some of the genes in var_names; put the counts in a layer.")
+    return matrix, "X", False

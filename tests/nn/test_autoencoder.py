@@ -1,0 +1,189 @@
+"""The negative-binomial autoencoder: its density, its sampler, its posterior and its training."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tabdiff.nn.autoencoder import (
+    ConditionEmbedding,
+    CountAutoencoder,
+    _sum_nb_log_prob,
+    nb_log_prob,
+    nb_sample,
+    train_autoencoder,
+)
+
+
+def rates(rows: int, genes: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.log_softmax(torch.randn(rows, genes, generator=generator), dim=1)
+
+
+def autoencoder(
+    genes: int = 12, n_latent: int = 2, levels: tuple[int, ...] = (), theta: float = 20.0
+) -> CountAutoencoder:
+    return CountAutoencoder(
+        rates(2, genes),
+        torch.full((2, genes), math.log(theta)),
+        levels,
+        torch.arange(genes),
+        n_latent=n_latent,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+@pytest.mark.parametrize("theta", [0.05, 1.0, 30.0])
+def test_density_equals_scipy(theta: float) -> None:
+    counts = torch.tensor([0.0, 1.0, 7.0, 250.0], dtype=torch.float64)
+    for mean in (0.01, 2.0, 90.0):
+        mu = torch.full_like(counts, mean)
+        ours = nb_log_prob(counts, mu, torch.full_like(counts, math.log(theta)))
+        expected = stats.nbinom.logpmf(counts.numpy(), theta, theta / (theta + mean))
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_large_theta_is_the_poisson() -> None:
+    counts = torch.arange(20, dtype=torch.float64)
+    ours = nb_log_prob(counts, torch.full_like(counts, 5.0), torch.full_like(counts, math.log(1e8)))
+    np.testing.assert_allclose(ours.numpy(), stats.poisson.logpmf(counts.numpy(), 5.0), atol=1e-5)
+
+
+def test_sparse_sum_differs_from_the_density_by_terms_in_counts_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.poisson(torch.full((4, 9), 0.7, dtype=torch.float64), generator=generator)
+    log_mean, log_theta = torch.randn(2, 4, 9, generator=generator, dtype=torch.float64)
+    expected = (nb_log_prob(counts, log_mean.exp(), log_theta) + torch.lgamma(counts + 1)).sum(1)
+    torch.testing.assert_close(_sum_nb_log_prob(counts, log_mean, log_theta), expected)
+
+
+def test_samples_have_the_mean_and_variance_of_the_distribution() -> None:
+    n, mean, theta = 200_000, 3.0, 2.0
+    draws = nb_sample(torch.full((n,), mean), torch.full((n,), math.log(theta)), torch.Generator().manual_seed(0))
+    variance = mean + mean**2 / theta
+    assert abs(draws.mean().item() - mean) < 4 * math.sqrt(variance / n)
+    assert draws.var().item() == pytest.approx(variance, rel=0.03)
+
+
+def test_without_loadings_the_decoder_is_the_class_rate() -> None:
+    model = autoencoder()
+    torch.nn.init.zeros_(model.loadings.weight)
+    z = torch.randn(2, 2, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(model.log_rate(z, model.class_log_rate, None), model.class_log_rate)
+
+
+def test_posterior_mean_is_the_mode_of_the_joint_density() -> None:
+    model = autoencoder().double()
+    torch.nn.init.normal_(model.loadings.weight, std=0.5, generator=torch.Generator().manual_seed(2))
+    counts = torch.poisson(torch.full((6, 12), 8.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4))
+    classes = torch.tensor([0, 1, 0, 1, 0, 1])
+    model.start_log_theta.fill_(math.log(1e6))  # Poisson: Fisher scoring is exact for the softmax
+    z = model.posterior(counts, classes, None, n_steps=30)[0].detach().requires_grad_()
+    joint = model.log_likelihood(counts, classes, None, z).sum() - 0.5 * z.square().sum()
+    (gradient,) = torch.autograd.grad(joint, z)
+    assert gradient.abs().max() < 0.05
+
+
+def test_posterior_precision_is_the_negative_hessian_at_the_mode() -> None:
+    model = autoencoder().double()
+    counts = torch.poisson(torch.full((1, 12), 8.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4))
+    classes = torch.tensor([0])
+    model.start_log_theta.fill_(math.log(1e6))
+    mean, cholesky = model.posterior(counts, classes, None, n_steps=30)
+
+    def energy(z: torch.Tensor) -> torch.Tensor:
+        return 0.5 * z.square().sum() - model.log_likelihood(counts, classes, None, z[None]).sum()
+
+    hessian = torch.autograd.functional.hessian(energy, mean[0].detach())
+    torch.testing.assert_close((cholesky @ cholesky.mT)[0], hessian, atol=2e-3, rtol=2e-3)
+
+
+def test_kl_is_that_of_two_gaussians() -> None:
+    model = autoencoder().double()
+    counts = torch.poisson(torch.full((3, 12), 8.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4))
+    classes = torch.tensor([0, 1, 1])
+    _, kl = model.sample_posterior(counts, classes, None, torch.zeros(3, 2, dtype=torch.float64))
+    mean, cholesky = model.posterior(counts, classes, None)
+    posterior = torch.distributions.MultivariateNormal(mean, precision_matrix=cholesky @ cholesky.mT)
+    prior = torch.distributions.MultivariateNormal(torch.zeros_like(mean), torch.eye(2, dtype=torch.float64))
+    torch.testing.assert_close(kl, torch.distributions.kl_divergence(posterior, prior))
+
+
+def test_embedding_adds_over_attributes_and_knows_null() -> None:
+    embedding = ConditionEmbedding((3, 2), 4)
+    at = lambda a, b: embedding(torch.tensor([[a, b]]), torch.zeros(1))  # noqa: E731
+    torch.testing.assert_close(at(0.0, 1.0) - at(0.0, 0.0), at(2.0, 1.0) - at(2.0, 0.0))
+    null = at(math.nan, 0.0)
+    assert null.isfinite().all() and not torch.equal(null, at(0.0, 0.0))
+
+
+def test_embedding_is_continuous_in_a_continuous_attribute() -> None:
+    embedding = ConditionEmbedding((0,), 4)
+    near = embedding(torch.tensor([[0.5], [0.5001], [2.0], [math.nan]]), torch.zeros(4))
+    assert (near[0] - near[1]).abs().max() < 1e-3 < (near[0] - near[2]).abs().max()
+    assert near.isfinite().all()
+
+
+def simulated(n: int = 400, genes: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts of one factor with loadings of ±0.8, and the factor."""
+    generator = torch.Generator().manual_seed(7)
+    z = torch.randn(n, 1, generator=generator)
+    loadings = torch.where(torch.arange(genes) % 2 == 0, 0.8, -0.8)
+    rate = torch.softmax(rates(1, genes) + z * loadings, dim=1)
+    return torch.poisson(200 * rate, generator=generator), z[:, 0]
+
+
+def fit(counts: torch.Tensor, **kwargs: object) -> tuple[CountAutoencoder, object]:
+    genes = counts.shape[1]
+    model = CountAutoencoder(
+        torch.log(counts.sum(0, keepdim=True) / counts.sum()),
+        torch.full((1, genes), math.log(20.0)),
+        (),
+        torch.arange(genes),
+        n_latent=1,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+    def load(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        return counts[rows], torch.zeros(len(rows), dtype=torch.int64), None
+
+    settings: dict[str, object] = {
+        "max_steps": 150,
+        "batch_size": 64,
+        "learning_rate": 1e-2,
+        "generator": torch.Generator().manual_seed(0),
+    }
+    history = train_autoencoder(model, load, torch.arange(50, len(counts)), torch.arange(50), **(settings | kwargs))  # type: ignore[arg-type]
+    return model, history
+
+
+def test_training_finds_the_factor() -> None:
+    counts, z = simulated()
+    model, history = fit(counts)
+    mean, _ = model.posterior(counts, torch.zeros(len(counts), dtype=torch.int64), None)
+    assert abs(np.corrcoef(mean[:, 0].detach(), z)[0, 1]) > 0.95
+    assert history.losses[-1][2] < history.start_loss - 5
+
+
+def test_training_on_noise_keeps_no_more_than_the_start() -> None:
+    counts = torch.poisson(torch.full((120, 12), 0.3), generator=torch.Generator().manual_seed(0))
+    _, history = fit(counts)
+    kept = [held for step, _, held in history.losses if step == history.best_step] or [history.start_loss]
+    assert kept[0] <= history.start_loss
+
+
+def test_training_repeats_by_seed_and_leaves_the_global_stream() -> None:
+    counts, _ = simulated(150)
+    before = torch.random.get_rng_state()
+    one, two = fit(counts, max_steps=20)[0].state_dict(), fit(counts, max_steps=20)[0].state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_training_stops_in_time_and_reports() -> None:
+    reports: list[dict[str, object]] = []
+    _, history = fit(simulated(150)[0], max_steps=10_000, max_time=0.3, callback=reports.append)
+    assert history.n_steps < 10_000
+    assert reports[-1]["stage"] == "autoencoder" and reports[-1]["n_steps"] == 10_000
