@@ -1,0 +1,57 @@
+"""How good are synthetic tables and cells, beside what real data score and what a trivial baseline scores."""
+
+from .cells import (
+    cell_scorecard,
+    gene_mean_correlation,
+    log_fold_change_error,
+    nb_baseline,
+    rbf_mmd,
+    rf_auc,
+    wasserstein2,
+    within_type_correlation,
+    zero_fraction_gap,
+)
+from .tables import (
+    alpha_precision,
+    beta_recall,
+    c2st,
+    column_shape_errors,
+    dcr_share,
+    downstream_score,
+    evaluate,
+    independent_columns,
+    lr_c2st,
+    missingness_error,
+    nearest_neighbour_ratio,
+    pair_trend_errors,
+    shape_error,
+    trend_error,
+)
+
+__all__ = [
+    # tables
+    "alpha_precision",
+    "beta_recall",
+    "c2st",
+    "column_shape_errors",
+    "dcr_share",
+    "downstream_score",
+    "evaluate",
+    "independent_columns",
+    "lr_c2st",
+    "missingness_error",
+    "nearest_neighbour_ratio",
+    "pair_trend_errors",
+    "shape_error",
+    "trend_error",
+    # cells
+    "cell_scorecard",
+    "gene_mean_correlation",
+    "log_fold_change_error",
+    "nb_baseline",
+    "rbf_mmd",
+    "rf_auc",
+    "wasserstein2",
+    "within_type_correlation",
+    "zero_fraction_gap",
+]

@@ -1,0 +1,335 @@
+r"""How real does a synthetic table look, what does it cover, is it useful, and does it copy.
+
+Every metric takes data frames with the same columns. Numbers, dates and durations are compared by value,
+everything else level by level (so cast integer codes to ``category``), as the *real* frame's dtypes say.
+Missing values may stand anywhere. Errors and shares are in percent, scores in [0, 1].
+
+Read no metric alone. Column shapes are matched by independent columns already; the classifier test is
+fooled by copies of the training rows, which `dcr_share` and `nearest_neighbour_ratio` give away. `evaluate`
+puts them side by side with what real rows score (the floor) and what independent columns score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ._distances import alpha_precision, beta_recall, dcr_share, nearest_neighbour_ratio
+from ._frames import check_frames, draw_rows, encode, is_numeric
+from ._learners import c2st, downstream_score, lr_c2st
+
+__all__ = [
+    "alpha_precision",
+    "beta_recall",
+    "c2st",
+    "column_shape_errors",
+    "dcr_share",
+    "downstream_score",
+    "evaluate",
+    "independent_columns",
+    "lr_c2st",
+    "missingness_error",
+    "nearest_neighbour_ratio",
+    "pair_trend_errors",
+    "shape_error",
+    "trend_error",
+]
+
+_N_BINS = 10
+
+
+def column_shape_errors(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.Series:
+    """Compare the distribution of each column.
+
+    Kolmogorov-Smirnov distance of the observed values for numbers; total variation distance for categories,
+    a missing category counting as a level. A numeric column that is all missing in one frame only has error
+    100.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Same columns, any number of rows.
+
+    Returns
+    -------
+    errors : Series of float, index the column names
+        Percent; 0 is best, 100 means that nothing overlaps.
+    """
+    real, synthetic = check_frames(real=real, synthetic=synthetic)
+    a, b = encode(real, synthetic)
+    errors: dict[Any, float] = {}
+    for j, name in enumerate(a.numeric_names):
+        x, y = a.numeric[:, j], b.numeric[:, j]
+        x, y = x[~np.isnan(x)], y[~np.isnan(y)]
+        if len(x) and len(y):
+            errors[name] = 100 * _kolmogorov_smirnov(x, y)
+        else:
+            errors[name] = 0.0 if len(x) == len(y) else 100.0
+    for j, name in enumerate(a.categorical_names):
+        errors[name] = 100 * _total_variation(a.codes[:, j], b.codes[:, j])
+    return pd.Series([errors[name] for name in real.columns], index=real.columns, dtype="float64", name="shape_error")
+
+
+def shape_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+    """Return the mean of `column_shape_errors`: percent, lower is better.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import shape_error
+    >>> penguins = load_penguins()
+    >>> shape_error(penguins, penguins)
+    0.0
+    """
+    return float(column_shape_errors(real, synthetic).mean())
+
+
+def _kolmogorov_smirnov(x: np.ndarray, y: np.ndarray) -> float:
+    """Largest difference between the distribution functions of two samples."""
+    values = np.concatenate([x, y])
+    below_x, below_y = (np.searchsorted(np.sort(z), values, side="right") / len(z) for z in (x, y))
+    return float(np.abs(below_x - below_y).max())
+
+
+def _total_variation(a: np.ndarray, b: np.ndarray) -> float:
+    """Total variation distance between the distributions of two samples of codes."""
+    levels, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
+    p = np.bincount(inverse[: len(a)], minlength=len(levels)) / len(a)
+    q = np.bincount(inverse[len(a) :], minlength=len(levels)) / len(b)
+    return float(np.abs(p - q).sum() / 2)
+
+
+def _binned(real: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
+    """Codes of equal-width bins over the real column's range; beyond it the end bins, -1 where missing."""
+    observed = real[~np.isnan(real)]
+    inner = np.empty(0)
+    if len(observed):
+        inner = np.linspace(observed.min(), observed.max(), _N_BINS + 1)[1:-1]
+    return [np.where(np.isnan(x), -1, np.searchsorted(inner, x, side="right")) for x in columns]
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson correlation over complete pairs; 0 where it is not defined."""
+    complete = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[complete], y[complete]
+    if len(x) < 2:
+        return 0.0
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / norm) if norm > 0 else 0.0
+
+
+def pair_trend_errors(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:
+    """Compare the dependence within each pair of columns.
+
+    For two numeric columns, half the difference of their Pearson correlations (over rows where both are
+    observed; a constant column has correlation 0). For any other pair, the total variation distance of the
+    contingency tables, a numeric column cut into ten bins of equal width over the range of the *real*
+    column, missing values a bin of their own. No pair is left out for being weak, and outliers in
+    `synthetic` do not move the bins.
+
+    Returns
+    -------
+    errors : DataFrame of float, shape (n_columns, n_columns)
+        Percent, symmetric, NaN on the diagonal.
+    """
+    real, synthetic = check_frames(real=real, synthetic=synthetic)
+    a, b = encode(real, synthetic)
+    numeric = {name: (a.numeric[:, j], b.numeric[:, j]) for j, name in enumerate(a.numeric_names)}
+    codes = {name: (a.codes[:, j], b.codes[:, j]) for j, name in enumerate(a.categorical_names)}
+    codes |= {name: tuple(_binned(x, x, y)) for name, (x, y) in numeric.items()}
+    n = len(real.columns)
+    errors = np.full((n, n), np.nan)
+    for i, j in combinations(range(n), 2):
+        first, second = real.columns[i], real.columns[j]
+        if first in numeric and second in numeric:
+            of_real, of_synthetic = (_correlation(numeric[first][k], numeric[second][k]) for k in (0, 1))
+            error = abs(of_real - of_synthetic) / 2
+        else:
+            n_second = 1 + max(int(c.max()) for c in codes[second])
+            joint = [(codes[first][k] + 1) * (n_second + 1) + codes[second][k] + 1 for k in (0, 1)]
+            error = _total_variation(*joint)
+        errors[i, j] = errors[j, i] = 100 * error
+    return pd.DataFrame(errors, index=real.columns, columns=real.columns)
+
+
+def trend_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+    """Return the mean of `pair_trend_errors`: percent, lower is better; NaN for a single column."""
+    errors = pair_trend_errors(real, synthetic).to_numpy()
+    pairs = errors[np.triu_indices(len(errors), k=1)]
+    return float(pairs.mean()) if len(pairs) else float("nan")
+
+
+def missingness_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+    """Compare how often cells are missing: alone, and together with another column's.
+
+    The mean absolute difference between the two frames in P(a missing) and P(a and b missing), over all
+    columns a and pairs a, b that have a missing value in either frame.
+
+    Returns
+    -------
+    error : float
+        Percent, lower is better; 0 where neither frame has a missing value.
+    """
+    real, synthetic = check_frames(real=real, synthetic=synthetic)
+    holes = [frame.isna().to_numpy(dtype="float64") for frame in (real, synthetic)]
+    some = np.vstack(holes).any(axis=0)
+    if not some.any():
+        return 0.0
+    both = [h[:, some].T @ h[:, some] / len(h) for h in holes]
+    return 100 * float(np.abs(both[0] - both[1])[np.triu_indices(int(some.sum()))].mean())
+
+
+def independent_columns(df: pd.DataFrame, n: int | None = None, *, random_state: int | None = 0) -> pd.DataFrame:
+    """Draw each column from its own values, independently of the others: right marginals, no dependence.
+
+    The baseline that a generator has to beat.
+
+    Parameters
+    ----------
+    df : DataFrame
+    n : int, optional
+        Rows to draw, with replacement. Default: as many as `df` has.
+    random_state : int, optional
+
+    Returns
+    -------
+    drawn : DataFrame, shape (n, n_columns)
+        Same columns and dtypes, fresh index.
+    """
+    (df,) = check_frames(real=df)
+    n = len(df) if n is None else n
+    if n < 0:
+        raise ValueError(f"n={n} is negative; give the number of rows to draw.")
+    rng = np.random.default_rng(random_state)
+    columns = [df[c].iloc[rng.integers(len(df), size=n)].reset_index(drop=True) for c in df.columns]
+    return pd.concat(columns, axis=1)
+
+
+def evaluate(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    *,
+    holdout: pd.DataFrame | None = None,
+    target: Any = None,
+    classifier: Callable[[], Any] | None = None,
+    max_rows: int | None = 50_000,
+    random_state: int | None = 0,
+) -> pd.DataFrame:
+    """Put every metric of a synthetic table beside what real rows and what independent columns score.
+
+    Parameters
+    ----------
+    real : DataFrame
+        The rows that the generator was fitted on.
+    synthetic : DataFrame
+        Same columns.
+    holdout : DataFrame, optional
+        Real rows that the generator has not seen. They are the floor, and `dcr_share` and
+        `downstream_score` exist with them only.
+    target : column name, optional
+        Adds `downstream_score`: trained on `synthetic`, tested on `holdout`.
+    classifier : callable, optional
+        Of `c2st`: returns an unfitted classifier.
+    max_rows : int, optional
+        Classifier tests and distances use at most so many rows of each frame (`nearest_neighbour_ratio`
+        always searches all of `real`). None: all rows, at a cost that grows with their square.
+    random_state : int, optional
+        The same number gives the same frame.
+
+    Returns
+    -------
+    scores : DataFrame
+        A row a metric, with columns
+
+        - ``metric``: errors and shares in percent, scores from 0 to 1;
+        - ``synthetic``: its value;
+        - ``floor``: what real rows score: `holdout`, or without one a bootstrap of `real` (shape, trend and
+          missingness) and one half of `real` against the other (the rest);
+        - ``independent``: what `independent_columns` of `real` scores;
+        - ``better``: "lower", "higher", "near 1" or "near 50".
+
+    Raises
+    ------
+    ValueError
+        If columns differ, a frame is empty, or `target` comes without `holdout`.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import evaluate, independent_columns
+    >>> penguins = load_penguins()
+    >>> scores = evaluate(penguins, independent_columns(penguins)).set_index("metric")
+    >>> scores["better"].to_dict()
+    {'shape_error': 'lower', 'trend_error': 'lower', 'missingness_error': 'lower', 'c2st': 'higher',
+     'lr_c2st': 'higher', 'alpha_precision': 'higher', 'beta_recall': 'higher', 'nearest_neighbour_ratio':
+     'near 1'}
+    >>> bool(scores.loc["trend_error", "synthetic"] > 2 * scores.loc["trend_error", "floor"])
+    True
+    """
+    if target is not None and holdout is None:
+        raise ValueError("target= needs holdout=: the downstream score is tested on real rows that trained nothing.")
+    frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
+    real, synthetic, *rest = check_frames(**frames)
+    rng = np.random.default_rng(random_state)
+    seed = int(rng.integers(2**31))
+
+    def some(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.iloc[draw_rows(len(frame), max_rows, rng)]
+
+    def halves(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        order = rng.permutation(len(frame))
+        return frame.iloc[order[: len(order) // 2]], frame.iloc[order[len(order) // 2 :]]
+
+    def marginal(rows: pd.DataFrame) -> dict[str, float]:
+        return {
+            "shape_error": shape_error(real, rows),
+            "trend_error": trend_error(real, rows),
+            "missingness_error": missingness_error(real, rows),
+        }
+
+    def joint(reference: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+        return {
+            "c2st": c2st(reference, rows, classifier=classifier, random_state=seed),
+            "lr_c2st": lr_c2st(reference, rows, random_state=seed),
+            "alpha_precision": alpha_precision(reference, rows, random_state=seed),
+            "beta_recall": beta_recall(reference, rows, random_state=seed),
+        }
+
+    independent = independent_columns(real, len(synthetic), random_state=seed)
+    some_real, some_synthetic, some_independent = some(real), some(synthetic), some(independent)
+    columns = {
+        "synthetic": marginal(synthetic) | joint(some_real, some_synthetic),
+        "independent": marginal(independent) | joint(some_real, some_independent),
+    }
+    copying = {"synthetic": some_synthetic, "independent": some_independent}
+    if rest:
+        held = rest[0]
+        some_held = some(held)
+        columns["floor"] = marginal(held) | joint(some_real, some_held)
+        reference, fresh = halves(some_held)
+        for name, rows in copying.items():
+            columns[name]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(real, rows, some_held)
+            columns[name]["dcr_share"] = dcr_share(some_real, rows, some_held, random_state=seed)
+        columns["floor"]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(real, fresh, reference)
+        columns["floor"]["dcr_share"] = dcr_share(some_real, fresh, reference, random_state=seed)
+        if target is not None:
+            name = "downstream_r2" if is_numeric(real[target]) else "downstream_auc"
+            for column, rows in {"synthetic": synthetic, "floor": real, "independent": independent}.items():
+                columns[column][name] = downstream_score(rows, held, target, random_state=seed)
+    else:
+        bootstrap = real.iloc[rng.integers(len(real), size=len(synthetic))]
+        one, other = halves(some_real)
+        columns["floor"] = marginal(bootstrap) | joint(one, other)
+        for name, rows in copying.items():
+            columns[name]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(real, rows)
+        columns["floor"]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(one, other)
+
+    better = {"nearest_neighbour_ratio": "near 1", "dcr_share": "near 50"}
+    scores = pd.DataFrame(columns)[["synthetic", "floor", "independent"]].rename_axis("metric").reset_index()
+    scores["better"] = [better.get(m, "lower" if m.endswith("error") else "higher") for m in scores["metric"]]
+    return scores
