@@ -69,6 +69,7 @@ class SigmoidSchedule(Schedule):
     """
 
     name = "sigmoid"
+    default_grid = "log_snr"  # its rates are infinite at both ends of time
     start: float = -3.0
     end: float = 3.0
     tau: float = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -23,8 +24,9 @@ class _DiscreteSchedule(Schedule):
 
     _log_alpha: Tensor
 
+    @abstractmethod
     def _betas(self, n_timesteps: int) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define _betas(n_timesteps)")
+        """Return the variances of the noising steps, float64, shape ``(n_timesteps,)``."""
 
     def __post_init__(self) -> None:
         steps = self.n_timesteps

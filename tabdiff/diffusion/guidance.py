@@ -286,14 +286,14 @@ def null_like(condition: Tensor) -> Tensor:
 
 
 def estimates(denoiser: DenoiserLike, x_t: Tensor, t: Tensor, conditions: Sequence[Tensor]) -> list[Tensor]:
-    """Return the estimates under each condition, from one evaluation of so many times the rows."""
+    """Return the estimates under each condition, from one evaluation."""
     n = len(conditions)
     times = t.repeat(n) if t.dim() else t
     return list(denoiser(torch.cat([x_t] * n), times, torch.cat(list(conditions))).chunk(n))
 
 
 def needs_signal(schedule: Schedule, what: str) -> None:
-    ##LONG     """Raise a ValueError if the schedule leaves no signal at ``t_max``, where a gradient in x_t says nothing."""
+    """Raise a ValueError if the schedule leaves no signal at ``t_max``, where a gradient in x_t says nothing."""
     if schedule.alpha(schedule.t_max).item() == 0:
         raise ValueError(
             f"{what} makes no sense with a schedule that leaves no signal at t_max (alpha = 0); choose one with a "

@@ -74,7 +74,7 @@ class DPMpp3M:
 
     Notes
     -----
-    NOTE: published code (DPM-Solver, k-diffusion, diffusers) takes the divided difference of second order for
+    NOTE: published code in the style of k-diffusion takes the divided difference of second order for
     the second derivative, of which it is half; that leaves order two. Here it counts in full, and the order
     is three.
 
@@ -108,7 +108,7 @@ class DPMpp3M:
 
 
 def _differences(history: list[tuple[float, Tensor]], h: float) -> tuple[Tensor, Tensor | None]:
-    ##LONG     """Return the first and (from three estimates on) half the second derivative at the newest, in units of `h`."""
+    """Return the first and, given three estimates, half the second derivative at the newest, in units of `h`."""
     (l0, x0), (l1, x1) = history[:2]
     r0 = (l0 - l1) / h
     first = (x0 - x1) / r0

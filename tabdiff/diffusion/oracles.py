@@ -42,6 +42,7 @@ class MixtureDenoiser(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule
     >>> oracle = MixtureDenoiser(torch.ones(2), torch.tensor([[-3.0], [3.0]]), torch.ones(2, 1), CosineSchedule())
     >>> oracle(torch.tensor([[0.0]]), torch.tensor(0.5))
@@ -162,6 +163,7 @@ class GaussianDenoiser(MixtureDenoiser):
 
     Examples
     --------
+    >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule
     >>> oracle = GaussianDenoiser(0.7, 0.5, CosineSchedule())
     >>> oracle(torch.zeros(2, 3, 4), torch.tensor(0.5)).shape

@@ -131,6 +131,7 @@ def sample(
 
     Examples
     --------
+    >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser
     >>> oracle = GaussianDenoiser(3.0, 0.1, CosineSchedule())
     >>> noise = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
@@ -153,7 +154,7 @@ def sample(
 
 
 def auto_grid(schedule: Schedule, method: Sampler) -> str:
-    ##LONG     """Return the grid that suits a schedule and a method: the one named by the method, if any, or by the schedule."""
+    """Return the grid that suits a schedule and a method: the method's own if it has one, or the schedule's."""
     if schedule.alpha(schedule.t_max).item() == 0:
         return "trailing"
     wanted: str = getattr(method, "default_grid", schedule.default_grid)

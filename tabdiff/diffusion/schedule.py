@@ -15,6 +15,7 @@ noisy end where the published schedule does not already stop earlier.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from torch import Tensor
 __all__ = ["Schedule", "log_snr_rate"]
 
 
-class Schedule:
+class Schedule(ABC):
     """Base of all schedules: float64 arithmetic, dtypes, and saving as a dict.
 
     A subclass is a frozen dataclass that gives ``_moments``, ``_rates`` and ``_t_from_log_snr`` on float64
@@ -50,18 +51,21 @@ class Schedule:
     t_min: float
     t_max: float
 
+    @abstractmethod
     def _moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__} must define _moments(t) -> (alpha, sigma)")
+        """Return ``(alpha, sigma)`` at float64 times."""
 
+    @abstractmethod
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__} must define _rates(t) -> (dalpha, dsigma)")
+        """Return the derivatives of ``(alpha, sigma)`` at float64 times."""
 
     def _log_snr(self, t: Tensor) -> Tensor:
         alpha, sigma = self._moments(t)
         return 2 * (alpha.log() - sigma.log())
 
+    @abstractmethod
     def _t_from_log_snr(self, log_snr: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define _t_from_log_snr(log_snr) -> t")
+        """Return the times of float64 log-SNRs."""
 
     def alpha(self, t: Tensor | float) -> Tensor:
         """Return the factor of the clean row at time `t`, in its shape and dtype."""

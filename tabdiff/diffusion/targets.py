@@ -182,6 +182,7 @@ def convert(
 
     Examples
     --------
+    >>> import torch
     >>> x_t, eps = torch.tensor([1.0]), torch.tensor([0.5])
     >>> convert(eps, x_t, 0.6, 0.8, "eps", "x0")
     tensor([1.])

@@ -104,8 +104,7 @@ def from_unit(u: Tensor, schedule: Schedule) -> Tensor:
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Noise levels ``sigma / alpha`` whose logarithm is normal: effort where learning is neither trivial nor
-    hopeless.
+    """Noise levels ``sigma / alpha`` whose logarithm is normal: neither trivial nor hopeless ones.
 
     Levels outside the schedule's range are moved to its ends.
 

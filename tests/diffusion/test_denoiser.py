@@ -86,9 +86,7 @@ def test_a_network_that_knows_the_row_returns_it_and_has_no_loss(schedule, targe
     assert loss.max() < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("schedule", "target"), [pair for pair in PAIRS if senseless(*pair)], ids=pair_id
-)
+@pytest.mark.parametrize(("schedule", "target"), [pair for pair in PAIRS if senseless(*pair)], ids=pair_id)
 def test_senseless_pairs_of_schedule_and_target_say_why(schedule, target):
     with pytest.raises(ValueError, match=r"makes no sense.*use target"):
         Denoiser(nn.Identity(), schedule, target)
@@ -202,9 +200,7 @@ def test_weightings_are_those_of_the_papers():
         ("simple", "eps"): torch.ones(3).double(),
     }
     for (loss, target), expected in cases.items():
-        torch.testing.assert_close(
-            make_loss(loss).relative_weight(schedule, t, target), expected, rtol=1e-8, atol=0
-        )
+        torch.testing.assert_close(make_loss(loss).relative_weight(schedule, t, target), expected, rtol=1e-8, atol=0)
 
 
 def test_elbo_weight_sums_to_the_whole_of_the_snr():
@@ -269,7 +265,8 @@ def test_mixture_density_matches_torch(mixture, generator):
     oracle = mixture(CosineSchedule())
     rows, component = oracle.sample(4000, generator)
     parts = torch.distributions.MultivariateNormal(
-        oracle.means, torch.tensor([[[0.04, 0.02], [0.02, 0.05]], [[0.01, 0], [0, 0.09]], [[0.02, 0], [0, 0.02]]]).double()
+        oracle.means,
+        torch.tensor([[[0.04, 0.02], [0.02, 0.05]], [[0.01, 0], [0, 0.09]], [[0.02, 0], [0, 0.02]]]).double(),
     )
     whole = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(oracle.weights), parts)
     torch.testing.assert_close(oracle.log_prob(rows), whole.log_prob(rows), rtol=1e-6, atol=1e-6)

@@ -26,7 +26,9 @@ def test_zero_logits_give_the_marginals():
     denoiser = make(torch.zeros(6))
     x = torch.randn(4, denoiser.width, dtype=torch.float64)
     p = denoiser.log_probabilities(x, torch.tensor(0.5)).exp()
-    torch.testing.assert_close(p, torch.tensor([0.7, 0.3, 0.2, 0.3, 0.5], dtype=torch.float64).expand(4, 5), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        p, torch.tensor([0.7, 0.3, 0.2, 0.3, 0.5], dtype=torch.float64).expand(4, 5), rtol=1e-6, atol=0
+    )
 
 
 def test_the_estimate_of_a_category_is_the_expected_embedding():

@@ -116,7 +116,8 @@ def test_orders_hold_on_other_grids(method, order, grid):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
 
 
-@pytest.mark.parametrize("schedule", [VPSchedule(t_min=1e-3), CosineSchedule(), EDMSchedule()], ids=name)
+# The oracle's last step reaches past the end, so the end must not be next to 0.
+@pytest.mark.parametrize("schedule", [VPSchedule(t_min=0.01), CosineSchedule(), EDMSchedule()], ids=name)
 def test_samplers_agree_with_an_independent_ode_solver(schedule, mixture, generator):
     torchdiffeq = pytest.importorskip("torchdiffeq")
     oracle = mixture(schedule)
@@ -149,7 +150,7 @@ def test_adaptive_error_follows_the_tolerance():
 
 
 def test_adaptive_solver_gives_up_with_advice():
-    with pytest.raises(RuntimeError, match="more than 3 steps.*raise the tolerances"):
+    with pytest.raises(RuntimeError, match=r"more than 3 steps.*raise the tolerances"):
         path_error(RK45(1e-9, 1e-9, max_steps=3), VPSchedule(), 1)
 
 
@@ -213,12 +214,14 @@ def test_corrections_bring_the_ancestral_variance_nearer(schedule):
 def test_large_variance_is_exact_for_standard_normal_data_and_much_too_wide_for_tight_data():
     schedule = VPSchedule(t_min=1e-3)
     assert exact_moments(DDPM("large"), schedule, 50, mean=0.0, std=1.0)[1] == pytest.approx(0, abs=1e-12)
-    end = schedule.t_min
-    wanted = schedule.alpha(end).item() ** 2 * 0.05**2 + schedule.sigma(end).item() ** 2
-    large = exact_moments(DDPM("large"), schedule, 50, std=0.05, grid="uniform")[1] / wanted
-    small = exact_moments(DDPM("small"), schedule, 50, std=0.05, grid="uniform")[1] / wanted
-    assert math.sqrt(1 + large) > 3
-    assert abs(small) < 1
+    schedule = VPSchedule()
+    wanted = schedule.alpha(schedule.t_min).item() ** 2 * 0.005**2 + schedule.sigma(schedule.t_min).item() ** 2
+    large, small = (
+        math.sqrt(1 + exact_moments(DDPM(v), schedule, 50, std=0.005, grid="uniform")[1] / wanted)
+        for v in ("large", "small")
+    )
+    assert large > 10
+    assert 1 / large < small < 1
 
 
 def test_interpolated_variance_lies_between():
@@ -243,7 +246,7 @@ def makes_no_sense(schedule, method):
     return schedule.name == "zero_terminal_snr" and method == "euler_maruyama"
 
 
-# Sampling error of 2,000 draws is about 0.025; the rest is what 100 steps (40 of four evaluations) leave.
+# Sampling error of 2,000 draws is about 0.025; the rest is what the steps leave.
 TOLERANCE = 0.06
 
 
@@ -252,9 +255,9 @@ TOLERANCE = 0.06
 def test_every_method_reproduces_a_mixture_on_every_schedule(schedule, method, mixture, sliced_wasserstein):
     oracle = mixture(schedule)
     generator = torch.Generator().manual_seed(5)
-    real, component = oracle.sample(2000, generator)
+    real, _ = oracle.sample(2000, generator)
     noise = torch.randn(2000, 2, generator=generator, dtype=torch.float64)
-    steps = 40 if method in ("rk4", "rk45") else 100
+    steps = {"rk4": 40, "euler": 200}.get(method, 100)
     if makes_no_sense(schedule, method):
         with pytest.raises(ValueError, match=r"makes no sense.*alpha = 0"):
             sample(oracle, noise, method=method, steps=steps)
@@ -332,7 +335,10 @@ def test_two_m_does_not_overshoot_where_steps_grow(mixture, sliced_wasserstein, 
     oracle = mixture(CosineSchedule())
     real, _ = oracle.sample(2000, generator)
     noise = torch.randn(2000, 2, generator=generator, dtype=torch.float64)
-    distance = {m: sliced_wasserstein(sample(oracle, noise, method=m, steps=8, grid="uniform"), real) for m in (DPMpp2M(), "ddim")}
+    distance = {
+        m: sliced_wasserstein(sample(oracle, noise, method=m, steps=8, grid="uniform"), real)
+        for m in (DPMpp2M(), "ddim")
+    }
     assert distance[DPMpp2M()] < distance["ddim"]
 
 

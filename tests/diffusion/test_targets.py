@@ -30,10 +30,9 @@ def test_every_round_trip_returns(rows, source, target, alpha, sigma):
 def test_targets_are_what_the_papers_define(rows):
     x0, eps = rows
     alpha, sigma = 0.6, 0.8
-    x_t = alpha * x0 + sigma * eps
     assert torch.equal(target_of(x0, eps, alpha, sigma, "score"), -eps / sigma)
     torch.testing.assert_close(target_of(x0, eps, alpha, sigma, "v"), alpha * eps - sigma * x0)
-    torch.testing.assert_close(x_t - 0.8 * (eps - x0) * 1.0, x_t - sigma * target_of(x0, eps, alpha, sigma, "flow"))
+    torch.testing.assert_close(target_of(x0, eps, alpha, sigma, "flow"), eps - x0)
 
 
 def test_velocity_of_a_rectified_flow_gives_the_row_by_a_straight_line(rows):
