@@ -1,0 +1,171 @@
+"""From parameters and data to a denoiser: sizes, checks, and the network's seeded start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tabdiff.diffusion import Denoiser, Schedule, schedule_from_config
+from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.nn import ConditionEmbedding, ResidualMLP
+
+__all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
+
+CONDITION_SIZE = 64
+HIDDEN_SIZE = 256
+N_BLOCKS = 3
+
+# Layers draw their first weights from torch's global generator. It is seeded and put back around building, one build
+# at a time, so that fits in several threads repeat.
+_build_lock = threading.Lock()
+
+
+@dataclass
+class ModelSpec:
+    """What a denoiser is built from.
+
+    Attributes
+    ----------
+    width : int
+        Length of a noisy row.
+    n_continuous : int
+        Number of numeric columns.
+    frequencies : list of ndarray
+        Share of each level, for each categorical column; empty for purely numeric data.
+    condition_levels : list of int
+        Number of classes of each attribute of the condition, 0 for continuous ones.
+    schedule : Schedule
+    target : str
+    hidden_size, n_blocks : int
+    dropout : float
+    """
+
+    width: int
+    n_continuous: int
+    frequencies: list[np.ndarray]
+    condition_levels: list[int]
+    schedule: Schedule
+    target: str
+    hidden_size: int
+    n_blocks: int
+    dropout: float
+
+    @classmethod
+    def of(cls, parameters: Any, codec: Any, levels: Sequence[int], schedule: Schedule, data: Tensor) -> Self:
+        """Decide sizes for encoded data (n, d)."""
+        n_levels = list(getattr(codec, "n_levels_", []))
+        n_continuous = data.shape[1] - len(n_levels)
+        frequencies = [
+            np.bincount(data[:, n_continuous + j].long().numpy(), minlength=k)[:k] / len(data)
+            for j, k in enumerate(n_levels)
+        ]
+        width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
+        return cls(
+            width=width,
+            n_continuous=n_continuous,
+            frequencies=frequencies,
+            condition_levels=[int(k) for k in levels],
+            schedule=schedule,
+            target=parameters.target,
+            hidden_size=HIDDEN_SIZE if parameters.hidden_size == "auto" else int(parameters.hidden_size),
+            n_blocks=N_BLOCKS if parameters.n_blocks == "auto" else int(parameters.n_blocks),
+            dropout=float(parameters.dropout),
+        )
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        return {**vars(self), "schedule": self.schedule.config()}
+
+    @classmethod
+    def from_state(cls, state: dict) -> Self:
+        """Inverse of :meth:`state`."""
+        return cls(**{**state, "schedule": schedule_from_config(state["schedule"])})
+
+
+def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn.Module], seed: int) -> Denoiser:
+    """Build a denoiser with freshly drawn weights, the same for the same seed.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Sizes, schedule and target.
+    denoiser : "auto", "mlp" or callable
+        See `DiffusionGenerator`.
+    seed : int
+        Of the weights.
+
+    Raises
+    ------
+    TypeError
+        If a callable returns something other than an nn.Module.
+    """
+    condition_size = CONDITION_SIZE if spec.condition_levels else 0
+    n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
+    with _build_lock, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if callable(denoiser):
+            network = denoiser(spec.width, n_outputs, condition_size)
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
+        else:
+            network = ResidualMLP(
+                spec.width,
+                n_outputs,
+                condition_size,
+                hidden_size=spec.hidden_size,
+                n_blocks=spec.n_blocks,
+                dropout=spec.dropout,
+            )
+        embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
+        if not spec.frequencies:
+            return Denoiser(network, spec.schedule, spec.target, embedding)
+        frequencies = [torch.from_numpy(np.asarray(f, dtype=np.float64)) for f in spec.frequencies]
+        return MixedDenoiser(network, spec.schedule, frequencies, spec.n_continuous, spec.target, embedding)
+
+
+def resolve_steps(max_steps: str | int, n_rows: int) -> int:
+    """Return the number of training steps; "auto" grows a little slower than the number of rows.
+
+    A few hundred rows are copied when they are seen too often: on half of the penguins (172 rows) the median distance
+    of a sample to the nearest of them falls from 0.95 of an unseen row's at 200 steps to 0.69 at 1,000, and nothing
+    else improves. On tens of thousands of rows samples still get better at 10,000 steps.
+    """
+    if max_steps != "auto":
+        return int(max_steps)
+    return int(np.clip(8 * n_rows**0.69, 200, 10_000))
+
+
+def check_parameters(parameters: Any) -> None:
+    """Raise a ValueError that names the first parameter out of range and what is allowed."""
+    p = parameters
+    if not callable(p.denoiser) and p.denoiser not in ("auto", "mlp"):
+        raise ValueError(f"denoiser must be 'auto', 'mlp' or a callable, however: {p.denoiser!r}.")
+    for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):
+        value = getattr(p, name)
+        if value != "auto" and not _is_positive_integer(value):
+            raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
+    if p.n_timesteps is not None and not _is_positive_integer(p.n_timesteps):
+        raise ValueError(f"n_timesteps must be None or an integer of at least 1, however: {p.n_timesteps!r}.")
+    for name in ("dropout", "ema_decay"):
+        if not 0 <= getattr(p, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), however: {getattr(p, name)!r}.")
+    if not 0 <= p.condition_dropout <= 1:
+        raise ValueError(f"condition_dropout must lie in [0, 1], however: {p.condition_dropout!r}.")
+    if not p.learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
+    if not p.weight_decay >= 0:
+        raise ValueError(f"weight_decay must be at least 0, however: {p.weight_decay!r}.")
+    for name in ("max_time", "clip_grad_norm"):
+        value = getattr(p, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be None or positive, however: {value!r}.")
+
+
+def _is_positive_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)

@@ -1,0 +1,662 @@
+"""The one estimator: fit on a container, sample the same container."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from tabdiff import persistence
+from tabdiff.building import ModelSpec, build_denoiser, check_parameters, resolve_steps
+from tabdiff.codecs import CODECS, make_codec
+from tabdiff.conditions import Conditions, condition_frame
+from tabdiff.diffusion import ClassifierFreeGuidance, make_schedule, sample
+from tabdiff.diffusion.bound import row_bound
+from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.inputs import read_features, read_fit_inputs
+from tabdiff.training import autocast_dtype, resolve_device, train
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["DiffusionGenerator"]
+
+# Rows are encoded several times over when there are few, so that the network sees the spread inside each step of the
+# randomised transform and of the cells' posterior, not one draw of it.
+ENCODED_ROWS = 20_000
+MAX_DRAWS = 8
+# Cells decoded to calibrate marginals: several times the training set, but no more than this.
+CALIBRATION_ROWS = 20_000
+SAMPLE_BATCH = 8192
+SCORE_BATCH = 2048
+
+
+class DiffusionGenerator(DensityMixin, BaseEstimator):
+    """Diffusion model of a table, an array or single cells: learns from rows, draws new ones like them.
+
+    The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
+    missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
+    labels in ``obs``; an array gives an array. Labels go in and labels come out.
+
+    Parameters
+    ----------
+    denoiser : "auto", "mlp" or callable, default="auto"
+        The network. "auto" is "mlp", a residual MLP. A callable ``denoiser(n_inputs, n_outputs, condition_size)``
+        returns an ``nn.Module`` that is called as ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,)
+        in [0, 1], c of shape (B, condition_size) or None, and returns (B, n_outputs).
+    schedule : str or Schedule, default="cosine"
+        Noise schedule: "cosine", "linear", or another name or object of `tabdiff.diffusion`.
+    target : str, default="v"
+        What the network predicts for numbers: "eps", "x0" or "v".
+    n_timesteps : int, optional
+        Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
+    hidden_size, n_blocks : "auto" or int, default="auto"
+        Width and depth of the MLP; "auto" is 256 and 3.
+    dropout : float, default=0.0
+        Dropout inside the MLP, in [0, 1).
+    condition_dropout : float, default=0.1
+        Probability with which a row's condition is hidden in training, which teaches the unconditional model.
+    max_steps : "auto" or int, default="auto"
+        Training steps; "auto" follows the number of rows, from 200 to 10,000.
+    max_time : float, optional
+        Seconds of training at most. Results then depend on the machine's speed.
+    batch_size : "auto" or int, default="auto"
+        Rows a training step; "auto" is 512, fewer where there are fewer rows.
+    learning_rate, weight_decay : float, default=1e-3 and 0.01
+        Of AdamW, after warm-up; the rate decays to zero along half a cosine.
+    ema_decay : float, default=0.999
+        Decay of the average of the weights, which is what samples.
+    clip_grad_norm : float or None, default=1.0
+        Largest norm of the gradient.
+    categorical_features : "auto" or list, default="auto"
+        Columns to treat as categories beside those whose dtype says so; "auto" adds numeric columns with at most ten
+        distinct values.
+    layer : str, optional
+        For AnnData: where the expression is, a layer's name, "X" or "raw". By default counts are looked for in
+        ``layers["counts"]``, ``X`` and ``raw``.
+    device : str, default="auto"
+        "auto" is CUDA where there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Type of the matrix products in training; "auto" is bfloat16 on CUDA and float32 on the CPU.
+    random_state : int, RandomState or None, default=None
+        Seeds everything: the same seed gives the same model and the same rows on one machine.
+    verbose : int, default=0
+        1 shows a progress bar with loss and remaining time.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns, or genes, seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where they are strings.
+    schema_ : DataFrame
+        What was decided for each column.
+    conditions_ : Conditions or None
+        The attributes of the condition: their names, kinds, levels and ranges.
+    history_ : dict of list
+        "step", "loss", "gradient_norm", "learning_rate", "rows_per_second" and "seconds" for every 50 steps.
+    n_steps_ : int
+        Training steps done.
+    n_samples_fit_ : int
+        Number of training rows.
+    denoiser_ : Denoiser
+        The trained denoiser, of averaged weights.
+    codec_ : object
+        Maps containers to tensors and back.
+
+    See Also
+    --------
+    tabdiff.evaluate : Compare real with synthetic data.
+
+    Notes
+    -----
+    NaN and other missing values are modelled as such: they come out as often, and where, they went in.
+
+    Examples
+    --------
+    >>> from tabdiff import DiffusionGenerator
+    >>> from tabdiff.datasets import load_penguins
+    >>> penguins = load_penguins()
+    >>> gen = DiffusionGenerator(max_steps=20, random_state=0)  # 20 steps show the API; leave max_steps out
+    >>> gen = gen.fit(penguins, condition="species")
+    >>> synthetic = gen.sample(100, condition="Gentoo")
+    >>> synthetic.shape, (synthetic.dtypes == penguins.dtypes).all()
+    ((100, 8), True)
+    >>> gen.sample(condition={"species": {"Adelie": 3, "Gentoo": 2}})["species"].to_list()
+    ['Adelie', 'Adelie', 'Adelie', 'Gentoo', 'Gentoo']
+    """
+
+    def __init__(
+        self,
+        *,
+        denoiser: str | Callable[[int, int, int], nn.Module] = "auto",
+        schedule: Any = "cosine",
+        target: str = "v",
+        n_timesteps: int | None = None,
+        hidden_size: str | int = "auto",
+        n_blocks: str | int = "auto",
+        dropout: float = 0.0,
+        condition_dropout: float = 0.1,
+        max_steps: str | int = "auto",
+        max_time: float | None = None,
+        batch_size: str | int = "auto",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        ema_decay: float = 0.999,
+        clip_grad_norm: float | None = 1.0,
+        categorical_features: Any = "auto",
+        layer: str | None = None,
+        device: Any = "auto",
+        precision: str = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.denoiser = denoiser
+        self.schedule = schedule
+        self.target = target
+        self.n_timesteps = n_timesteps
+        self.hidden_size = hidden_size
+        self.n_blocks = n_blocks
+        self.dropout = dropout
+        self.condition_dropout = condition_dropout
+        self.max_steps = max_steps
+        self.max_time = max_time
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
+        self.clip_grad_norm = clip_grad_norm
+        self.categorical_features = categorical_features
+        self.layer = layer
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, X: Any, y: Any = None, *, condition: Any = None) -> Self:
+        """Learn to generate rows like those of X.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame or AnnData of shape (n_samples, n_features)
+            Numbers, categories, strings and booleans, with missing values. It is never changed.
+        y : array-like of shape (n_samples,), optional
+            Labels or values to condition on; the same as ``condition=y``.
+        condition : str, list of str, array, Series or DataFrame, optional
+            What samples can be asked for: names of columns (of ``adata.obs`` for AnnData), which are put back on
+            output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
+            integers classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides it.
+            A missing value teaches the unconditional model only.
+
+        Returns
+        -------
+        DiffusionGenerator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For parameters out of range, infinities (the column is named), fewer than two rows, unknown names, lengths
+            that differ.
+        TypeError
+            For containers or columns that cannot be modelled.
+        """
+        check_parameters(self)
+        start = time.perf_counter()
+        device = resolve_device(self.device)
+        schedule = make_schedule(self.schedule, self.n_timesteps)
+        inputs = read_fit_inputs(self, X, y, condition)
+        seeds = np.random.SeedSequence(int(check_random_state(self.random_state).randint(2**31 - 1)))
+        codec_seed, network_seed, loop_seed, encode_seed, calibrate_seed, stream_seed = (
+            int(s) for s in seeds.generate_state(6)
+        )
+        conditions = Conditions(inputs.condition) if inputs.condition is not None else None
+        codes = torch.from_numpy(conditions.codes) if conditions is not None else None
+        levels = conditions.n_levels if conditions is not None else []
+
+        codec = make_codec(inputs.features, categorical_features=self.categorical_features, layer=self.layer)
+        codec.fit(inputs.features, codes, levels, seed=codec_seed, device=device, max_time=self.max_time)
+        data, repeated = _encode_draws(codec, inputs.features, codes, encode_seed)
+        n_rows = _n_rows(inputs.features)
+
+        spec = ModelSpec.of(self, codec, levels, schedule, data)
+        denoiser = build_denoiser(spec, self.denoiser, network_seed).to(device)
+        left = None if self.max_time is None else max(self.max_time - (time.perf_counter() - start), 1.0)
+        result = train(
+            denoiser,
+            data,
+            repeated,
+            event_shape=(spec.width,),
+            max_steps=resolve_steps(self.max_steps, n_rows),
+            max_time=left,
+            batch_size=min(512, max(n_rows, 32)) if self.batch_size == "auto" else int(self.batch_size),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            ema_decay=self.ema_decay,
+            clip_grad_norm=self.clip_grad_norm,
+            condition_dropout=self.condition_dropout,
+            generator=torch.Generator(device).manual_seed(loop_seed),
+            precision=autocast_dtype(self.precision, device),
+            verbose=self.verbose,
+        )
+        self.codec_, self.conditions_, self.denoiser_ = codec, conditions, result.denoiser
+        self.history_, self.n_steps_ = result.history, result.n_steps
+        self.n_samples_fit_ = n_rows
+        self._spec, self._source = spec, inputs.source
+        self._columns = list(X.columns) if inputs.source == "columns" else None
+        self._stream = np.random.default_rng(stream_seed)
+        self._calibrate(codes, calibrate_seed)
+        return self
+
+    def _calibrate(self, codes: Tensor | None, seed: int) -> None:
+        """Let a codec that can correct the diffusion's own errors do so, on samples at the training conditions."""
+        if not hasattr(self.codec_, "calibrate"):
+            return
+        generator = torch.Generator().manual_seed(seed)
+        if codes is None:
+            condition, n = None, CALIBRATION_ROWS
+        else:
+            repeats = max(1, min(5, CALIBRATION_ROWS // len(codes)))
+            condition = codes.repeat(repeats, 1)[:CALIBRATION_ROWS]
+            n = len(condition)
+        data = self._draw(n, condition, 1.0, "auto", "auto", SAMPLE_BATCH, generator)
+        self.codec_.calibrate(data, condition, generator)
+
+    @property
+    def schema_(self) -> pd.DataFrame:
+        """What was decided for each column; for cells, what kind of values were found and where."""
+        check_is_fitted(self)
+        if hasattr(self.codec_, "schema_"):
+            return self.codec_.schema_
+        return pd.DataFrame([{"kind": self.codec_.kind_, "layer": self.codec_.layer_, "genes": self.n_features_in_}])
+
+    def plot_loss(self, ax: Axes | None = None) -> Axes:
+        """Plot the training loss against the step.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to; by default a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        check_is_fitted(self)
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
+        ax.plot(self.history_["step"], self.history_["loss"])
+        ax.set(xlabel="training step", ylabel="loss", title="Training loss")
+        return ax
+
+    # --------------------------------------------------------------- sample
+
+    def sample(
+        self,
+        n_samples: int | None = None,
+        condition: Any = None,
+        *,
+        guidance_scale: float = 1.0,
+        method: Any = "auto",
+        steps: str | int = "auto",
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+        return_condition: bool = False,
+    ) -> Any:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            Number of rows; by default as many as the condition has, or one.
+        condition : optional
+            - None draws conditions jointly from those seen in `fit`.
+            - A label or number applies to every row, where the model has a single attribute.
+            - A dict from attribute names to labels, numbers or arrays; attributes that are left out are drawn from
+              training rows that match. ``{"cell_type": {"B": 300, "T": 200}}`` gives exact counts.
+            - An array, Series or DataFrame goes row by row.
+            - "unconditional" uses the null token; condition columns then come back missing.
+        guidance_scale : float, default=1.0
+            s in ``D_null + s (D_condition - D_null)`` (Ho and Salimans, 2022): 1 is no guidance, 0 unconditional,
+            larger values exaggerate the condition. The other form of the literature, ``(1 + w) eps_condition - w
+            eps_null``, is ``s = 1 + w``. Any scale but 1 and 0 doubles the cost.
+        method : str or Sampler, default="auto"
+            "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m".
+        steps : "auto" or int, default="auto"
+            Number of evaluations of the network; "auto" is 25 for fast methods, 1000 for "ddpm".
+        random_state : int, RandomState or None, default=None
+            An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
+        batch_size : "auto" or int, default="auto"
+            Rows evaluated at once.
+        return_condition : bool, default=False
+            Whether to return the conditions too.
+
+        Returns
+        -------
+        ndarray, DataFrame or AnnData
+            New rows in the container of the fit.
+        condition : ndarray or DataFrame
+            With `return_condition`: the condition of each row, an array where `fit` was given ``y`` or an unnamed
+            array with a single attribute, None for a model without condition.
+
+        Raises
+        ------
+        ValueError
+            For an unknown label (the nearest is named), a condition that the model does not have, or a number of rows
+            that is not positive or does not match the condition.
+
+        Warns
+        -----
+        UserWarning
+            For a continuous condition outside the range of the fit.
+        """
+        check_is_fitted(self)
+        if n_samples is not None:
+            integer = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
+            if not integer or n_samples < 1:
+                raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
+        if not np.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
+        if random_state is None:
+            seed = int(self._stream.integers(2**31 - 1))
+        else:
+            seed = int(check_random_state(random_state).randint(2**31 - 1))
+        generator = torch.Generator().manual_seed(seed)
+        codes = self._resolve(n_samples, condition, guidance_scale, np.random.default_rng(seed))
+        n = len(codes) if codes is not None else (n_samples or 1)
+        batch = SAMPLE_BATCH if batch_size == "auto" else int(batch_size)
+        data = self._draw(n, codes, guidance_scale, method, steps, batch, generator)
+        rows = self.codec_.decode(data, codes, generator)
+        labels = None if codes is None or self.conditions_ is None else self.conditions_.decode(codes.numpy())
+        rows = self._put_back(rows, labels, seed, guidance_scale)
+        if not return_condition:
+            return rows
+        if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
+            return rows, labels.iloc[:, 0].to_numpy()
+        return rows, labels
+
+    def _resolve(
+        self, n_samples: int | None, condition: Any, guidance_scale: float, rng: np.random.Generator
+    ) -> Tensor | None:
+        if self.conditions_ is not None:
+            return self.conditions_.resolve(n_samples, condition, rng)
+        if condition is not None:
+            raise ValueError(
+                f"condition={condition!r} was given, but the model was fitted without one. Fit it with "
+                "fit(X, condition=...) to sample by condition."
+            )
+        if guidance_scale != 1:
+            raise ValueError(f"guidance_scale={guidance_scale} needs a model that was fitted with a condition.")
+        return None
+
+    def _draw(
+        self,
+        n: int,
+        codes: Tensor | None,
+        guidance_scale: float,
+        method: Any,
+        steps: str | int,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Draw n encoded rows on the CPU."""
+        device = next(self.denoiser_.parameters()).device
+        method = "dpmpp_2m" if isinstance(method, str) and method == "auto" else method
+        schedule = self.denoiser_.schedule
+        if steps == "auto":
+            steps = min(1000 if method == "ddpm" else 25, schedule.n_timesteps or 1000)
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+            raise ValueError(f"steps must be 'auto' or an integer of at least 1, however: {steps!r}.")
+        guided = self.denoiser_ if codes is None else ClassifierFreeGuidance(self.denoiser_, guidance_scale)
+        mixed = self.denoiser_ if isinstance(self.denoiser_, MixedDenoiser) else None
+        # All noise is drawn at once on the CPU, so that rows depend neither on the batch size nor on the device.
+        noise = torch.randn((n, self._spec.width), generator=generator)
+        t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
+        parts = []
+        for i in range(0, n, batch_size):
+            given = codes[i : i + batch_size].to(device) if codes is not None else None
+            part = sample(
+                guided,
+                noise[i : i + batch_size].to(device),
+                given,
+                method=method,
+                steps=max(int(steps) - 1, 1) if mixed else int(steps),
+                generator=generator,
+                denoise_last=mixed is None,
+            )
+            if mixed:
+                last = given if guidance_scale != 0 else None
+                part = mixed.to_data(part, t_min, last, generator)
+            parts.append(part.cpu())
+        return torch.cat(parts)
+
+    def _put_back(self, rows: Any, labels: pd.DataFrame | None, seed: int, guidance_scale: float) -> Any:
+        """Return condition columns to where they were taken from."""
+        if self._source == "columns":
+            assert labels is not None and self._columns is not None
+            return pd.concat([rows, labels], axis=1)[self._columns]
+        if not isinstance(rows, pd.DataFrame | np.ndarray):
+            if labels is not None and self.conditions_ is not None:
+                for name in labels.columns:
+                    values = labels[name]
+                    if values.dtype == object or pd.api.types.is_string_dtype(values.dtype):
+                        levels = next(a for a in self.conditions_.attributes if a.name == name).levels
+                        values = pd.Categorical(values, categories=levels)
+                    rows.obs[name] = np.asarray(values) if not hasattr(values, "array") else values.array
+            rows.uns["tabdiff"] = {
+                "seed": seed,
+                "guidance_scale": float(guidance_scale),
+                "n_steps": self.n_steps_,
+                "n_samples_fit": self.n_samples_fit_,
+            }
+        return rows
+
+    # ---------------------------------------------------------------- score
+
+    def score_samples(self, X: Any, *, condition: Any = None) -> np.ndarray:
+        """Return a lower bound on the log-likelihood of each row, in nats: the deterministic variational bound.
+
+        Continuous values count by their density, spikes and categories by their probability. The bound is evaluated at
+        fixed times and noises in float64, so a row's score does not depend on the rows beside it.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows; a DataFrame may carry the condition columns.
+        condition : optional
+            Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
+            X's own columns, or else none: the unconditional likelihood.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            float64, higher is likelier.
+
+        Raises
+        ------
+        ValueError
+            For columns or labels that differ from the fit's.
+        TypeError
+            For AnnData, whose likelihood is not available.
+        """
+        check_is_fitted(self)
+        names = self.conditions_.names if self.conditions_ is not None else []
+        features, own = read_features(self, X, self._container, names, self._source)
+        if not hasattr(self.codec_, "log_jacobian"):
+            raise TypeError("score_samples is not available for AnnData; fit on a DataFrame or array to score rows.")
+        codes = None
+        n = _n_rows(features)
+        if condition is not None:
+            codes = self._resolve(n, condition, 1.0, np.random.default_rng(0))
+        elif own is not None and self.conditions_ is not None:
+            codes = torch.from_numpy(self.conditions_.encode(own))
+        data = self.codec_.encode(features, codes, None)
+        exact = copy.deepcopy(self.denoiser_).cpu().double()
+        parts = [
+            row_bound(exact, data[i : i + SCORE_BATCH].double(), _slice(codes, i)) for i in range(0, n, SCORE_BATCH)
+        ]
+        return torch.cat(parts).numpy() + self.codec_.log_jacobian(features, data)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, condition: Any = None) -> float:
+        """Return the mean of `score_samples`, higher is better.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,), optional
+            Their condition, where `fit` was given ``y``; ignored otherwise.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the mean.
+        condition : optional
+            As in `score_samples`.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        if y is not None and condition is None and self._source == "y":
+            condition = condition_frame(y, len(y), "y")
+        return float(np.average(self.score_samples(X, condition=condition), weights=sample_weight))
+
+    # ---------------------------------------------------------- persistence
+
+    @property
+    def _container(self) -> str:
+        return next(name for name, kind in CODECS.items() if type(self.codec_) is kind)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to a folder: ``config.json`` and ``model.safetensors``, which hold no code.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder; made if need be, a model that is there already is replaced.
+
+        Raises
+        ------
+        TypeError
+            If the denoiser is a callable, or another parameter an object: only `pickle` and `joblib` keep those.
+        FileExistsError
+            If `path` is a file or a folder with other things in it.
+        """
+        check_is_fitted(self)
+        parameters = self.get_params()
+        parameters["schedule"] = None  # the fitted one stands in the specification
+        for name in ("device", "random_state", "denoiser"):
+            if not isinstance(parameters[name], str | int | float | None):
+                if name == "denoiser":
+                    raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
+                parameters[name] = None if name == "random_state" else str(parameters[name])
+        if not isinstance(self.categorical_features, str):
+            parameters["categorical_features"] = list(self.categorical_features)
+        weights = {k: v.detach().cpu().numpy() for k, v in self.denoiser_.state_dict().items()}
+        description = {
+            "container": self._container,
+            "parameters": parameters,
+            "spec": self._spec.state(),
+            "codec": self.codec_.state(),
+            "conditions": self.conditions_.state() if self.conditions_ is not None else None,
+            "source": self._source,
+            "columns": self._columns,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
+            "history": self.history_,
+            "n_steps": self.n_steps_,
+            "n_samples_fit": self.n_samples_fit_,
+            "stream": json.dumps(self._stream.bit_generator.state),
+            "weights": list(weights),
+            "arrays": {f"w{i}": w for i, w in enumerate(weights.values())},
+        }
+        persistence.write_model(path, description)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: Any = "auto") -> DiffusionGenerator:
+        """Read a model that `save` wrote, on any machine.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder.
+        device : str, default="auto"
+            Where the network goes.
+
+        Returns
+        -------
+        DiffusionGenerator
+            Fitted. Its stream of samples goes on where that of the saved model stood, so two loads of one model draw
+            the same rows; pass `random_state` to `sample` to have others.
+
+        Raises
+        ------
+        tabdiff.persistence.ModelFileError
+            If the folder is missing, damaged, or of another format version.
+        """
+        target = resolve_device(device)
+        saved = persistence.read_model(path)
+        try:
+            spec = ModelSpec.from_state(saved["spec"])
+            parameters = {**saved["parameters"], "schedule": spec.schedule, "device": device}
+            gen = cls(**parameters)
+            gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
+            gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
+            network = build_denoiser(spec, gen.denoiser, 0)
+            arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
+            network.load_state_dict(
+                {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}
+            )
+            gen.denoiser_ = network.to(target).eval().requires_grad_(False)
+            gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
+            gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
+            gen.n_features_in_, gen.n_samples_fit_ = saved["n_features_in"], saved["n_samples_fit"]
+            if saved["feature_names_in"] is not None:
+                gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)
+            gen._stream = np.random.default_rng()
+            gen._stream.bit_generator.state = json.loads(saved["stream"])
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise persistence.ModelFileError(f"{path} is damaged: {error}") from error
+        return gen
+
+    def __getstate__(self) -> dict:
+        state = super().__getstate__()
+        if "denoiser_" in state:
+            # On the CPU, so that a model fitted on a GPU opens anywhere.
+            state = {**state, "denoiser_": copy.deepcopy(state["denoiser_"]).cpu()}
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _n_rows(features: Any) -> int:
+    return int(features.shape[0])
+
+
+def _slice(codes: Tensor | None, i: int) -> Tensor | None:
+    return codes[i : i + SCORE_BATCH].double() if codes is not None else None
+
+
+def _encode_draws(codec: Any, features: Any, codes: Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Encode the rows as often as there is room for, with their conditions."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = int(np.clip(ENCODED_ROWS // _n_rows(features), 1, MAX_DRAWS))
+    data = torch.cat([codec.encode(features, codes, generator) for _ in range(draws)])
+    return data, codes.repeat(draws, 1) if codes is not None else None

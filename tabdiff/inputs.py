@@ -1,0 +1,206 @@
+"""Reading what the user passed: which part of it is features and which part condition."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.utils.validation import validate_data
+
+from tabdiff.codecs import is_anndata
+from tabdiff.conditions import condition_frame
+
+__all__ = ["FitInputs", "check_container", "read_fit_inputs"]
+
+
+@dataclass
+class FitInputs:
+    """What `fit` was given, taken apart.
+
+    Attributes
+    ----------
+    features : ndarray, DataFrame or AnnData
+        What is modelled, without condition columns.
+    condition : DataFrame or None
+        A column per attribute, a row per sample.
+    source : {"none", "y", "columns", "obs", "given"}
+        Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
+    """
+
+    features: Any
+    condition: pd.DataFrame | None
+    source: str
+
+
+def check_container(X: Any) -> Any:
+    """Return X as ndarray, DataFrame or AnnData, or raise a TypeError that says what to do.
+
+    Lists and other array-likes become arrays; sparse matrices and frames of other libraries are refused.
+    """
+    if isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X):
+        return X
+    if sparse.issparse(X):
+        raise TypeError(
+            "X is a sparse matrix, which is modelled only inside an AnnData, where its values may be counts. "
+            "Pass anndata.AnnData(X) or X.toarray()."
+        )
+    if hasattr(X, "to_pandas"):
+        raise TypeError(f"X is a {type(X).__module__}.{type(X).__name__}; pass X.to_pandas().")
+    if isinstance(X, pd.Series):
+        raise TypeError(f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}).")
+    if isinstance(X, str | bytes | dict):
+        raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
+    return X
+
+
+def _check_array(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Validate a numeric array (n, d); NaN is missing, an infinity is an error that names its column."""
+    array = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype="numeric",
+        ensure_all_finite=False,
+        ensure_min_samples=2 if reset else 1,
+    )
+    if array.dtype.kind == "f":
+        infinite = np.isinf(array)
+        if infinite.any():
+            columns = np.flatnonzero(infinite.any(axis=0)).tolist()
+            raise ValueError(
+                f"Input X contains infinity in column(s) {columns}. Replace it by a finite value, or by NaN, which is "
+                "modelled as missing."
+            )
+    return array
+
+
+def _nearest(name: str, names: list) -> str:
+    near = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
+    """Return the column names that a condition stands for, or None if it holds values."""
+    if isinstance(condition, str):
+        return [condition]
+    is_list = isinstance(condition, list | tuple) and len(condition) > 0
+    if is_list and all(isinstance(c, str) for c in condition):
+        # A list of labels, one for each row, is values; anything else of strings is meant as names.
+        return list(condition) if len(condition) != n_rows or all(c in names for c in condition) else None
+    return None
+
+
+def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+    """Take apart what `fit` was given.
+
+    Raises
+    ------
+    ValueError
+        For y together with condition, unknown column names, lengths that differ, too few rows.
+    TypeError
+        For a container that is not supported.
+    """
+    if y is not None and condition is not None:
+        raise ValueError("y and condition were both given; y is the same as condition=y, so pass one of them.")
+    X = check_container(X)
+    if is_anndata(X):
+        return _read_anndata(estimator, X, y, condition)
+    if not isinstance(X, pd.DataFrame):
+        array = _check_array(estimator, X, reset=True)
+        if isinstance(condition, str):
+            raise ValueError(
+                f"condition={condition!r} names a column, which needs a DataFrame or AnnData; X is an array. "
+                "Pass an array with a value per row instead."
+            )
+        return FitInputs(array, *_given(y, condition, len(array), None))
+    validate_data(estimator, X, skip_check_array=True)
+    if len(X) < 2 or X.shape[1] == 0:
+        raise ValueError(
+            f"Found a DataFrame with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={X.shape}), while a minimum "
+            "of 2 samples and 1 feature is required."
+        )
+    names = _as_names(condition, list(X.columns), len(X))
+    if names is None:
+        return FitInputs(X, *_given(y, condition, len(X), X.index))
+    for name in names:
+        if name not in X.columns:
+            raise ValueError(
+                f"condition names the column {name!r}, which X lacks.{_nearest(name, list(X.columns))} "
+                f"Columns: {list(X.columns)}."
+            )
+        if isinstance(X[name], pd.DataFrame):
+            raise ValueError(f"condition names the column {name!r}, which X has more than once.")
+    features = X.drop(columns=names)
+    if features.shape[1] == 0:
+        raise ValueError("every column of X is a condition, so nothing is left to model.")
+    return FitInputs(features, X[names].reset_index(drop=True), "columns")
+
+
+def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+    if X.n_obs < 2 or X.n_vars == 0:
+        raise ValueError(f"Found an AnnData of {X.n_obs} cells × {X.n_vars} genes; at least 2 × 1 are required.")
+    estimator.n_features_in_ = int(X.n_vars)
+    estimator.feature_names_in_ = np.asarray(X.var_names, dtype=object)
+    keys = list(X.obs.columns)
+    names = _as_names(condition, keys, X.n_obs)
+    if names is None:
+        return FitInputs(X, *_given(y, condition, X.n_obs, X.obs_names))
+    for name in names:
+        if name not in keys:
+            raise ValueError(
+                f"condition names {name!r}, which adata.obs lacks.{_nearest(name, keys)} Columns of obs: {keys}."
+            )
+    return FitInputs(X, X.obs[names].reset_index(drop=True), "obs")
+
+
+def _given(y: Any, condition: Any, n_rows: int, index: pd.Index | None) -> tuple[pd.DataFrame | None, str]:
+    if y is not None:
+        return condition_frame(y, n_rows, "y", index), "y"
+    if condition is not None:
+        return condition_frame(condition, n_rows, "condition", index), "given"
+    return None, "none"
+
+
+def read_features(estimator: Any, X: Any, container: str, names: list, source: str) -> tuple[Any, pd.DataFrame | None]:
+    """Check X against what was fitted; return its features and, where X carries it, its condition.
+
+    Parameters
+    ----------
+    estimator : DiffusionGenerator
+        Fitted, for its feature names.
+    X : ndarray, DataFrame or AnnData
+        What `score_samples` was given.
+    container : {"array", "table", "cells"}
+        What was fitted.
+    names : list
+        Names of the condition's attributes.
+    source : str
+        Where the condition was at fit; see `FitInputs`.
+    """
+    X = check_container(X)
+    if container == "cells":
+        if not is_anndata(X):
+            raise TypeError(f"the model was fitted on an AnnData, so X must be one too, however: {type(X).__name__}.")
+        has_condition = source == "obs" and all(name in X.obs for name in names)
+        return X, X.obs[names].reset_index(drop=True) if has_condition else None
+    if container == "array":
+        return _check_array(estimator, X, reset=False), None
+    if not isinstance(X, pd.DataFrame):
+        raise TypeError(f"the model was fitted on a DataFrame, so X must be one too, however: {type(X).__name__}.")
+    if source != "columns":
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+        return X, None
+    if all(name in X.columns for name in names):
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+        return X.drop(columns=names), X[names].reset_index(drop=True)
+    expected = [name for name in estimator.feature_names_in_ if name not in names]
+    if list(X.columns) != expected:
+        raise ValueError(
+            f"X must have the columns {list(estimator.feature_names_in_)}, or all but the condition's {names}, "
+            f"however: {list(X.columns)}."
+        )
+    return X, None

@@ -1,0 +1,9 @@
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from tabdiff import DiffusionGenerator
+
+
+# No expected failures: every check of scikit-learn passes as it stands.
+@parametrize_with_checks([DiffusionGenerator(max_steps=5, hidden_size=16, n_blocks=1, random_state=0)])
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
