@@ -244,7 +244,8 @@ class Conditions:
         n = next(iter(lengths.values()), n_samples or 1)
         if n_samples is not None and n != n_samples:
             raise ValueError(
-                f"the condition has {n} rows, but n_samples={n_samples}. Leave n_samples out, or give one value for all rows."
+                f"the condition has {n} rows, but n_samples={n_samples}. Leave n_samples out, or give one value for "
+                "all rows."
             )
         if n == 0:
             raise ValueError("the condition has no rows.")
