@@ -20,6 +20,7 @@ __all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
 CONDITION_SIZE = 64
 HIDDEN_SIZE = 256
 N_BLOCKS = 3
+MIN_STEPS, MAX_STEPS = 200, 10_000
 
 # Layers draw their first weights from torch's global generator. It is seeded and put back around building, one build
 # at a time, so that fits in several threads repeat.
@@ -138,7 +139,7 @@ def resolve_steps(max_steps: str | int, n_rows: int) -> int:
     """
     if max_steps != "auto":
         return int(max_steps)
-    return int(np.clip(8 * n_rows**0.69, 200, 10_000))
+    return int(np.clip(8 * n_rows**0.69, MIN_STEPS, MAX_STEPS))
 
 
 def check_parameters(parameters: Any) -> None:
