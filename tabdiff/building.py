@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion import Denoiser, Schedule, schedule_from_config
+from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
 
@@ -43,6 +43,7 @@ class ModelSpec:
         Number of classes of each attribute of the condition, 0 for continuous ones.
     schedule : Schedule
     target : str
+    loss : Loss
     hidden_size, n_blocks : int
     dropout : float
     """
@@ -53,6 +54,7 @@ class ModelSpec:
     condition_levels: list[int]
     schedule: Schedule
     target: str
+    loss: Loss
     hidden_size: int
     n_blocks: int
     dropout: float
@@ -74,6 +76,7 @@ class ModelSpec:
             condition_levels=[int(k) for k in levels],
             schedule=schedule,
             target=parameters.target,
+            loss=make_loss(parameters.loss),
             hidden_size=HIDDEN_SIZE if parameters.hidden_size == "auto" else int(parameters.hidden_size),
             n_blocks=N_BLOCKS if parameters.n_blocks == "auto" else int(parameters.n_blocks),
             dropout=float(parameters.dropout),
@@ -81,12 +84,13 @@ class ModelSpec:
 
     def state(self) -> dict:
         """Plain description, for persistence."""
-        return {**vars(self), "schedule": self.schedule.config()}
+        return {**vars(self), "schedule": self.schedule.config(), "loss": asdict(self.loss)}
 
     @classmethod
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
-        return cls(**{**state, "schedule": schedule_from_config(state["schedule"])})
+        schedule = schedule_from_config(state["schedule"])
+        return cls(**{**state, "schedule": schedule, "loss": Loss(**state["loss"])})
 
 
 def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn.Module], seed: int) -> Denoiser:
@@ -125,9 +129,11 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             )
         embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
         if not spec.frequencies:
-            return Denoiser(network, spec.schedule, spec.target, embedding)
+            return Denoiser(network, spec.schedule, spec.target, embedding, loss=spec.loss)
         frequencies = [torch.from_numpy(np.asarray(f, dtype=np.float64)) for f in spec.frequencies]
-        return MixedDenoiser(network, spec.schedule, frequencies, spec.n_continuous, spec.target, embedding)
+        return MixedDenoiser(
+            network, spec.schedule, frequencies, spec.n_continuous, spec.target, embedding, loss=spec.loss
+        )
 
 
 def resolve_steps(max_steps: str | int, n_rows: int) -> int:
@@ -147,6 +153,8 @@ def check_parameters(parameters: Any) -> None:
     p = parameters
     if not callable(p.denoiser) and p.denoiser not in ("auto", "mlp"):
         raise ValueError(f"denoiser must be 'auto', 'mlp' or a callable, however: {p.denoiser!r}.")
+    make_times(p.times)  # these two raise where a name is unknown
+    make_loss(p.loss)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):
         value = getattr(p, name)
         if value != "auto" and not _is_positive_integer(value):

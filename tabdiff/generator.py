@@ -21,7 +21,14 @@ from tabdiff import persistence
 from tabdiff.building import ModelSpec, build_denoiser, check_parameters, resolve_steps
 from tabdiff.codecs import CODECS, make_codec
 from tabdiff.conditions import Conditions, condition_frame
-from tabdiff.diffusion import ClassifierFreeGuidance, make_schedule, sample
+from tabdiff.diffusion import (
+    CFGPlusPlus,
+    ClassifierFreeGuidance,
+    DenoiserLike,
+    flow_log_likelihood,
+    make_schedule,
+    sample,
+)
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.inputs import read_features, read_fit_inputs
@@ -39,6 +46,7 @@ MAX_DRAWS = 8
 # Cells decoded to calibrate marginals: several times the training set, but no more than this.
 CALIBRATION_ROWS = 20_000
 SAMPLE_BATCH = 8192
+GUIDANCE = {"classifier_free": ClassifierFreeGuidance, "cfg++": CFGPlusPlus}
 SCORE_BATCH = 2048
 
 
@@ -56,9 +64,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         returns an ``nn.Module`` that is called as ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,)
         in [0, 1], c of shape (B, condition_size) or None, and returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
-        Noise schedule: "cosine", "linear", or another name or object of `tabdiff.diffusion`.
+        Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
+        `tabdiff.diffusion`.
     target : str, default="v"
-        What the network predicts for numbers: "eps", "x0" or "v".
+        What the network predicts for numbers: "eps", "x0", "v", "flow", "score" or "edm".
+    loss : str or Loss, default="simple"
+        How errors are weighed over time: "simple", "elbo", "snr", "min_snr", "edm", "huber" or another name or object
+        of `tabdiff.diffusion.losses`.
+    times : str or Times, default="stratified"
+        How times are drawn in training: "stratified", "uniform", "log_normal", "logit_normal", "loss_aware" or an
+        object of `tabdiff.diffusion.times`.
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
     hidden_size, n_blocks : "auto" or int, default="auto"
@@ -143,6 +158,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         denoiser: str | Callable[[int, int, int], nn.Module] = "auto",
         schedule: Any = "cosine",
         target: str = "v",
+        loss: Any = "simple",
+        times: Any = "stratified",
         n_timesteps: int | None = None,
         hidden_size: str | int = "auto",
         n_blocks: str | int = "auto",
@@ -165,6 +182,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.denoiser = denoiser
         self.schedule = schedule
         self.target = target
+        self.loss = loss
+        self.times = times
         self.n_timesteps = n_timesteps
         self.hidden_size = hidden_size
         self.n_blocks = n_blocks
@@ -248,6 +267,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             ema_decay=self.ema_decay,
             clip_grad_norm=self.clip_grad_norm,
             condition_dropout=self.condition_dropout,
+            times=self.times,
             generator=torch.Generator(device).manual_seed(loop_seed),
             precision=autocast_dtype(self.precision, device),
             verbose=self.verbose,
@@ -272,7 +292,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             repeats = max(1, min(5, CALIBRATION_ROWS // len(codes)))
             condition = codes.repeat(repeats, 1)[:CALIBRATION_ROWS]
             n = len(condition)
-        data = self._draw(n, condition, 1.0, "auto", "auto", SAMPLE_BATCH, generator)
+        data = self._draw(n, condition, condition, self.denoiser_, "dpmpp_2m", "auto", SAMPLE_BATCH, generator)
         self.codec_.calibrate(data, condition, generator)
 
     @property
@@ -312,6 +332,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         condition: Any = None,
         *,
         guidance_scale: float = 1.0,
+        guidance: Any = "classifier_free",
         method: Any = "auto",
         steps: str | int = "auto",
         random_state: Any = None,
@@ -335,10 +356,14 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             s in ``D_null + s (D_condition - D_null)`` (Ho and Salimans, 2022): 1 is no guidance, 0 unconditional,
             larger values exaggerate the condition. The other form of the literature, ``(1 + w) eps_condition - w
             eps_null``, is ``s = 1 + w``. Any scale but 1 and 0 doubles the cost.
+        guidance : str or callable, default="classifier_free"
+            "classifier_free"; "cfg++", for scales from 0 to 1; or a callable ``guidance(denoiser, scale)`` that returns
+            a denoiser, such as ``lambda d, s: AutoGuidance(d, weak, s)``. See `tabdiff.diffusion.guidance`.
         method : str or Sampler, default="auto"
-            "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m".
+            "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m", and
+            "ddim" for "cfg++".
         steps : "auto" or int, default="auto"
-            Number of evaluations of the network; "auto" is 25 for fast methods, 1000 for "ddpm".
+            Number of steps; "auto" is 25 for fast methods, 1000 for "ddpm".
         random_state : int, RandomState or None, default=None
             An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
         batch_size : "auto" or int, default="auto"
@@ -380,7 +405,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         codes = self._resolve(n_samples, condition, guidance_scale, np.random.default_rng(seed))
         n = len(codes) if codes is not None else (n_samples or 1)
         batch = SAMPLE_BATCH if batch_size == "auto" else int(batch_size)
-        data = self._draw(n, codes, guidance_scale, method, steps, batch, generator)
+        guided = self._guide(codes, guidance_scale, guidance)
+        if isinstance(method, str) and method == "auto":
+            method = "ddim" if isinstance(guided, CFGPlusPlus) else "dpmpp_2m"
+        last = None if guidance_scale == 0 else codes
+        data = self._draw(n, codes, last, guided, method, steps, batch, generator)
         rows = self.codec_.decode(data, codes, generator)
         labels = None if codes is None or self.conditions_ is None else self.conditions_.decode(codes.numpy())
         rows = self._put_back(rows, labels, seed, guidance_scale)
@@ -404,25 +433,32 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             raise ValueError(f"guidance_scale={guidance_scale} needs a model that was fitted with a condition.")
         return None
 
+    def _guide(self, codes: Tensor | None, scale: float, guidance: Any) -> DenoiserLike:
+        if not callable(guidance) and guidance not in GUIDANCE:
+            raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
+        if codes is None:
+            return self.denoiser_
+        guided: DenoiserLike = (guidance if callable(guidance) else GUIDANCE[guidance])(self.denoiser_, scale)
+        return guided
+
     def _draw(
         self,
         n: int,
         codes: Tensor | None,
-        guidance_scale: float,
+        last: Tensor | None,
+        guided: DenoiserLike,
         method: Any,
         steps: str | int,
         batch_size: int,
         generator: torch.Generator,
     ) -> Tensor:
-        """Draw n encoded rows on the CPU."""
+        """Draw n encoded rows on the CPU; `last` is the condition under which categories are drawn at the end."""
         device = next(self.denoiser_.parameters()).device
-        method = "dpmpp_2m" if isinstance(method, str) and method == "auto" else method
         schedule = self.denoiser_.schedule
         if steps == "auto":
             steps = min(1000 if method == "ddpm" else 25, schedule.n_timesteps or 1000)
         if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
             raise ValueError(f"steps must be 'auto' or an integer of at least 1, however: {steps!r}.")
-        guided = self.denoiser_ if codes is None else ClassifierFreeGuidance(self.denoiser_, guidance_scale)
         mixed = self.denoiser_ if isinstance(self.denoiser_, MixedDenoiser) else None
         # All noise is drawn at once on the CPU, so that rows depend neither on the batch size nor on the device.
         noise = torch.randn((n, self._spec.width), generator=generator)
@@ -440,8 +476,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
                 denoise_last=mixed is None,
             )
             if mixed:
-                last = given if guidance_scale != 0 else None
-                part = mixed.to_data(part, t_min, last, generator)
+                part = mixed.to_data(part, t_min, None if last is None else given, generator)
             parts.append(part.cpu())
         return torch.cat(parts)
 
@@ -468,11 +503,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     # ---------------------------------------------------------------- score
 
-    def score_samples(self, X: Any, *, condition: Any = None) -> np.ndarray:
-        """Return a lower bound on the log-likelihood of each row, in nats: the deterministic variational bound.
+    def score_samples(self, X: Any, *, condition: Any = None, method: str = "bound") -> np.ndarray:
+        """Return the log-likelihood of each row, or a lower bound on it, in nats.
 
-        Continuous values count by their density, spikes and categories by their probability. The bound is evaluated at
-        fixed times and noises in float64, so a row's score does not depend on the rows beside it.
+        Continuous values count by their density, spikes and categories by their probability. Everything is evaluated
+        at fixed times and noises in float64, so a row's score does not depend on the rows beside it.
 
         Parameters
         ----------
@@ -481,6 +516,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         condition : optional
             Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
             X's own columns, or else none: the unconditional likelihood.
+        method : {"bound", "flow"}, default="bound"
+            "bound" is the variational bound (Kingma et al., 2021), for any data. "flow" is the likelihood of the
+            probability-flow ODE (Song et al., 2021), for numbers without missing values; it costs more.
 
         Returns
         -------
@@ -490,7 +528,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For columns or labels that differ from the fit's.
+            For columns or labels that differ from the fit's, an unknown method, or "flow" with categories or missing
+            values.
         TypeError
             For AnnData, whose likelihood is not available.
         """
@@ -506,9 +545,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         elif own is not None and self.conditions_ is not None:
             codes = torch.from_numpy(self.conditions_.encode(own))
         data = self.codec_.encode(features, codes, None)
+        if method not in ("bound", "flow"):
+            raise ValueError(f"method must be 'bound' or 'flow', however: {method!r}.")
+        if method == "flow" and isinstance(self.denoiser_, MixedDenoiser):
+            raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
+        log_likelihood: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood
         exact = copy.deepcopy(self.denoiser_).cpu().double()
         parts = [
-            row_bound(exact, data[i : i + SCORE_BATCH].double(), _slice(codes, i)) for i in range(0, n, SCORE_BATCH)
+            log_likelihood(exact, data[i : i + SCORE_BATCH].double(), _slice(codes, i)).detach()
+            for i in range(0, n, SCORE_BATCH)
         ]
         return torch.cat(parts).numpy() + self.codec_.log_jacobian(features, data)
 
@@ -558,12 +603,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         parameters = self.get_params()
-        parameters["schedule"] = None  # the fitted one stands in the specification
-        for name in ("device", "random_state", "denoiser"):
+        parameters["schedule"] = None  # the fitted objects stand in the specification
+        parameters["loss"] = "simple"  # likewise
+        for name in ("device", "random_state", "denoiser", "times"):
             if not isinstance(parameters[name], str | int | float | None):
                 if name == "denoiser":
                     raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
-                parameters[name] = None if name == "random_state" else str(parameters[name])
+                parameters[name] = {"random_state": None, "times": "stratified"}.get(name, str(parameters[name]))
         if not isinstance(self.categorical_features, str):
             parameters["categorical_features"] = list(self.categorical_features)
         weights = {k: v.detach().cpu().numpy() for k, v in self.denoiser_.state_dict().items()}
@@ -612,7 +658,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         saved = persistence.read_model(path)
         try:
             spec = ModelSpec.from_state(saved["spec"])
-            parameters = {**saved["parameters"], "schedule": spec.schedule, "device": device}
+            parameters = {**saved["parameters"], "schedule": spec.schedule, "loss": spec.loss, "device": device}
             gen = cls(**parameters)
             gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
             gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None

@@ -11,6 +11,7 @@ from torch import nn
 
 from tabdiff import DiffusionGenerator
 from tabdiff.datasets import load_penguins
+from tabdiff.diffusion import METHODS, ClassifierFreeGuidance, LogitNormal, Loss
 
 QUICK = {"max_steps": 30, "hidden_size": 32, "n_blocks": 1, "random_state": 0}
 
@@ -195,6 +196,68 @@ def test_methods_targets_and_discrete_time_work_together(method, n_timesteps, ta
     X = np.random.default_rng(0).normal(size=(60, 2))
     gen = quick(target=target, n_timesteps=n_timesteps, max_steps=3).fit(X)
     assert np.isfinite(gen.sample(4, method=method, steps=5)).all()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"schedule": "rectified_flow", "target": "flow"},
+        {"schedule": "edm", "target": "edm", "times": "log_normal"},
+        {"schedule": "sigmoid", "loss": "min_snr"},
+        {"schedule": "vp", "target": "score", "loss": "elbo"},
+        {"schedule": "sub_vp", "target": "x0", "times": "uniform"},
+        {"schedule": "ve", "target": "edm"},
+        {"loss": "huber", "times": "loss_aware"},
+        {"times": LogitNormal(0.0, 1.0), "loss": Loss("min_snr", gamma=1.0)},
+    ],
+    ids=str,
+)
+def test_every_part_is_reached_by_name_or_object_and_saved(parameters, penguins, tmp_path):
+    gen = quick(**parameters, max_steps=5).fit(penguins, condition="species")
+    assert gen.sample(4).shape == (4, 8)
+    assert np.isfinite(gen.score_samples(penguins[:3])).all()
+    gen.save(tmp_path / "model")
+    other = DiffusionGenerator.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(other.sample(3, random_state=0), gen.sample(3, random_state=0))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_sampling_method_is_reached_by_name(fitted, method):
+    assert fitted.sample(3, method=method, steps=4, random_state=0).shape == (3, 8)
+
+
+def test_guidance_by_name_and_by_callable(fitted):
+    condition = {"species": "Gentoo"}
+    plus = fitted.sample(3, condition=condition, guidance="cfg++", guidance_scale=0.5, random_state=0)
+    limited = fitted.sample(
+        3,
+        condition=condition,
+        guidance=lambda d, s: ClassifierFreeGuidance(d, s, interval=(0.1, 1.0)),
+        guidance_scale=2.0,
+        random_state=0,
+    )
+    assert plus.shape == limited.shape == (3, 8)
+    with pytest.raises(ValueError, match="guidance must be one of"):
+        fitted.sample(3, condition=condition, guidance="strong")
+
+
+def test_flow_likelihood_agrees_with_the_bound_and_with_the_data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(800, 1)) * 2
+    gen = quick(max_steps=400).fit(X)
+    rows = np.array([[-1.0], [0.0], [2.0]])
+    flow, bound = (gen.score_samples(rows, method=m) for m in ("flow", "bound"))
+    exact = -0.5 * (rows[:, 0] / 2) ** 2 - 0.5 * np.log(2 * np.pi * 4)
+    # The marginal is a histogram of 800 values here, so single densities are noisy; their mean is less so.
+    assert abs((flow - bound).mean()) < 0.5
+    assert abs(flow.mean() - exact.mean()) < 1.5
+    with pytest.raises(ValueError, match="'bound' or 'flow'"):
+        gen.score_samples(rows, method="exact")
+
+
+def test_flow_likelihood_refuses_categories(fitted, penguins):
+    with pytest.raises(ValueError, match="method='bound'"):
+        fitted.score_samples(penguins[:3], method="flow")
 
 
 def test_loss_plot(fitted):

@@ -155,11 +155,16 @@ class Denoiser(nn.Module):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the network's prediction of the target itself; see `forward` for the arguments."""
+        output = self.raw(x_t, t, condition)
+        return output / coefficients(self.schedule, t, x_t)[1] if self.target == "score" else output
+
+    def raw(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return what the network returns; see `forward` for the arguments."""
         alpha, sigma = coefficients(self.schedule, t, x_t)
         c_in, _, _ = edm_coefficients(alpha, sigma, self.sigma_data)
         network_t = self.schedule.network_time(t).to(x_t.device, x_t.dtype).expand(len(x_t))
-        output = self.network(c_in * x_t, network_t, self.embed(condition, x_t))
-        return output / sigma if self.target == "score" else output
+        output: Tensor = self.network(c_in * x_t, network_t, self.embed(condition, x_t))
+        return output
 
     def embed(self, condition: Tensor | None, like: Tensor) -> Tensor | None:
         """Return the embedded condition for the rows `like`, shape ``(B, condition_size)``, or None."""

@@ -114,8 +114,9 @@ class MixedDenoiser(Denoiser):
         index = data[:, self.n_continuous :].long() + self.offsets
         return torch.cat([numbers, self.embeddings()[index].flatten(1)], dim=1)
 
-    def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Split the network's output into the numbers' prediction and log-probabilities (B, sum(n_levels))."""
+    def _predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the prediction of the target of the numbers, and log-probabilities (B, sum(n_levels))."""
+        output = self.raw(x_t, t, condition)
         output = output if output.dtype == torch.float64 else output.float()
         raw = output[:, self.n_continuous :]
         logits = MAX_LOGIT * torch.tanh(raw / MAX_LOGIT) + self.log_frequency
@@ -123,7 +124,10 @@ class MixedDenoiser(Denoiser):
         total = weights @ self.member.double()
         log_total = (total.log() @ self.member.double().T).to(logits.dtype)
         log_p = logits - logits.amax(1, keepdim=True).detach() - log_total
-        return output[:, : self.n_continuous], log_p
+        numbers = output[:, : self.n_continuous]
+        if self.target == "score":
+            numbers = numbers / coefficients(self.schedule, t, x_t)[1]
+        return numbers, log_p
 
     def _expected(self, log_p: Tensor) -> Tensor:
         """Return the expected embedding of each column, shape (B, n_columns * embedding_size)."""
@@ -132,14 +136,14 @@ class MixedDenoiser(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate clean rows (B, width) from noisy ones at time `t`, 0-d or (B,)."""
-        prediction, log_p = self._split(self.predict(x_t, t, condition))
+        prediction, log_p = self._predict(x_t, t, condition)
         alpha, sigma = coefficients(self.schedule, t, x_t)
         numbers = _to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data)
         return torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1)
 
     def log_probabilities(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the log-probability of every level of every column, (B, sum(n_levels)), given noisy rows."""
-        return self._split(self.predict(x_t, t, condition))[1]
+        return self._predict(x_t, t, condition)[1]
 
     def loss(self, x0: Tensor, condition: Tensor | None = None, *, t: Tensor, eps: Tensor) -> Tensor:
         """Return the training loss of each row, (B,): the mean over its columns, missing numbers left out.
@@ -165,7 +169,7 @@ class MixedDenoiser(Denoiser):
         signal[:, : self.n_continuous] = torch.where(known, signal[:, : self.n_continuous], 0.0)
         noise_scale[:, : self.n_continuous] = torch.where(known, noise_scale[:, : self.n_continuous], marginal)
         x_t = signal + noise_scale * eps
-        prediction, log_p = self._split(self.predict(x_t, t, condition))
+        prediction, log_p = self._predict(x_t, t, condition)
         total = x0.new_zeros(len(x0))
         n_columns = self.n_continuous + len(self.n_levels)
         if self.n_continuous:
@@ -206,7 +210,7 @@ class MixedDenoiser(Denoiser):
         Tensor
             Data, shape (B, n_continuous + n_columns).
         """
-        prediction, log_p = self._split(self.predict(x_t, t, condition))
+        prediction, log_p = self._predict(x_t, t, condition)
         alpha, sigma = coefficients(self.schedule, t, x_t)
         numbers = _to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data)
         # Gumbel's trick: the largest of log p_k plus Gumbel noise is a draw from p.

@@ -6,6 +6,7 @@ row is seen equally often whatever the batch size.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion import Denoiser, make_times
+from tabdiff.diffusion import Denoiser, LossAware, Times, make_times
 from tabdiff.nn import Dropout
 from tabdiff.training.ema import EMA
 
@@ -58,7 +59,7 @@ def train(
     ema_decay: float = 0.999,
     clip_grad_norm: float | None = 1.0,
     condition_dropout: float = 0.1,
-    times: str = "stratified",
+    times: str | Times = "stratified",
     generator: torch.Generator,
     precision: torch.dtype | None = None,
     verbose: int = 0,
@@ -90,8 +91,8 @@ def train(
         Largest norm of the gradient; None does not clip.
     condition_dropout : float
         Probability with which a row's condition is replaced by the null token.
-    times : str
-        How times are drawn; see `tabdiff.diffusion.times`.
+    times : str or Times
+        How times are drawn; see `tabdiff.diffusion.times`. One that learns from the losses is told them.
     generator : torch.Generator
         Source of every draw of the loop, on the denoiser's device.
     precision : torch.dtype, optional
@@ -117,7 +118,7 @@ def train(
     data = data.to(device)
     condition = condition.to(device) if condition is not None else None
     shape = event_shape if event_shape is not None else tuple(data.shape[1:])
-    draw_times = make_times(times)
+    draw_times = copy.deepcopy(make_times(times))  # one that learns must not carry over to the next fit
     parameters = [p for p in denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters,
@@ -158,7 +159,12 @@ def train(
             eps = torch.randn((batch_size, *shape), generator=generator, device=device)
 
             with torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
-                loss = denoiser.loss(batch, given, t=t, eps=eps).mean()
+                losses = denoiser.loss(batch, given, t=t, eps=eps)
+                if isinstance(draw_times, LossAware):
+                    weights = draw_times.weights(t, denoiser.schedule)
+                    draw_times.update(t, losses, denoiser.schedule)
+                    losses = weights * losses
+                loss = losses.mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm if clip_grad_norm is not None else math.inf)
