@@ -486,19 +486,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             assert labels is not None and self._columns is not None
             return pd.concat([rows, labels], axis=1)[self._columns]
         if not isinstance(rows, pd.DataFrame | np.ndarray):
-            if labels is not None and self.conditions_ is not None:
-                for name in labels.columns:
-                    values = labels[name]
-                    if values.dtype == object or pd.api.types.is_string_dtype(values.dtype):
-                        levels = next(a for a in self.conditions_.attributes if a.name == name).levels
-                        values = pd.Categorical(values, categories=levels)
-                    rows.obs[name] = np.asarray(values) if not hasattr(values, "array") else values.array
-            rows.uns["tabdiff"] = {
-                "seed": seed,
-                "guidance_scale": float(guidance_scale),
-                "n_steps": self.n_steps_,
-                "n_samples_fit": self.n_samples_fit_,
-            }
+            for name, values in labels.items() if labels is not None else ():
+                text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
+                rows.obs[name] = (values.astype("category") if text else values).array
+            rows.uns["tabdiff"] = {"seed": seed, "guidance_scale": float(guidance_scale), "n_steps": self.n_steps_}
         return rows
 
     # ---------------------------------------------------------------- score

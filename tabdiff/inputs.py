@@ -117,6 +117,9 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
                 "Pass an array with a value per row instead."
             )
         return FitInputs(array, *_given(y, condition, len(array), None))
+    if X.columns.has_duplicates:
+        repeated = X.columns[X.columns.duplicated()].unique().to_list()
+        raise ValueError(f"column names must be unique, but {repeated} stand more than once. Rename them.")
     validate_data(estimator, X, skip_check_array=True)
     if len(X) < 2 or X.shape[1] == 0:
         raise ValueError(
@@ -132,8 +135,6 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
                 f"condition names the column {name!r}, which X lacks.{_nearest(name, list(X.columns))} "
                 f"Columns: {list(X.columns)}."
             )
-        if isinstance(X[name], pd.DataFrame):
-            raise ValueError(f"condition names the column {name!r}, which X has more than once.")
     features = X.drop(columns=names)
     if features.shape[1] == 0:
         raise ValueError("every column of X is a condition, so nothing is left to model.")

@@ -318,6 +318,7 @@ def frame(**columns):
         (frame(), np.zeros(9), ValueError, r"\[10, 9\]"),
         (np.ones((10, 2)), "kind", ValueError, "DataFrame or AnnData"),
         (frame(kind=["a", "b"] * 5)[["kind"]], "kind", ValueError, "nothing is left"),
+        (frame().set_axis(["a"], axis=1).assign(b=1).set_axis(["a", "a"], axis=1), None, ValueError, r"\['a'\]"),
         (pd.Series([1.0, 2.0], name="s"), None, TypeError, "to_frame"),
         ("table.csv", None, TypeError, "str"),
     ],
