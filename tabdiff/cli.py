@@ -342,7 +342,9 @@ def _load(path: str, device: str) -> DiffusionGenerator:
 
 
 def _is_cells(gen: DiffusionGenerator) -> bool:
-    return gen._container == "cells"
+    from tabdiff.saving import container_name
+
+    return container_name(gen.codec_) == "cells"
 
 
 def _column_word(gen: DiffusionGenerator) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import time
 from collections.abc import Callable
@@ -17,21 +16,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from tabdiff import persistence
+from tabdiff import persistence, saving
 from tabdiff.building import ModelSpec, build_denoiser, check_parameters, resolve_steps
-from tabdiff.codecs import CODECS, make_codec
+from tabdiff.codecs import make_codec
 from tabdiff.conditions import Conditions, condition_frame
-from tabdiff.diffusion import (
-    CFGPlusPlus,
-    ClassifierFreeGuidance,
-    DenoiserLike,
-    flow_log_likelihood,
-    make_schedule,
-    sample,
-)
+from tabdiff.diffusion import flow_log_likelihood, make_schedule
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.drawing import draw, guide
 from tabdiff.inputs import read_features, read_fit_inputs
+from tabdiff.saving import container_name
 from tabdiff.training import autocast_dtype, resolve_device, train
 
 if TYPE_CHECKING:
@@ -45,8 +39,6 @@ ENCODED_ROWS = 20_000
 MAX_DRAWS = 8
 # Cells decoded to calibrate marginals: several times the training set, but no more than this.
 CALIBRATION_ROWS = 20_000
-SAMPLE_BATCH = 8192
-GUIDANCE = {"classifier_free": ClassifierFreeGuidance, "cfg++": CFGPlusPlus}
 SCORE_BATCH = 2048
 
 
@@ -292,7 +284,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             repeats = max(1, min(5, CALIBRATION_ROWS // len(codes)))
             condition = codes.repeat(repeats, 1)[:CALIBRATION_ROWS]
             n = len(condition)
-        data = self._draw(n, condition, condition, self.denoiser_, "dpmpp_2m", "auto", SAMPLE_BATCH, generator)
+        data = draw(self.denoiser_, n, condition, width=self._spec.width, generator=generator)
         self.codec_.calibrate(data, condition, generator)
 
     @property
@@ -404,12 +396,18 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         generator = torch.Generator().manual_seed(seed)
         codes = self._resolve(n_samples, condition, guidance_scale, np.random.default_rng(seed))
         n = len(codes) if codes is not None else (n_samples or 1)
-        batch = SAMPLE_BATCH if batch_size == "auto" else int(batch_size)
-        guided = self._guide(codes, guidance_scale, guidance)
-        if isinstance(method, str) and method == "auto":
-            method = "ddim" if isinstance(guided, CFGPlusPlus) else "dpmpp_2m"
-        last = None if guidance_scale == 0 else codes
-        data = self._draw(n, codes, last, guided, method, steps, batch, generator)
+        data = draw(
+            self.denoiser_,
+            n,
+            codes,
+            width=self._spec.width,
+            generator=generator,
+            guided=guide(self.denoiser_, guidance_scale, guidance) if codes is not None else None,
+            condition_last=guidance_scale != 0,
+            method=method,
+            steps=steps,
+            batch_size=batch_size,
+        )
         rows = self.codec_.decode(data, codes, generator)
         labels = None if codes is None or self.conditions_ is None else self.conditions_.decode(codes.numpy())
         rows = self._put_back(rows, labels, seed, guidance_scale)
@@ -432,53 +430,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         if guidance_scale != 1:
             raise ValueError(f"guidance_scale={guidance_scale} needs a model that was fitted with a condition.")
         return None
-
-    def _guide(self, codes: Tensor | None, scale: float, guidance: Any) -> DenoiserLike:
-        if not callable(guidance) and guidance not in GUIDANCE:
-            raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
-        if codes is None:
-            return self.denoiser_
-        guided: DenoiserLike = (guidance if callable(guidance) else GUIDANCE[guidance])(self.denoiser_, scale)
-        return guided
-
-    def _draw(
-        self,
-        n: int,
-        codes: Tensor | None,
-        last: Tensor | None,
-        guided: DenoiserLike,
-        method: Any,
-        steps: str | int,
-        batch_size: int,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Draw n encoded rows on the CPU; `last` is the condition under which categories are drawn at the end."""
-        device = next(self.denoiser_.parameters()).device
-        schedule = self.denoiser_.schedule
-        if steps == "auto":
-            steps = min(1000 if method == "ddpm" else 25, schedule.n_timesteps or 1000)
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-            raise ValueError(f"steps must be 'auto' or an integer of at least 1, however: {steps!r}.")
-        mixed = self.denoiser_ if isinstance(self.denoiser_, MixedDenoiser) else None
-        # All noise is drawn at once on the CPU, so that rows depend neither on the batch size nor on the device.
-        noise = torch.randn((n, self._spec.width), generator=generator)
-        t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
-        parts = []
-        for i in range(0, n, batch_size):
-            given = codes[i : i + batch_size].to(device) if codes is not None else None
-            part = sample(
-                guided,
-                noise[i : i + batch_size].to(device),
-                given,
-                method=method,
-                steps=max(int(steps) - 1, 1) if mixed else int(steps),
-                generator=generator,
-                denoise_last=mixed is None,
-            )
-            if mixed:
-                part = mixed.to_data(part, t_min, None if last is None else given, generator)
-            parts.append(part.cpu())
-        return torch.cat(parts)
 
     def _put_back(self, rows: Any, labels: pd.DataFrame | None, seed: int, guidance_scale: float) -> Any:
         """Return condition columns to where they were taken from."""
@@ -526,7 +477,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         names = self.conditions_.names if self.conditions_ is not None else []
-        features, own = read_features(self, X, self._container, names, self._source)
+        features, own = read_features(self, X, container_name(self.codec_), names, self._source)
         if not hasattr(self.codec_, "log_jacobian"):
             raise TypeError("score_samples is not available for AnnData; fit on a DataFrame or array to score rows.")
         codes = None
@@ -573,10 +524,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     # ---------------------------------------------------------- persistence
 
-    @property
-    def _container(self) -> str:
-        return next(name for name, kind in CODECS.items() if type(self.codec_) is kind)
-
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to a folder: ``config.json`` and ``model.safetensors``, which hold no code.
 
@@ -593,35 +540,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             If `path` is a file or a folder with other things in it.
         """
         check_is_fitted(self)
-        parameters = self.get_params()
-        parameters["schedule"] = None  # the fitted objects stand in the specification
-        parameters["loss"] = "simple"  # likewise
-        for name in ("device", "random_state", "denoiser", "times"):
-            if not isinstance(parameters[name], str | int | float | None):
-                if name == "denoiser":
-                    raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
-                parameters[name] = {"random_state": None, "times": "stratified"}.get(name, str(parameters[name]))
-        if not isinstance(self.categorical_features, str):
-            parameters["categorical_features"] = list(self.categorical_features)
-        weights = {k: v.detach().cpu().numpy() for k, v in self.denoiser_.state_dict().items()}
-        description = {
-            "container": self._container,
-            "parameters": parameters,
-            "spec": self._spec.state(),
-            "codec": self.codec_.state(),
-            "conditions": self.conditions_.state() if self.conditions_ is not None else None,
-            "source": self._source,
-            "columns": self._columns,
-            "n_features_in": self.n_features_in_,
-            "feature_names_in": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
-            "history": self.history_,
-            "n_steps": self.n_steps_,
-            "n_samples_fit": self.n_samples_fit_,
-            "stream": json.dumps(self._stream.bit_generator.state),
-            "weights": list(weights),
-            "arrays": {f"w{i}": w for i, w in enumerate(weights.values())},
-        }
-        persistence.write_model(path, description)
+        persistence.write_model(path, saving.describe(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, device: Any = "auto") -> DiffusionGenerator:
@@ -648,27 +567,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         target = resolve_device(device)
         saved = persistence.read_model(path)
         try:
-            spec = ModelSpec.from_state(saved["spec"])
-            parameters = {**saved["parameters"], "schedule": spec.schedule, "loss": spec.loss, "device": device}
-            gen = cls(**parameters)
-            gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
-            gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
-            network = build_denoiser(spec, gen.denoiser, 0)
-            arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
-            network.load_state_dict(
-                {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}
-            )
-            gen.denoiser_ = network.to(target).eval().requires_grad_(False)
-            gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
-            gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
-            gen.n_features_in_, gen.n_samples_fit_ = saved["n_features_in"], saved["n_samples_fit"]
-            if saved["feature_names_in"] is not None:
-                gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)
-            gen._stream = np.random.default_rng()
-            gen._stream.bit_generator.state = json.loads(saved["stream"])
+            return saving.restore(cls, saved, target, device)
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise persistence.ModelFileError(f"{path} is damaged: {error}") from error
-        return gen
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()

@@ -1,0 +1,113 @@
+"""Drawing encoded rows from a trained denoiser: guidance, defaults of the samplers, batches, the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
+from tabdiff.diffusion.mixed import MixedDenoiser
+
+__all__ = ["SAMPLE_BATCH", "draw", "guide"]
+
+SAMPLE_BATCH = 8192
+GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
+    "classifier_free": ClassifierFreeGuidance,
+    "cfg++": CFGPlusPlus,
+}
+
+
+def guide(denoiser: Denoiser, scale: float, guidance: Any) -> DenoiserLike:
+    """Wrap a denoiser in guidance of a scale, by name or by a callable ``guidance(denoiser, scale)``.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if callable(guidance):
+        guided: DenoiserLike = guidance(denoiser, scale)
+        return guided
+    if guidance not in GUIDANCE:
+        raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
+    return GUIDANCE[guidance](denoiser, scale)
+
+
+def draw(
+    denoiser: Denoiser,
+    n: int,
+    condition: Tensor | None,
+    *,
+    width: int,
+    generator: torch.Generator,
+    guided: DenoiserLike | None = None,
+    condition_last: bool = True,
+    method: Any = "auto",
+    steps: str | int = "auto",
+    batch_size: str | int = "auto",
+) -> Tensor:
+    """Draw encoded rows.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Trained; a MixedDenoiser draws categories in the last step.
+    n : int
+        Number of rows.
+    condition : Tensor of shape (n, k), optional
+        Encoded condition.
+    width : int
+        Length of a noisy row.
+    generator : torch.Generator
+        On the CPU.
+    guided : callable, optional
+        What samples; by default the denoiser itself.
+    condition_last : bool
+        Whether categories are drawn under the condition at the end; not so where `guided` ignores it.
+    method, steps, batch_size
+        As in `DiffusionGenerator.sample`.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+        Data as the codec encodes them, on the CPU.
+    """
+    device = next(denoiser.parameters()).device
+    schedule = denoiser.schedule
+    if isinstance(method, str) and method == "auto":
+        method = "ddim" if isinstance(guided, CFGPlusPlus) else "dpmpp_2m"
+    if steps == "auto":
+        steps = min(1000 if method == "ddpm" else 25, schedule.n_timesteps or 1000)
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value != "auto" and (not integer or int(value) < 1):
+            raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
+    size = SAMPLE_BATCH if batch_size == "auto" else int(batch_size)
+    mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
+    # All noise is drawn at once on the CPU, so that rows depend neither on the batch size nor on the device.
+    noise = torch.randn((n, width), generator=generator)
+    t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
+    parts = []
+    for i in range(0, n, size):
+        part = sample(
+            denoiser if guided is None else guided,
+            noise[i : i + size].to(device),
+            _rows(condition, i, size, device),
+            method=method,
+            steps=max(int(steps) - 1, 1) if mixed else int(steps),
+            generator=generator,
+            denoise_last=mixed is None,
+        )
+        if mixed:
+            last = _rows(condition, i, size, device) if condition_last else None
+            part = mixed.to_data(part, t_min, last, generator)
+        parts.append(part.cpu())
+    return torch.cat(parts)
+
+
+def _rows(condition: Tensor | None, start: int, size: int, device: torch.device) -> Tensor | None:
+    return None if condition is None else condition[start : start + size].to(device)

@@ -1,0 +1,83 @@
+"""A fitted generator as a plain description, and back: what `save` writes and `load` reads."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tabdiff.building import ModelSpec, build_denoiser
+from tabdiff.codecs import CODECS
+from tabdiff.conditions import Conditions
+
+if TYPE_CHECKING:
+    from tabdiff.generator import DiffusionGenerator
+
+__all__ = ["container_name", "describe", "restore"]
+
+
+def container_name(codec: Any) -> str:
+    """Return which kind of container a codec is for: "array", "table" or "cells"."""
+    return next(name for name, kind in CODECS.items() if type(codec) is kind)
+
+
+def describe(gen: DiffusionGenerator) -> dict:
+    """Describe a fitted generator by JSON types and arrays.
+
+    Raises
+    ------
+    TypeError
+        If its denoiser is a callable.
+    """
+    if callable(gen.denoiser):
+        raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
+    parameters = gen.get_params()
+    # The schedule and the loss stand in the specification; how times were drawn matters only to a new fit.
+    parameters |= {"schedule": None, "loss": "simple", "device": "auto"}
+    for name, default in (("times", "stratified"), ("random_state", None)):
+        if not isinstance(parameters[name], str | int | None):
+            parameters[name] = default
+    if not isinstance(gen.categorical_features, str):
+        parameters["categorical_features"] = list(gen.categorical_features)
+    weights = {k: v.detach().cpu().numpy() for k, v in gen.denoiser_.state_dict().items()}
+    return {
+        "container": container_name(gen.codec_),
+        "parameters": parameters,
+        "spec": gen._spec.state(),
+        "codec": gen.codec_.state(),
+        "conditions": gen.conditions_.state() if gen.conditions_ is not None else None,
+        "source": gen._source,
+        "columns": gen._columns,
+        "n_features_in": gen.n_features_in_,
+        "feature_names_in": list(gen.feature_names_in_) if hasattr(gen, "feature_names_in_") else None,
+        "history": gen.history_,
+        "n_steps": gen.n_steps_,
+        "n_samples_fit": gen.n_samples_fit_,
+        "stream": json.dumps(gen._stream.bit_generator.state),
+        "weights": list(weights),
+        "arrays": {f"w{i}": w for i, w in enumerate(weights.values())},
+    }
+
+
+def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, asked: Any) -> DiffusionGenerator:
+    """Make the generator that a description describes, its network on `device`; `asked` becomes its parameter."""
+    spec = ModelSpec.from_state(saved["spec"])
+    gen = cls(**{**saved["parameters"], "schedule": spec.schedule, "loss": spec.loss, "device": asked})
+    gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
+    gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
+    denoiser = build_denoiser(spec, gen.denoiser, 0)
+    arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
+    denoiser.load_state_dict(
+        {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}
+    )
+    gen.denoiser_ = denoiser.to(device).eval().requires_grad_(False)
+    gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
+    gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
+    gen.n_features_in_, gen.n_samples_fit_ = saved["n_features_in"], saved["n_samples_fit"]
+    if saved["feature_names_in"] is not None:
+        gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)
+    gen._stream = np.random.default_rng()
+    gen._stream.bit_generator.state = json.loads(saved["stream"])
+    return gen
