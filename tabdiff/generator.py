@@ -460,7 +460,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             X's own columns, or else none: the unconditional likelihood.
         method : {"bound", "flow"}, default="bound"
             "bound" is the variational bound (Kingma et al., 2021), for any data. "flow" is the likelihood of the
-            probability-flow ODE (Song et al., 2021), for numbers without missing values; it costs more.
+            probability-flow ODE (Song et al., 2021), for numbers without missing values; it costs more, and is
+            inexact for rows far from all data.
 
         Returns
         -------

@@ -1,0 +1,50 @@
+"""Every script of ``examples/`` runs as a user runs it, with less training, and leaves the pictures it promises."""
+
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
+ARGUMENTS = {"diffusion_tour.py": ["--quick", "-o", "pictures"]}
+PICTURES = {
+    "diffusion_tour.py": [
+        f"pictures/{number}_{name}.png"
+        for number, name in enumerate(
+            ("forward", "schedules", "samplers", "guidance", "likelihood", "latent", "learned"), start=1
+        )
+    ]
+}
+WORDS = {
+    "quickstart_table.py": ("body mass of Gentoos", "draws the same rows for the same seed: True"),
+    "quickstart_cells.py": ("marker genes", "{'CD14+ Monocyte': 200, 'CD56+ NK': 100}"),
+}
+
+
+@pytest.mark.skipif(not SCRIPTS, reason="an installed package has no examples beside its tests")
+def test_every_script_is_known_here():
+    assert set(SCRIPTS) == {*ARGUMENTS, *WORDS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_runs(script, tmp_path, monkeypatch, capsys):
+    if script in PICTURES and importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("matplotlib is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *ARGUMENTS.get(script, [])])
+    monkeypatch.setattr("tabdiff.generator.resolve_steps", lambda max_steps, n_rows: 10)
+    monkeypatch.setattr("tabdiff.generator.CALIBRATION_ROWS", 500)
+    runpy.run_path(str(FOLDER / script), run_name="__main__")
+
+    out = capsys.readouterr().out
+    for words in WORDS.get(script, ()):
+        assert words in out
+    made = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    assert made == PICTURES.get(script, [])
+    for picture in made:
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / picture).stat().st_size > 20_000
+        assert picture in out
