@@ -36,7 +36,8 @@ def flow_log_likelihood(
     ``alpha**2 + sigma**2`` (1 on a variance-preserving schedule), while the divergence of its velocity is
     integrated along. Solved by the classical Runge-Kutta method, four evaluations a step. What error remains
     with enough steps is the mismatch at ``t_max``, of the size of ``alpha(t_max)``, and the blur of
-    ``sigma(t_min)`` at the clean end.
+    ``sigma(t_min)`` at the clean end. Rows far from all data need many more steps: at log-densities below -20 nats
+    errors of tens of nats were seen at 50 steps, and none at 1,600; prefer the bound to rank outliers.
 
     Parameters
     ----------
