@@ -44,6 +44,10 @@ class ModelSpec:
     schedule : Schedule
     target : str
     loss : Loss
+    bounds : ndarray of shape (2, n_continuous) or None
+        Range of the numbers, for targets whose estimates need clipping.
+    custom : bool
+        Whether the network was built by the user's callable.
     hidden_size, n_blocks : int
     dropout : float
     """
@@ -55,6 +59,8 @@ class ModelSpec:
     schedule: Schedule
     target: str
     loss: Loss
+    bounds: np.ndarray | None
+    custom: bool
     hidden_size: int
     n_blocks: int
     dropout: float
@@ -77,6 +83,8 @@ class ModelSpec:
             schedule=schedule,
             target=parameters.target,
             loss=make_loss(parameters.loss),
+            bounds=_bounds(data[:, :n_continuous]) if parameters.target in ("eps", "score") else None,
+            custom=callable(parameters.denoiser),
             hidden_size=HIDDEN_SIZE if parameters.hidden_size == "auto" else int(parameters.hidden_size),
             n_blocks=N_BLOCKS if parameters.n_blocks == "auto" else int(parameters.n_blocks),
             dropout=float(parameters.dropout),
@@ -128,12 +136,26 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
                 dropout=spec.dropout,
             )
         embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
+        bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
-            return Denoiser(network, spec.schedule, spec.target, embedding, loss=spec.loss)
+            return Denoiser(network, spec.schedule, spec.target, embedding, loss=spec.loss, bounds=bounds)
         frequencies = [torch.from_numpy(np.asarray(f, dtype=np.float64)) for f in spec.frequencies]
         return MixedDenoiser(
-            network, spec.schedule, frequencies, spec.n_continuous, spec.target, embedding, loss=spec.loss
+            network,
+            spec.schedule,
+            frequencies,
+            spec.n_continuous,
+            spec.target,
+            embedding,
+            loss=spec.loss,
+            bounds=bounds,
         )
+
+
+def _bounds(numbers: Tensor) -> np.ndarray:
+    """Return the smallest and the largest value of each column, missing ones left out, shape (2, d)."""
+    values = numbers.numpy()
+    return np.stack([np.nanmin(values, axis=0), np.nanmax(values, axis=0)])
 
 
 def resolve_steps(max_steps: str | int, n_rows: int) -> int:
@@ -159,8 +181,13 @@ def check_parameters(parameters: Any) -> None:
         value = getattr(p, name)
         if value != "auto" and not _is_positive_integer(value):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
-    if p.n_timesteps is not None and not _is_positive_integer(p.n_timesteps):
-        raise ValueError(f"n_timesteps must be None or an integer of at least 1, however: {p.n_timesteps!r}.")
+    if p.n_timesteps is not None and not (_is_positive_integer(p.n_timesteps) and p.n_timesteps > 1):
+        raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
+    for name in ("dropout", "ema_decay", "condition_dropout", "learning_rate", "weight_decay"):
+        _check_number(name, getattr(p, name))
+    for name in ("max_time", "clip_grad_norm"):
+        if getattr(p, name) is not None:
+            _check_number(name, getattr(p, name))
     for name in ("dropout", "ema_decay"):
         if not 0 <= getattr(p, name) < 1:
             raise ValueError(f"{name} must lie in [0, 1), however: {getattr(p, name)!r}.")
@@ -174,6 +201,11 @@ def check_parameters(parameters: Any) -> None:
         value = getattr(p, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be None or positive, however: {value!r}.")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, however: {value!r}.")
 
 
 def _is_positive_integer(value: Any) -> bool:

@@ -27,7 +27,7 @@ from tabdiff.codecs.columns import (
     unknown_level_message,
 )
 
-__all__ = ["Attribute", "Conditions"]
+__all__ = ["Attribute", "Conditions", "condition_frame"]
 
 MAX_INTEGER_CLASSES = 20
 NEIGHBOURS = 50
@@ -232,6 +232,8 @@ class Conditions:
         if unknown:
             near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in self.names], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
+            if len(self.attributes) == 1 and unknown[0] in self.attributes[0].levels:
+                hint = f" It is a value of {self.names[0]!r}: use {{{self.names[0]!r}: {condition!r:.60}}}."
             raise ValueError(f"unknown condition name {unknown[0]!r}.{hint} Names: {self.names}.")
         counts = [name for name, value in given.items() if isinstance(value, Mapping)]
         if len(counts) > 1:
@@ -348,7 +350,9 @@ class Conditions:
         return conditions
 
 
-def condition_frame(condition: Any, n_rows: int, default_name: str, index: pd.Index | None = None) -> pd.DataFrame:
+def condition_frame(
+    condition: Any, n_rows: int | None, default_name: str, index: pd.Index | None = None
+) -> pd.DataFrame:
     """Turn an array, Series or DataFrame with a row per sample into a frame; names are made up where none are given.
 
     Raises
@@ -368,8 +372,11 @@ def condition_frame(condition: Any, n_rows: int, default_name: str, index: pd.In
             names = [default_name] if array.shape[1] == 1 else [f"{default_name}_{j}" for j in range(array.shape[1])]
             frame = pd.DataFrame({name: pd.Series(array[:, j]) for j, name in enumerate(names)})
         else:
-            raise ValueError(f"{default_name} must have one or two dimensions, however: shape {array.shape}.")
-    if len(frame) != n_rows:
+            raise ValueError(
+                f"{default_name} must be names of columns, or values with a row per sample in one or two dimensions, "
+                f"however: {condition!r:.80}."
+            )
+    if n_rows is not None and len(frame) != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: [{n_rows}, {len(frame)}] "
             f"(X has {n_rows} rows, {default_name} has {len(frame)})."

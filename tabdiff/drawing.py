@@ -88,7 +88,8 @@ def draw(
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = SAMPLE_BATCH if batch_size == "auto" else int(batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
-    # All noise is drawn at once on the CPU, so that rows depend neither on the batch size nor on the device.
+    # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
+    # the batch size nor on the device.
     noise = torch.randn((n, width), generator=generator)
     t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
     parts = []

@@ -228,7 +228,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         check_parameters(self)
         start = time.perf_counter()
         device = resolve_device(self.device)
-        schedule = make_schedule(self.schedule, self.n_timesteps)
+        schedule = make_schedule(self.schedule, None if self.n_timesteps is None else int(self.n_timesteps))
         inputs = read_fit_inputs(self, X, y, condition)
         seeds = np.random.SeedSequence(int(check_random_state(self.random_state).randint(2**31 - 1)))
         codec_seed, network_seed, loop_seed, encode_seed, calibrate_seed, stream_seed = (
@@ -387,7 +387,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             integer = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
             if not integer or n_samples < 1:
                 raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
-        if not np.isfinite(guidance_scale):
+        if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
         if random_state is None:
             seed = int(self._stream.integers(2**31 - 1))

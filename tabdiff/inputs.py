@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 from tabdiff.codecs import is_anndata
 from tabdiff.conditions import condition_frame
 
-__all__ = ["FitInputs", "check_container", "read_fit_inputs"]
+__all__ = ["FitInputs", "check_container", "read_features", "read_fit_inputs"]
 
 
 @dataclass
@@ -110,17 +110,16 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
     if is_anndata(X):
         return _read_anndata(estimator, X, y, condition)
     if not isinstance(X, pd.DataFrame):
-        array = _check_array(estimator, X, reset=True)
         if isinstance(condition, str):
             raise ValueError(
                 f"condition={condition!r} names a column, which needs a DataFrame or AnnData; X is an array. "
                 "Pass an array with a value per row instead."
             )
-        return FitInputs(array, *_given(y, condition, len(array), None))
+        given = _given(y, condition, _length(X), None)
+        return FitInputs(_check_array(estimator, X, reset=True), *given)
     if X.columns.has_duplicates:
         repeated = X.columns[X.columns.duplicated()].unique().to_list()
         raise ValueError(f"column names must be unique, but {repeated} stand more than once. Rename them.")
-    validate_data(estimator, X, skip_check_array=True)
     if len(X) < 2 or X.shape[1] == 0:
         raise ValueError(
             f"Found a DataFrame with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={X.shape}), while a minimum "
@@ -128,7 +127,9 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
         )
     names = _as_names(condition, list(X.columns), len(X))
     if names is None:
-        return FitInputs(X, *_given(y, condition, len(X), X.index))
+        given = _given(y, condition, len(X), X.index)
+        validate_data(estimator, X, skip_check_array=True)
+        return FitInputs(X, *given)
     for name in names:
         if name not in X.columns:
             raise ValueError(
@@ -138,27 +139,41 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
     features = X.drop(columns=names)
     if features.shape[1] == 0:
         raise ValueError("every column of X is a condition, so nothing is left to model.")
+    # Last, because it marks the estimator: an error above leaves a fitted one as it was.
+    validate_data(estimator, X, skip_check_array=True)
     return FitInputs(features, X[names].reset_index(drop=True), "columns")
 
 
 def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     if X.n_obs < 2 or X.n_vars == 0:
         raise ValueError(f"Found an AnnData of {X.n_obs} cells × {X.n_vars} genes; at least 2 × 1 are required.")
-    estimator.n_features_in_ = int(X.n_vars)
-    estimator.feature_names_in_ = np.asarray(X.var_names, dtype=object)
     keys = list(X.obs.columns)
     names = _as_names(condition, keys, X.n_obs)
     if names is None:
-        return FitInputs(X, *_given(y, condition, X.n_obs, X.obs_names))
+        inputs = FitInputs(X, *_given(y, condition, X.n_obs, X.obs_names))
+        _mark(estimator, X)
+        return inputs
     for name in names:
         if name not in keys:
             raise ValueError(
                 f"condition names {name!r}, which adata.obs lacks.{_nearest(name, keys)} Columns of obs: {keys}."
             )
+    _mark(estimator, X)
     return FitInputs(X, X.obs[names].reset_index(drop=True), "obs")
 
 
-def _given(y: Any, condition: Any, n_rows: int, index: pd.Index | None) -> tuple[pd.DataFrame | None, str]:
+def _mark(estimator: Any, adata: Any) -> None:
+    estimator.n_features_in_ = int(adata.n_vars)
+    estimator.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
+
+
+def _length(X: Any) -> int | None:
+    """Return the number of rows of an array-like, None where it has none: validation will say so."""
+    shape = np.shape(X) if not hasattr(X, "shape") else X.shape
+    return shape[0] if shape else None
+
+
+def _given(y: Any, condition: Any, n_rows: int | None, index: pd.Index | None) -> tuple[pd.DataFrame | None, str]:
     if y is not None:
         return condition_frame(y, n_rows, "y", index), "y"
     if condition is not None:

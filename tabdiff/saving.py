@@ -31,14 +31,16 @@ def describe(gen: DiffusionGenerator) -> dict:
     TypeError
         If its denoiser is a callable.
     """
-    if callable(gen.denoiser):
+    if gen._spec.custom:
         raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
     parameters = gen.get_params()
-    # The schedule and the loss stand in the specification; how times were drawn matters only to a new fit.
-    parameters |= {"schedule": None, "loss": "simple", "device": "auto"}
-    for name, default in (("times", "stratified"), ("random_state", None)):
-        if not isinstance(parameters[name], str | int | None):
+    # Objects cannot be saved as parameters. The fitted schedule and loss stand in the specification; how times were
+    # drawn, a random state and another network matter only to a new fit.
+    defaults = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified", "random_state": None}
+    for name, default in defaults.items():
+        if not isinstance(parameters[name], str | int | np.integer | None):
             parameters[name] = default
+    parameters["device"] = "auto"
     if not isinstance(gen.categorical_features, str):
         parameters["categorical_features"] = list(gen.categorical_features)
     weights = {k: v.detach().cpu().numpy() for k, v in gen.denoiser_.state_dict().items()}
@@ -64,10 +66,12 @@ def describe(gen: DiffusionGenerator) -> dict:
 def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, asked: Any) -> DiffusionGenerator:
     """Make the generator that a description describes, its network on `device`; `asked` becomes its parameter."""
     spec = ModelSpec.from_state(saved["spec"])
-    gen = cls(**{**saved["parameters"], "schedule": spec.schedule, "loss": spec.loss, "device": asked})
+    parameters: dict[str, Any] = {**saved["parameters"], "device": asked}
+    fitted: dict[str, Any] = {"schedule": spec.schedule, "loss": spec.loss}
+    gen = cls(**{k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()})
     gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
     gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
-    denoiser = build_denoiser(spec, gen.denoiser, 0)
+    denoiser = build_denoiser(spec, "mlp", 0)
     arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
     denoiser.load_state_dict(
         {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}

@@ -316,6 +316,9 @@ def frame(**columns):
         (frame(kind=["a", "b"] * 5), "kinds", ValueError, "'kinds'.*Did you mean 'kind'"),
         (frame(kind=["a", "b"] * 5), ["a"] * 9, ValueError, "'a'.*lacks"),
         (frame(), np.zeros(9), ValueError, r"\[10, 9\]"),
+        (frame(big=2**60 + np.arange(10)), None, ValueError, r"'big'.*beyond 2\*\*53"),
+        (frame(lists=[[1], [2]] * 5), None, TypeError, "'lists'.*list"),
+        (frame(), 0, ValueError, "names of columns"),
         (np.ones((10, 2)), "kind", ValueError, "DataFrame or AnnData"),
         (frame(kind=["a", "b"] * 5)[["kind"]], "kind", ValueError, "nothing is left"),
         (frame().set_axis(["a"], axis=1).assign(b=1).set_axis(["a", "a"], axis=1), None, ValueError, r"\['a'\]"),
@@ -326,6 +329,32 @@ def frame(**columns):
 def test_bad_input_to_fit_says_what_and_where(X, condition, error, message):
     with pytest.raises(error, match=message):
         quick().fit(X, condition=condition)
+
+
+def test_a_refused_refit_leaves_the_model_as_it_was(penguins):
+    gen = quick().fit(penguins)
+    before = gen.score_samples(penguins[:3])
+    for X, condition in ((penguins[["year"]], np.zeros(3)), (np.ones((5, 2)), np.zeros(3)), (frame(), "absent")):
+        with pytest.raises(ValueError, match=r"samples|lacks"):
+            gen.fit(X, condition=condition)
+    np.testing.assert_array_equal(gen.score_samples(penguins[:3]), before)
+
+
+def test_saving_follows_what_was_fitted_and_keeps_parameters(penguins, tmp_path):
+    gen = quick(random_state=np.int64(3), schedule="linear").fit(penguins)
+    gen.set_params(denoiser=lambda *sizes: None, hidden_size=8).save(tmp_path / "model")
+    other = DiffusionGenerator.load(tmp_path / "model")
+    assert other.schedule == "linear" and other.random_state == 3 and other.denoiser == "auto"
+    pd.testing.assert_frame_equal(other.sample(3, random_state=0), gen.sample(3, random_state=0))
+
+
+@pytest.mark.parametrize("target", ["eps", "score"])
+@pytest.mark.parametrize("method", ["ddim", "dpmpp_2m", "ddpm"])
+def test_noise_targets_stay_on_the_data(target, method):
+    X = np.random.default_rng(0).normal(size=(500, 2)) @ np.array([[1.0, 0.9], [0.0, 0.4]])
+    sample = quick(target=target, max_steps=300).fit(X).sample(500, method=method, steps=40, random_state=0)
+    assert np.abs(sample.std(axis=0) / X.std(axis=0) - 1).max() < 0.35
+    assert np.corrcoef(sample.T)[0, 1] > 0.6
 
 
 def test_y_and_condition_together_are_refused():
@@ -384,6 +413,8 @@ def test_a_condition_that_the_model_does_not_have():
         ("n_timesteps", 0),
         ("clip_grad_norm", -1.0),
         ("weight_decay", -0.1),
+        ("learning_rate", "fast"),
+        ("dropout", None),
         ("precision", "float16"),
         ("device", "abacus"),
     ],

@@ -19,6 +19,8 @@ __all__ = ["ConstantColumn", "LevelColumn", "NumericColumn", "dtype_from_state",
 
 # A value seen this often is a spike that is returned exactly; a rarer one belongs to a continuous stretch.
 HEAVY_COUNT = 5
+# Up to here float64 holds every integer.
+MAX_EXACT = 2**53
 
 
 def dtype_to_state(dtype: Any) -> dict:
@@ -63,6 +65,13 @@ def to_float(series: pd.Series, name: Any) -> np.ndarray:
     """Values as float64 with NaN for missing ones; infinities are an error that names the column."""
     if pd.api.types.is_complex_dtype(series.dtype):
         raise ValueError(f"Complex data not supported, however column {name!r} is complex.")
+    if pd.api.types.is_integer_dtype(series.dtype) and series.notna().any():
+        low, high = int(series.min()), int(series.max())
+        if max(abs(low), abs(high)) > MAX_EXACT:
+            raise ValueError(
+                f"column {name!r} holds integers beyond 2**53 ({low} to {high}), which cannot be modelled exactly. "
+                f"Subtract an offset if it is a number; drop it or make it a string if it is an identifier."
+            )
     values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isinf(values).any():
         raise ValueError(
@@ -279,7 +288,13 @@ class LevelColumn:
             used = observed.cat.codes.unique()
             levels = [self.dtype.categories[c] for c in np.sort(used)]
         else:
-            levels = list(observed.unique())
+            try:
+                levels = list(observed.unique())
+            except TypeError:
+                raise TypeError(
+                    f"column {name!r} holds values of type {type(observed.iloc[0]).__name__}, which cannot be "
+                    "modelled; numbers, strings, booleans and categories of those can."
+                ) from None
             kinds = sorted({_kind(v) for v in levels})
             if len(kinds) > 1:
                 raise TypeError(

@@ -74,6 +74,10 @@ class Denoiser(nn.Module):
         How the errors at different times and of different sizes are weighed; see `tabdiff.diffusion.losses`.
     sigma_data : float
         Standard deviation of the data; 1 for standardised data.
+    bounds : Tensor, optional
+        Smallest and largest value that the data have, shape ``(2, *)``; the estimate of the clean row is clipped to
+        them. The targets "eps" and "score" need it: at the noisy end their estimate is the network's error times
+        ``1 / alpha``, and rows that leave the data there do not come back (`clip_denoised` of Ho et al., 2020).
 
     Attributes
     ----------
@@ -111,6 +115,7 @@ class Denoiser(nn.Module):
         *,
         loss: str | Loss = "simple",
         sigma_data: float = 1.0,
+        bounds: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_target(target)
@@ -131,6 +136,12 @@ class Denoiser(nn.Module):
         self.condition_embedding = condition_embedding
         self.objective = make_loss(loss)
         self.sigma_data = sigma_data
+        self.bounds: Tensor | None
+        self.register_buffer("bounds", bounds)
+
+    def clip(self, x0: Tensor) -> Tensor:
+        """Clip estimates of clean rows to the bounds, where there are any."""
+        return x0 if self.bounds is None else x0.clamp(self.bounds[0], self.bounds[1])
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate the clean row.
@@ -151,7 +162,7 @@ class Denoiser(nn.Module):
         """
         alpha, sigma = coefficients(self.schedule, t, x_t)
         output = self.predict(x_t, t, condition)
-        return _to_x0(output, x_t, alpha, sigma, self.target, self.sigma_data)
+        return self.clip(_to_x0(output, x_t, alpha, sigma, self.target, self.sigma_data))
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the network's prediction of the target itself; see `forward` for the arguments."""

@@ -58,6 +58,8 @@ class MixedDenoiser(Denoiser):
         Length of a level's embedding.
     loss : str or Loss
         Weighting of the numbers' loss over time.
+    bounds : Tensor of shape (2, n_continuous), optional
+        Smallest and largest value of each number; see `Denoiser`.
 
     Attributes
     ----------
@@ -81,8 +83,9 @@ class MixedDenoiser(Denoiser):
         *,
         embedding_size: int = 8,
         loss: str | Loss = "simple",
+        bounds: Tensor | None = None,
     ) -> None:
-        super().__init__(network, schedule, target, condition_embedding, loss=loss)
+        super().__init__(network, schedule, target, condition_embedding, loss=loss, bounds=bounds)
         self.n_continuous = n_continuous
         self.n_levels = [len(f) for f in frequencies]
         self.embedding_size = embedding_size
@@ -138,7 +141,7 @@ class MixedDenoiser(Denoiser):
         """Estimate clean rows (B, width) from noisy ones at time `t`, 0-d or (B,)."""
         prediction, log_p = self._predict(x_t, t, condition)
         alpha, sigma = coefficients(self.schedule, t, x_t)
-        numbers = _to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data)
+        numbers = self.clip(_to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data))
         return torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1)
 
     def log_probabilities(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -212,7 +215,7 @@ class MixedDenoiser(Denoiser):
         """
         prediction, log_p = self._predict(x_t, t, condition)
         alpha, sigma = coefficients(self.schedule, t, x_t)
-        numbers = _to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data)
+        numbers = self.clip(_to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data))
         # Gumbel's trick: the largest of log p_k plus Gumbel noise is a draw from p.
         uniform = torch.rand(log_p.shape, generator=generator).clamp(min=1e-20).to(log_p.device)
         scores = log_p - (-uniform.log()).log()

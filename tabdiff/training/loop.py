@@ -141,10 +141,10 @@ def train(
         if isinstance(module, Dropout):
             module.generator = generator
     with tqdm(total=max_steps, disable=not verbose, desc="fit", unit="step") as bar:
-        while step < max_steps:
+        last = False
+        while not last:
             elapsed = time.perf_counter() - start
-            if max_time is not None and elapsed >= max_time and step > 0:
-                break
+            last = step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
             progress = max(step / max_steps, elapsed / max_time if max_time else 0.0)
             rate = learning_rate * _schedule(step, progress, max_steps)
             for group in optimizer.param_groups:
@@ -176,7 +176,7 @@ def train(
             step += 1
             window_steps += 1
             bar.update()
-            if window_steps == WINDOW_STEPS or step == max_steps:
+            if window_steps == WINDOW_STEPS or last:
                 now = time.perf_counter()
                 entry = {
                     "step": float(step),

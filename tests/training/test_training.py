@@ -51,6 +51,7 @@ def test_max_time_ends_training_early():
     result = fit(max_steps=1_000_000, max_time=0.5)
     assert 1 <= result.n_steps < 1_000_000
     assert not result.denoiser.training
+    assert result.history["step"][-1] == result.n_steps
 
 
 def test_a_diverging_loss_is_an_error():
