@@ -355,7 +355,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m", and
             "ddim" for "cfg++".
         steps : "auto" or int, default="auto"
-            Number of steps; "auto" is 25 for fast methods, 1000 for "ddpm".
+            Number of steps; "auto" is 50, and 1000 for "ddpm".
         random_state : int, RandomState or None, default=None
             An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
         batch_size : "auto" or int, default="auto"
