@@ -1,4 +1,4 @@
-"""Diffusion models for tables, single cells and images, as scikit-learn estimators."""
+"""Diffusion models for tables and single cells, as scikit-learn estimators."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

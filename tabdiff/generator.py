@@ -128,7 +128,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     Notes
     -----
-    NaN and other missing values are modelled as such: they come out as often, and where, they went in.
+    NaN and other missing values are modelled as such: they come out as often, and where, they went in. A column with a
+    single value is returned as it is, and does not count in `score_samples`. Dates and times are not modelled yet.
 
     Examples
     --------
