@@ -68,7 +68,6 @@ class MixedDenoiser(Denoiser):
     """
 
     offsets: Tensor
-    member: Tensor
     log_frequency: Tensor
     entropy: Tensor
 
@@ -91,16 +90,42 @@ class MixedDenoiser(Denoiser):
         self.embedding_size = embedding_size
         self.width = self.width_of(n_continuous, len(self.n_levels), embedding_size)
         offsets = torch.tensor([0, *self.n_levels]).cumsum(0)[:-1]
-        column = torch.repeat_interleave(
-            torch.arange(len(self.n_levels)), torch.tensor(self.n_levels, dtype=torch.long)
-        )
         self.register_buffer("offsets", offsets, persistent=False)
-        self.register_buffer("member", nn.functional.one_hot(column, len(self.n_levels)).float(), persistent=False)
+        self._make_groups()
         shares = torch.cat([f.double() for f in frequencies]).clamp(min=1e-6)
         self.register_buffer("log_frequency", shares.log().float())
         entropy = torch.tensor([float(-(f.double() * f.double().clamp(min=1e-12).log()).sum()) for f in frequencies])
         self.register_buffer("entropy", entropy.clamp(min=MIN_ENTROPY))
         self.levels = nn.Parameter(torch.randn(sum(self.n_levels), embedding_size))
+
+    def _make_groups(self) -> None:
+        """Gather columns of similar size, so that few operations on small padded blocks serve any number of columns."""
+        sizes = [max(2, 4 ** math.ceil(math.log(max(k, 1), 4))) for k in self.n_levels]
+        total, position, order, columns = sum(self.n_levels), 0, torch.empty(sum(self.n_levels)).long(), []
+        self.n_groups = 0
+        for size in sorted(set(sizes)):
+            members = [j for j, s in enumerate(sizes) if s == size]
+            longest = max(self.n_levels[j] for j in members)
+            index = torch.full((len(members), longest), total)  # `total` is the place of the padding
+            for row, j in enumerate(members):
+                levels = torch.arange(self.n_levels[j])
+                index[row, : len(levels)] = self.offsets[j] + levels
+                order[self.offsets[j] + levels] = position + row * longest + levels
+            position += index.numel()
+            columns += members
+            self.register_buffer(f"group_{self.n_groups}", index, persistent=False)
+            self.n_groups += 1
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("column_order", torch.tensor(columns, dtype=torch.long).argsort(), persistent=False)
+
+    def _groups(self) -> list[Tensor]:
+        return [getattr(self, f"group_{g}") for g in range(self.n_groups)]
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
+        """Normalise logits (B, sum(n_levels)) within each column."""
+        padded = nn.functional.pad(logits, (0, 1), value=-torch.inf)
+        parts = [padded[:, index].log_softmax(-1).flatten(1) for index in self._groups()]
+        return torch.cat(parts, dim=1)[:, self.order] if parts else logits
 
     @staticmethod
     def width_of(n_continuous: int, n_columns: int, embedding_size: int = 8) -> int:
@@ -123,10 +148,7 @@ class MixedDenoiser(Denoiser):
         output = output if output.dtype == torch.float64 else output.float()
         raw = output[:, self.n_continuous :]
         logits = MAX_LOGIT * torch.tanh(raw / MAX_LOGIT) + self.log_frequency
-        weights = (logits - logits.amax(1, keepdim=True).detach()).double().exp()
-        total = weights @ self.member.double()
-        log_total = (total.log() @ self.member.double().T).to(logits.dtype)
-        log_p = logits - logits.amax(1, keepdim=True).detach() - log_total
+        log_p = self._log_softmax(logits)
         numbers = output[:, : self.n_continuous]
         if self.target == "score":
             numbers = numbers / coefficients(self.schedule, t, x_t)[1]
@@ -134,8 +156,10 @@ class MixedDenoiser(Denoiser):
 
     def _expected(self, log_p: Tensor) -> Tensor:
         """Return the expected embedding of each column, shape (B, n_columns * embedding_size)."""
-        table = (self.member[:, :, None] * self.embeddings()[:, None, :]).flatten(1)
-        return log_p.exp() @ table
+        p = nn.functional.pad(log_p.exp(), (0, 1))
+        table = nn.functional.pad(self.embeddings().to(p.dtype), (0, 0, 0, 1))
+        parts = [torch.einsum("bcl,cle->bce", p[:, index], table[index]) for index in self._groups()]
+        return torch.cat(parts, dim=1)[:, self.column_order].flatten(1) if parts else p[:, :0]
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate clean rows (B, width) from noisy ones at time `t`, 0-d or (B,)."""

@@ -95,7 +95,10 @@ class ResidualMLP(nn.Module):
                 raise ValueError("this network was built with a condition, so it needs c.")
             embedding = embedding + self.condition(c)
         embedding = nn.functional.silu(embedding)
-        h = self.project_in(x)
+        # The ends stay in float32 under autocast: eight bits of mantissa would blur the input itself.
+        with torch.autocast(x.device.type, enabled=False):
+            h = self.project_in(x)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.project_out(self.norm(h))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.project_out(self.norm(h))

@@ -7,6 +7,7 @@ from torch import nn
 from tabdiff.diffusion import Denoiser, make_schedule
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
 from tabdiff.training import EMA, autocast_dtype, resolve_device, train
+from tabdiff.training.device import cpu_multiplies_bfloat16
 
 
 def make_denoiser(dropout=0.0, seed=0):
@@ -98,7 +99,9 @@ def test_ema_first_copies_then_lags_and_keeps_constants():
 
 def test_devices_and_precisions_by_name():
     assert resolve_device("cpu").type == "cpu"
-    assert autocast_dtype("auto", torch.device("cpu")) is None
+    expected = torch.bfloat16 if cpu_multiplies_bfloat16() else None
+    assert autocast_dtype("auto", torch.device("cpu")) is expected
+    assert autocast_dtype("float32", torch.device("cpu")) is None
     assert autocast_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
     with pytest.raises(ValueError, match="tpu9"):
         resolve_device("tpu9")
