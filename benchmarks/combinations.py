@@ -47,8 +47,8 @@ SCHEDULES = {
     "shifted": ShiftedSchedule(CosineSchedule(), 2.0),
 }
 STEPS = {"rk4": 20, "heun": 30, "predictor_corrector": 30, "euler": 80}
-# Where noise is small the slope has 1 / sigma times the error of the estimate, and "x0" estimates directly: methods that
-# evaluate it at the end of a step need shorter ones.
+# Where noise is small the slope has 1 / sigma times the error of the estimate, and "x0" estimates directly: methods
+# that evaluate it at the end of a step need shorter ones.
 STEPS_X0 = {**STEPS, "rk4": 40, "heun": 60}
 N_ROWS, N_TRAIN = 1000, 8000
 N_STEPS = 300

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
+from tabdiff.slots import missing_levels, presence_columns
 
 __all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
 
 CONDITION_SIZE = 64
-HIDDEN_SIZE = 256
-N_BLOCKS = 3
+# Width and depth: for tables of many rows, and for everything else.
+LARGE, SMALL = (512, 4), (256, 3)
+LARGE_ROWS = 5000
+# Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
+# from the quality of samples again, and gain little where every cell is there to learn from.
+OBSERVED_MASKS = 0.25
 MIN_STEPS, MAX_STEPS = 200, 10_000
 
 # Layers draw their first weights from torch's global generator. It is seeded and put back around building, one build
@@ -50,6 +55,13 @@ class ModelSpec:
         Whether the network was built by the user's callable.
     hidden_size, n_blocks : int
     dropout : float
+    missing_levels : list of int or None
+        For each categorical column the code of a missing value, -1 where it has none. None for a network that is not
+        told which entries of a row are given.
+    presence : list of int
+        For each number the column that says whether it is missing, -1 where there is none.
+    observed_masks : float
+        Share of the training rows of which a random part is given.
     """
 
     width: int
@@ -64,16 +76,24 @@ class ModelSpec:
     hidden_size: int
     n_blocks: int
     dropout: float
+    missing_levels: list[int] | None = None
+    presence: list[int] = field(default_factory=list)
+    observed_masks: float = 0.0
 
     @classmethod
-    def of(cls, parameters: Any, codec: Any, levels: Sequence[int], schedule: Schedule, data: Tensor) -> Self:
-        """Decide sizes for encoded data (n, d)."""
+    def of(
+        cls, parameters: Any, codec: Any, levels: Sequence[int], schedule: Schedule, data: Tensor, n_rows: int
+    ) -> Self:
+        """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times."""
         n_levels = list(getattr(codec, "n_levels_", []))
         n_continuous = data.shape[1] - len(n_levels)
         frequencies = [
             np.bincount(data[:, n_continuous + j].long().numpy(), minlength=k)[:k] / len(data)
             for j, k in enumerate(n_levels)
         ]
+        masks = parameters.observed_masks != 0 and hasattr(codec, "mask_of_") and not callable(parameters.denoiser)
+        missing = missing_levels(codec) if masks else None
+        width_depth = LARGE if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else SMALL
         width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
         return cls(
             width=width,
@@ -85,9 +105,14 @@ class ModelSpec:
             loss=make_loss(parameters.loss),
             bounds=_bounds(data[:, :n_continuous]) if parameters.target in ("eps", "score") else None,
             custom=callable(parameters.denoiser),
-            hidden_size=HIDDEN_SIZE if parameters.hidden_size == "auto" else int(parameters.hidden_size),
-            n_blocks=N_BLOCKS if parameters.n_blocks == "auto" else int(parameters.n_blocks),
+            hidden_size=width_depth[0] if parameters.hidden_size == "auto" else int(parameters.hidden_size),
+            n_blocks=width_depth[1] if parameters.n_blocks == "auto" else int(parameters.n_blocks),
             dropout=float(parameters.dropout),
+            missing_levels=missing,
+            presence=presence_columns(codec) if masks else [],
+            observed_masks=_observed_share(
+                parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
+            ),
         )
 
     def state(self) -> dict:
@@ -120,6 +145,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     """
     condition_size = CONDITION_SIZE if spec.condition_levels else 0
     n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
+    n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0
     with _build_lock, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if callable(denoiser):
@@ -134,11 +160,14 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
                 hidden_size=spec.hidden_size,
                 n_blocks=spec.n_blocks,
                 dropout=spec.dropout,
+                given_size=spec.width + 2 * n_given if n_given else 0,
             )
         embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
-            return Denoiser(network, spec.schedule, spec.target, embedding, loss=spec.loss, bounds=bounds)
+            return Denoiser(
+                network, spec.schedule, spec.target, embedding, loss=spec.loss, bounds=bounds, n_given=n_given
+            )
         frequencies = [torch.from_numpy(np.asarray(f, dtype=np.float64)) for f in spec.frequencies]
         return MixedDenoiser(
             network,
@@ -149,6 +178,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             embedding,
             loss=spec.loss,
             bounds=bounds,
+            missing_levels=spec.missing_levels,
         )
 
 
@@ -156,6 +186,20 @@ def _bounds(numbers: Tensor) -> np.ndarray:
     """Return the smallest and the largest value of each column, missing ones left out, shape (2, d)."""
     values = numbers.numpy()
     return np.stack([np.nanmin(values, axis=0), np.nanmax(values, axis=0)])
+
+
+def _observed_share(
+    asked: str | float, data: Tensor, n_continuous: int, missing: list[int] | None, n_masks: int
+) -> float:
+    """Return the share of rows of which a random part is given in training; more where more is to be filled in."""
+    if missing is None:
+        return 0.0
+    if not isinstance(asked, str):
+        return float(asked)
+    codes = [(data[:, n_continuous + j] == code).sum().item() for j, code in enumerate(missing) if code >= 0]
+    absent = data[:, :n_continuous].isnan().sum().item() + sum(codes)
+    n_columns = n_continuous + len(missing) - n_masks
+    return min(OBSERVED_MASKS + absent / (len(data) * n_columns), 0.75)
 
 
 def resolve_steps(max_steps: str | int, n_rows: int) -> int:
@@ -181,18 +225,25 @@ def check_parameters(parameters: Any) -> None:
         value = getattr(p, name)
         if value != "auto" and not _is_positive_integer(value):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
+    if not isinstance(p.refine, bool | np.bool_) and p.refine != "auto":
+        raise ValueError(f"refine must be 'auto', True or False, however: {p.refine!r}.")
     if p.n_timesteps is not None and not (_is_positive_integer(p.n_timesteps) and p.n_timesteps > 1):
         raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
     for name in ("dropout", "ema_decay", "condition_dropout", "learning_rate", "weight_decay"):
         _check_number(name, getattr(p, name))
+    if isinstance(p.observed_masks, str) and p.observed_masks != "auto":
+        raise ValueError(f"observed_masks must be 'auto' or a number in [0, 1], however: {p.observed_masks!r}.")
+    if not isinstance(p.observed_masks, str):
+        _check_number("observed_masks", p.observed_masks)
     for name in ("max_time", "clip_grad_norm"):
         if getattr(p, name) is not None:
             _check_number(name, getattr(p, name))
     for name in ("dropout", "ema_decay"):
         if not 0 <= getattr(p, name) < 1:
             raise ValueError(f"{name} must lie in [0, 1), however: {getattr(p, name)!r}.")
-    if not 0 <= p.condition_dropout <= 1:
-        raise ValueError(f"condition_dropout must lie in [0, 1], however: {p.condition_dropout!r}.")
+    for name in ("condition_dropout", *(["observed_masks"] if p.observed_masks != "auto" else [])):
+        if not 0 <= getattr(p, name) <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], however: {getattr(p, name)!r}.")
     if not p.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
     if not p.weight_decay >= 0:

@@ -1,9 +1,9 @@
 """What a condition is: read at fit, checked and completed at sample.
 
-Each attribute is a class (strings, categories, booleans, integers with at most 20 distinct values) or continuous
-(floats, other integers). Encoded, a condition is a float tensor (n, n_attributes) of class codes and standardised
-values in which NaN is the null token. A missing label at fit is the null token too: its row teaches the unconditional
-model alone.
+Each attribute is a class (strings, categories, booleans, integers and times with at most 20 distinct values) or
+continuous (floats, other integers and times). Encoded, a condition is a float tensor (n, n_attributes) of class codes
+and standardised values in which NaN is the null token. A missing label at fit is the null token too: its row teaches
+the unconditional model alone.
 """
 
 import difflib
@@ -17,15 +17,20 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs.columns import (
+    Clock,
     LevelColumn,
+    Storage,
     dtype_from_state,
     dtype_to_state,
     is_numeric,
+    is_time,
     plain,
     restore,
+    standardise,
     to_float,
     unknown_level_message,
 )
+from tabdiff.containers import to_pandas
 
 __all__ = ["Attribute", "Conditions", "condition_frame"]
 
@@ -44,20 +49,23 @@ class Attribute:
     levels : list
         Labels of a class attribute, in the order of their codes.
     low, high : float
-        Range of a continuous attribute at fit.
+        Range of a continuous attribute at fit; of times, in the unit that they share since the earliest.
     """
 
     def __init__(self, series: pd.Series, name: Any) -> None:
         self.name = name
+        self._storage, series = Storage(series), standardise(series, name)
         self.dtype = series.dtype
+        self._clock: Clock | None = None
         if pd.api.types.is_complex_dtype(series.dtype):
             raise ValueError(f"Complex data not supported, however condition {name!r} is complex.")
         if series.isna().all():
             raise ValueError(f"condition {name!r} has no value but missing ones.")
         numeric = is_numeric(series.dtype)
         few = series.nunique() <= MAX_INTEGER_CLASSES
-        integer = pd.api.types.is_integer_dtype(series.dtype)
-        self.kind = "class" if not numeric or (integer and few) else "continuous"
+        discrete = pd.api.types.is_integer_dtype(series.dtype) or is_time(series.dtype)
+        number = numeric or is_time(series.dtype)
+        self.kind = "class" if not number or (discrete and few) else "continuous"
         self.levels: list = []
         self.low = self.high = self.mean = 0.0
         self.scale = 1.0
@@ -65,7 +73,8 @@ class Attribute:
             self._column = LevelColumn(series, name)
             self.levels = self._column.levels_
         else:
-            values = to_float(series, name)
+            self._clock = Clock(series, name) if is_time(series.dtype) else None
+            values = self._clock.read(series) if self._clock is not None else to_float(series, name)
             self.low, self.high = float(np.nanmin(values)), float(np.nanmax(values))
             self.mean = float(np.nanmean(values))
             self.scale = float(np.nanstd(values)) or 1.0
@@ -79,7 +88,20 @@ class Attribute:
         if self.kind == "class":
             shown = ", ".join(repr(v) for v in self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
             return f"Attribute({self.name!r}, class of {len(self.levels)}: {shown})"
-        return f"Attribute({self.name!r}, continuous from {self.low:g} to {self.high:g})"
+        return f"Attribute({self.name!r}, continuous from {self._shown(self.low)} to {self._shown(self.high)})"
+
+    def _shown(self, value: float) -> str:
+        """Text of a continuous value, a time as such."""
+        return f"{value:g}" if self._clock is None else str(self._clock.to_series(np.array([value])).iloc[0])
+
+    def _read_times(self, series: pd.Series) -> pd.Series:
+        """Times of the fitted dtype from times in any form, text included; without a zone they have the fitted one."""
+        if pd.api.types.is_timedelta64_dtype(self.dtype):
+            return pd.to_timedelta(series).astype(self.dtype)
+        times = series if is_time(series.dtype) else pd.to_datetime(series)
+        if isinstance(self.dtype, pd.DatetimeTZDtype) and times.dt.tz is None:
+            times = times.dt.tz_localize(self.dtype.tz)
+        return times.astype(self.dtype)
 
     def encode(self, values: Any) -> np.ndarray:
         """Map labels or numbers (n,) to codes or standardised values (n,), missing ones to NaN.
@@ -95,22 +117,34 @@ class Attribute:
             For a continuous value outside the fitted range.
         """
         series = pd.Series(np.asarray(values, dtype=object) if not isinstance(values, pd.Series) else values)
+        series = standardise(series, self.name)
         missing = series.isna().to_numpy()
+        if is_time(self.dtype) and not missing.all():
+            try:
+                series = self._read_times(series)
+            except (TypeError, ValueError) as error:
+                given = series[~missing].iloc[0]
+                raise ValueError(
+                    f"condition {self.name!r} holds times ({self.dtype}), however: {given!r}. {error}"
+                ) from error
         if self.kind == "continuous":
             try:
-                numbers = pd.to_numeric(series.astype(object).where(~missing, np.nan)).to_numpy(dtype=np.float64)
+                if self._clock is not None:
+                    numbers = self._clock.read(series)
+                else:
+                    numbers = pd.to_numeric(series.astype(object).where(~missing, np.nan)).to_numpy(dtype=np.float64)
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"condition {self.name!r} is continuous ({self.low:g} to {self.high:g}), so it needs numbers, "
-                    f"however: {series[~missing].iloc[0]!r}."
+                    f"condition {self.name!r} is continuous ({self._shown(self.low)} to {self._shown(self.high)}), "
+                    f"so it needs numbers, however: {series[~missing].iloc[0]!r}."
                 ) from None
             if np.isinf(numbers).any():
                 raise ValueError(f"condition {self.name!r} contains infinite values (inf).")
             outside = (numbers < self.low) | (numbers > self.high)
             if outside.any():
                 warnings.warn(
-                    f"condition {self.name!r}: {numbers[outside][0]:g} lies outside the fitted range "
-                    f"[{self.low:g}, {self.high:g}]; samples there are extrapolated.",
+                    f"condition {self.name!r}: {self._shown(numbers[outside][0])} lies outside the fitted "
+                    f"range [{self._shown(self.low)}, {self._shown(self.high)}]; samples there are extrapolated.",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -131,17 +165,29 @@ class Attribute:
     def decode(self, codes: np.ndarray) -> pd.Series:
         """Map codes or standardised values (n,) back to labels or numbers of the fitted dtype."""
         if self.kind == "class":
-            return self._column.decode(codes)
+            return self._storage.write(self._column.decode(codes))
         missing = np.isnan(codes)
         values = np.where(missing, 0.0, codes) * self.scale + self.mean
+        # Codes are float32: digits beyond its precision are noise, and without them a dose of 2.5 is 2.5 again.
+        noise = max(np.abs(codes[~missing]).max(initial=1.0) * self.scale * 2.0**-23, 1e-300)
+        digits = int(np.floor(-np.log10(noise)))
+        values = np.round(values, digits) if abs(digits) <= 15 else values
         # The round trip through float32 must not move a value past the range that it came from.
         near = np.isclose(values, np.clip(values, self.low, self.high), rtol=1e-6)
         values = np.where(near, np.clip(values, self.low, self.high), values)
-        return restore(values, missing, self.dtype, self.name)
+        if self._clock is not None:
+            return self._storage.write(self._clock.to_series(values, missing))
+        return self._storage.write(restore(values, missing, self.dtype, self.name))
 
     def state(self) -> dict:
         """Plain description, for persistence."""
-        state = {"name": self.name, "kind": self.kind, "dtype": dtype_to_state(self.dtype)}
+        state = {
+            "name": self.name,
+            "kind": self.kind,
+            "dtype": dtype_to_state(self.dtype),
+            "storage": self._storage.state(),
+            "clock": self._clock.state() if self._clock is not None else None,
+        }
         if self.kind == "class":
             return {**state, "column": self._column.state()}
         return {**state, "low": self.low, "high": self.high, "mean": self.mean, "scale": self.scale}
@@ -152,6 +198,8 @@ class Attribute:
         attribute = cls.__new__(cls)
         attribute.name, attribute.kind = state["name"], state["kind"]
         attribute.dtype = dtype_from_state(state["dtype"])
+        attribute._storage = Storage.from_state(state["storage"])
+        attribute._clock = Clock.from_state(state["clock"]) if state["clock"] else None
         attribute.levels = []
         attribute.low = attribute.high = attribute.mean = 0.0
         attribute.scale = 1.0
@@ -227,7 +275,7 @@ class Conditions:
             return torch.from_numpy(self.codes[rng.integers(len(self.codes), size=n)])
         if isinstance(condition, str) and condition == "unconditional" and not self._is_level(condition):
             return torch.full((n_samples or 1, len(self.attributes)), float("nan"))
-        given = self._as_columns(condition)
+        given = self._as_columns(to_pandas(condition))
         unknown = [name for name in given if name not in self.names]
         if unknown:
             near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in self.names], n=1)
@@ -360,6 +408,7 @@ def condition_frame(
     ValueError
         If the number of rows differs from `n_rows`, or the index holds the labels of `index` in another order.
     """
+    condition = to_pandas(condition)
     if isinstance(condition, pd.Series):
         frame = condition.to_frame(condition.name if condition.name is not None else default_name)
     elif isinstance(condition, pd.DataFrame):

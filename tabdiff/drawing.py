@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.training import autocast_dtype
 
 __all__ = ["SAMPLE_BATCH", "draw", "guide"]
 
@@ -49,6 +50,9 @@ def draw(
     method: Any = "auto",
     steps: str | int = "auto",
     batch_size: str | int = "auto",
+    precision: str = "float32",
+    given: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Draw encoded rows.
 
@@ -70,6 +74,12 @@ def draw(
         Whether categories are drawn under the condition at the end; not so where `guided` ignores it.
     method, steps, batch_size
         As in `DiffusionGenerator.sample`.
+    precision : str
+        As in `DiffusionGenerator`.
+    given : Tensor of shape (n, d), optional
+        Which entries are held, and how; see `tabdiff.diffusion.given`.
+    noise : Tensor of shape (n, width), optional
+        What to start from; by default it is drawn.
 
     Returns
     -------
@@ -91,24 +101,37 @@ def draw(
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
     # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
     # the batch size nor on the device.
-    noise = torch.randn((n, width), generator=generator)
+    if noise is None:
+        noise = torch.randn((n, width), generator=generator)
+    if given is not None:
+        condition = beside(denoiser, condition, given)
     t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
+    dtype = autocast_dtype(precision, device)
     parts = []
     for i in range(0, n, size):
-        part = sample(
-            denoiser if guided is None else guided,
-            noise[i : i + size].to(device),
-            _rows(condition, i, size, device),
-            method=method,
-            steps=max(int(steps) - 1, 1) if mixed else int(steps),
-            generator=generator,
-            denoise_last=mixed is None,
-        )
-        if mixed:
-            last = _rows(condition, i, size, device) if condition_last else None
-            part = mixed.to_data(part, t_min, last, generator)
+        with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            part = sample(
+                denoiser if guided is None else guided,
+                noise[i : i + size].to(device),
+                _rows(condition, i, size, device),
+                method=method,
+                steps=max(int(steps) - 1, 1) if mixed else int(steps),
+                generator=generator,
+                denoise_last=mixed is None,
+            )
+            if mixed:
+                last = _rows(condition, i, size, device) if condition_last else None
+                part = mixed.to_data(part, t_min, last, generator)
         parts.append(part.cpu())
-    return torch.cat(parts)
+    rows = torch.cat(parts)
+    return rows if given is None else torch.where(given.isfinite(), given, rows)
+
+
+def beside(denoiser: Denoiser, condition: Tensor | None, given: Tensor) -> Tensor:
+    """Put what is given of rows (n, d) behind their condition, as denoisers take it."""
+    if condition is None:
+        condition = given.new_full((len(given), denoiser.n_attributes), torch.nan)
+    return torch.cat([condition, given], dim=1)
 
 
 def _rows(condition: Tensor | None, start: int, size: int, device: torch.device) -> Tensor | None:

@@ -62,7 +62,8 @@ def read_data(path: str | os.PathLike) -> Any:
     Returns
     -------
     DataFrame or AnnData
-        In a csv, empty cells and the usual marks (NA, NaN, null, ...) are missing values.
+        In a csv, empty cells and the usual marks (NA, NaN, null, ...) are missing values, and columns of dates
+        (2024-05-31) or dates with times (2024-05-31 18:30:00) are read as such.
 
     Raises
     ------
@@ -104,7 +105,25 @@ def _read_csv(path: Path) -> pd.DataFrame:
         dtype = str(frame[name].dtype)
         if dtype == "Float64" or (dtype in plain and not frame[name].isna().any()):
             frame[name] = frame[name].astype(plain[dtype])
+        elif pd.api.types.is_string_dtype(frame[name].dtype):
+            frame[name] = _as_times(frame[name])
     return frame
+
+
+def _as_times(text: pd.Series) -> pd.Series:
+    """Read a column of text as times if they would be written as the same text."""
+    import pandas as pd
+
+    observed = text.dropna()
+    for form, length in (("%Y-%m-%d", 10), ("%Y-%m-%d %H:%M:%S", 19)):
+        # The first value settles it for nearly every column of text.
+        if len(observed) == 0 or pd.isna(pd.to_datetime(observed.iloc[0], format=form, errors="coerce")):
+            continue
+        times = pd.to_datetime(observed, format=form, errors="coerce")
+        padded = (observed.str.len() == length).all() and times.notna().all()
+        if padded and (length == 10 or (times != times.dt.normalize()).any()):
+            return pd.to_datetime(text, format=form)
+    return text
 
 
 def check_output(path: str | os.PathLike) -> Path:

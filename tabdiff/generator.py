@@ -24,7 +24,10 @@ from tabdiff.diffusion import flow_log_likelihood, make_schedule
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.drawing import draw, guide
+from tabdiff.holding import Held, split_condition
+from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features, read_fit_inputs
+from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, row_features, wants_refinement
 from tabdiff.saving import container_name
 from tabdiff.training import autocast_dtype, resolve_device, train
 
@@ -47,7 +50,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
     missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
-    labels in ``obs``; an array gives an array. Labels go in and labels come out.
+    labels in ``obs``; an array gives an array; a polars frame or a pyarrow table gives one of the same schema. Labels
+    go in and labels come out.
 
     Parameters
     ----------
@@ -69,11 +73,20 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
     hidden_size, n_blocks : "auto" or int, default="auto"
-        Width and depth of the MLP; "auto" is 256 and 3.
+        Width and depth of the MLP; "auto" is 256 and 3, for tables of 5,000 rows or more 512 and 4.
     dropout : float, default=0.0
         Dropout inside the MLP, in [0, 1).
     condition_dropout : float, default=0.1
         Probability with which a row's condition is hidden in training, which teaches the unconditional model.
+    observed_masks : "auto" or float, default="auto"
+        Share of the training rows of which a random part is shown to the network without noise, which teaches it to
+        draw some columns given others: `impute`, and columns in `sample` that were not declared as conditions. "auto"
+        is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
+        gives slightly better samples. It has no effect on AnnData or with a callable `denoiser`.
+    refine : "auto" or bool, default="auto"
+        Whether rows of a DataFrame are refined as they are drawn: the marginals of numbers are corrected, and rows
+        that trees can tell from training rows are rejected (Azadi et al., 2019), so that sampling takes about three
+        times as long. "auto" does so from 1,000 training rows on. See `tabdiff.refining`.
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000.
     max_time : float, optional
@@ -89,6 +102,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     categorical_features : "auto" or list, default="auto"
         Columns to treat as categories beside those whose dtype says so; "auto" adds numeric columns with at most ten
         distinct values.
+    dependencies : bool, default=True
+        Whether a column of a DataFrame that another column, or a class of the condition, determines in every training
+        row is looked up on output, so that no row breaks the rule. ``schema_`` lists what was found. Rules that few
+        rows support are not taken.
+    constraints : list of str, optional
+        What holds in every generated row, between columns of a DataFrame that hold numbers or times: ``a <= b``,
+        ``a < b``, ``total = a + b - c``. A name with spaces stands in backticks. The training rows must keep them.
     layer : str, optional
         For AnnData: where the expression is, a layer's name, "X" or "raw". By default counts are looked for in
         ``layers["counts"]``, ``X`` and ``raw``.
@@ -121,6 +141,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         The trained denoiser, of averaged weights.
     codec_ : object
         Maps containers to tensors and back.
+    refinement_ : Refinement or None
+        What corrects drawn rows of a table.
 
     See Also
     --------
@@ -129,7 +151,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     Notes
     -----
     NaN and other missing values are modelled as such: they come out as often, and where, they went in. A column with a
-    single value is returned as it is, and does not count in `score_samples`. Dates and times are not modelled yet.
+    single value is returned as it is, and does not count in `score_samples`.
+
+    Dates, times and durations are numbers, in the largest unit that they share: dates stay dates. A column of text or
+    categories with more than 1,000 levels keeps a code for the commonest; the rare ones are drawn by their frequency
+    alone, and so is text in which no value repeats, which looks like an identifier and is warned about. Integers beyond
+    2**53 are refused. ``schema_`` says what was decided.
 
     Examples
     --------
@@ -158,6 +185,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         n_blocks: str | int = "auto",
         dropout: float = 0.0,
         condition_dropout: float = 0.1,
+        observed_masks: str | float = "auto",
+        refine: str | bool = "auto",
         max_steps: str | int = "auto",
         max_time: float | None = None,
         batch_size: str | int = "auto",
@@ -166,6 +195,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         ema_decay: float = 0.999,
         clip_grad_norm: float | None = 1.0,
         categorical_features: Any = "auto",
+        dependencies: bool = True,
+        constraints: Any = None,
         layer: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
@@ -182,6 +213,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.n_blocks = n_blocks
         self.dropout = dropout
         self.condition_dropout = condition_dropout
+        self.observed_masks = observed_masks
+        self.refine = refine
         self.max_steps = max_steps
         self.max_time = max_time
         self.batch_size = batch_size
@@ -190,6 +223,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.ema_decay = ema_decay
         self.clip_grad_norm = clip_grad_norm
         self.categorical_features = categorical_features
+        self.dependencies = dependencies
+        self.constraints = constraints
         self.layer = layer
         self.device = device
         self.precision = precision
@@ -204,14 +239,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, DataFrame or AnnData of shape (n_samples, n_features)
-            Numbers, categories, strings and booleans, with missing values. It is never changed.
+            Numbers, categories, strings, booleans, dates and times, with missing values, in any dtype of pandas, NumPy
+            or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. It is never changed.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional
             What samples can be asked for: names of columns (of ``adata.obs`` for AnnData), which are put back on
             output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
-            integers classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides it.
-            A missing value teaches the unconditional model only.
+            integers and times classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides
+            it. A missing value teaches the unconditional model only.
 
         Returns
         -------
@@ -239,12 +275,18 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
 
-        codec = make_codec(inputs.features, categorical_features=self.categorical_features, layer=self.layer)
+        codec = make_codec(
+            inputs.features,
+            categorical_features=self.categorical_features,
+            layer=self.layer,
+            dependencies=self.dependencies,
+            constraints=self.constraints,
+        )
         codec.fit(inputs.features, codes, levels, seed=codec_seed, device=device, max_time=self.max_time)
         data, repeated = _encode_draws(codec, inputs.features, codes, encode_seed)
         n_rows = _n_rows(inputs.features)
 
-        spec = ModelSpec.of(self, codec, levels, schedule, data)
+        spec = ModelSpec.of(self, codec, levels, schedule, data, n_rows)
         denoiser = build_denoiser(spec, self.denoiser, network_seed).to(device)
         left = None if self.max_time is None else max(self.max_time - (time.perf_counter() - start), 1.0)
         result = train(
@@ -261,6 +303,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             clip_grad_norm=self.clip_grad_norm,
             condition_dropout=self.condition_dropout,
             times=self.times,
+            draw_given=training_masks(spec),
             generator=torch.Generator(device).manual_seed(loop_seed),
             precision=autocast_dtype(self.precision, device),
             verbose=self.verbose,
@@ -269,24 +312,39 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.history_, self.n_steps_ = result.history, result.n_steps
         self.n_samples_fit_ = n_rows
         self._spec, self._source = spec, inputs.source
-        self._columns = list(X.columns) if inputs.source == "columns" else None
+        self._columns = inputs.columns if inputs.source == "columns" else None
+        self._origin = inputs.origin
         self._stream = np.random.default_rng(stream_seed)
-        self._calibrate(codes, calibrate_seed)
+        self._calibrate(inputs.features, codes, calibrate_seed)
         return self
 
-    def _calibrate(self, codes: Tensor | None, seed: int) -> None:
-        """Let a codec that can correct the diffusion's own errors do so, on samples at the training conditions."""
-        if not hasattr(self.codec_, "calibrate"):
+    def _calibrate(self, features: Any, codes: Tensor | None, seed: int) -> None:
+        """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
+        self.refinement_: Refinement | None = None
+        refine = wants_refinement(self.refine, self.codec_, _n_rows(features))
+        if not refine and not hasattr(self.codec_, "calibrate"):
             return
         generator = torch.Generator().manual_seed(seed)
-        if codes is None:
-            condition, n = None, CALIBRATION_ROWS
+        n = refinement_rows(_n_rows(features)) if refine else CALIBRATION_ROWS
+        condition = None
+        if codes is not None:
+            n = n if refine else min(n, 5 * len(codes))
+            condition = codes.repeat(-(-n // len(codes)), 1)[:n]
+        data = draw(
+            self.denoiser_,
+            n,
+            condition,
+            width=self._spec.width,
+            generator=generator,
+            steps=REFINED_STEPS if refine else "auto",
+            precision=self.precision,
+        )
+        if refine:
+            self.refinement_ = fit_refinement(
+                self.codec_, features, codes, data, condition, self._spec.condition_levels, seed
+            )
         else:
-            repeats = max(1, min(5, CALIBRATION_ROWS // len(codes)))
-            condition = codes.repeat(repeats, 1)[:CALIBRATION_ROWS]
-            n = len(condition)
-        data = draw(self.denoiser_, n, condition, width=self._spec.width, generator=generator)
-        self.codec_.calibrate(data, condition, generator)
+            self.codec_.calibrate(data, condition, generator)
 
     @property
     def schema_(self) -> pd.DataFrame:
@@ -343,6 +401,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             - A label or number applies to every row, where the model has a single attribute.
             - A dict from attribute names to labels, numbers or arrays; attributes that are left out are drawn from
               training rows that match. ``{"cell_type": {"B": 300, "T": 200}}`` gives exact counts.
+            - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
+              arrays, and the rest of the row is drawn given them. ``{"sex": {"F": 300, "M": 200}}`` gives exact counts.
+              Declared conditions that are left out are drawn whatever the columns are held at.
             - An array, Series or DataFrame goes row by row.
             - "unconditional" uses the null token; condition columns then come back missing.
         guidance_scale : float, default=1.0
@@ -356,7 +417,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m", and
             "ddim" for "cfg++".
         steps : "auto" or int, default="auto"
-            Number of steps; "auto" is 50, and 1000 for "ddpm".
+            Number of steps; "auto" is 50, 25 for rows that are refined, and 1000 for "ddpm".
         random_state : int, RandomState or None, default=None
             An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
         batch_size : "auto" or int, default="auto"
@@ -366,7 +427,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray, DataFrame or AnnData
+        ndarray, DataFrame, AnnData or frame of another library
             New rows in the container of the fit.
         condition : ndarray or DataFrame
             With `return_condition`: the condition of each row, an array where `fit` was given ``y`` or an unnamed
@@ -381,7 +442,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            For a continuous condition outside the range of the fit.
+            For a continuous condition, or a held column, outside the range of the fit.
         """
         check_is_fitted(self)
         if n_samples is not None:
@@ -390,33 +451,56 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
                 raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
         if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
-        if random_state is None:
-            seed = int(self._stream.integers(2**31 - 1))
-        else:
-            seed = int(check_random_state(random_state).randint(2**31 - 1))
+        seed = self._seed(random_state)
         generator = torch.Generator().manual_seed(seed)
-        codes = self._resolve(n_samples, condition, guidance_scale, np.random.default_rng(seed))
+        condition, columns = split_condition(self, condition)
+        held = Held.read(self, columns) if columns else None
+        n_samples = held.n_rows(n_samples) if held else n_samples
+        scale = 1.0 if held and self.conditions_ is None else guidance_scale
+        codes = self._resolve(n_samples, condition, scale, np.random.default_rng(seed))
         n = len(codes) if codes is not None else (n_samples or 1)
-        data = draw(
-            self.denoiser_,
-            n,
-            codes,
-            width=self._spec.width,
-            generator=generator,
-            guided=guide(self.denoiser_, guidance_scale, guidance) if codes is not None else None,
-            condition_last=guidance_scale != 0,
-            method=method,
-            steps=steps,
-            batch_size=batch_size,
-        )
+        given = held.encode(self.codec_, n, generator) if held else None
+        guided = guide(self.denoiser_, guidance_scale, guidance) if codes is not None or held else None
+
+        # What the density ratio says holds under the conditions of the training rows.
+        refinement = self.refinement_ if self.refine is not False and guidance_scale == 1 and not held else None
+        if codes is not None and codes.isnan().any():
+            refinement = None
+        if refinement is not None and steps == "auto" and method == "auto":
+            steps = REFINED_STEPS
+
+        def draw_at(places: Tensor) -> Tensor:
+            return draw(
+                self.denoiser_,
+                len(places),
+                codes[places] if codes is not None else None,
+                width=self._spec.width,
+                generator=generator,
+                guided=guided,
+                condition_last=guidance_scale != 0,
+                method=method,
+                steps=steps,
+                batch_size=batch_size,
+                precision=self.precision,
+                given=given[places] if given is not None else None,
+            )
+
+        def features(rows: Tensor, places: Tensor) -> np.ndarray:
+            return row_features(self.codec_, rows, codes[places] if codes is not None else None)
+
+        if refinement is not None:
+            data = refinement.draw(n, draw_at, features, generator)
+        else:
+            data = draw_at(torch.arange(n))
         rows = self.codec_.decode(data, codes, generator)
+        rows = held.put_in(rows) if held else rows
         labels = None if codes is None or self.conditions_ is None else self.conditions_.decode(codes.numpy())
         rows = self._put_back(rows, labels, seed, guidance_scale)
         if not return_condition:
             return rows
         if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
             return rows, labels.iloc[:, 0].to_numpy()
-        return rows, labels
+        return rows, labels if labels is None or self._origin is None else self._origin.write(labels)
 
     def _resolve(
         self, n_samples: int | None, condition: Any, guidance_scale: float, rng: np.random.Generator
@@ -436,13 +520,101 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         """Return condition columns to where they were taken from."""
         if self._source == "columns":
             assert labels is not None and self._columns is not None
-            return pd.concat([rows, labels], axis=1)[self._columns]
-        if not isinstance(rows, pd.DataFrame | np.ndarray):
+            rows = pd.concat([rows, labels], axis=1)[self._columns]
+        if isinstance(rows, pd.DataFrame):
+            return rows if self._origin is None else self._origin.write(rows)
+        if not isinstance(rows, np.ndarray):
             for name, values in labels.items() if labels is not None else ():
                 text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
                 rows.obs[name] = (values.astype("category") if text else values).array
             rows.uns["tabdiff"] = {"seed": seed, "guidance_scale": float(guidance_scale), "n_steps": self.n_steps_}
         return rows
+
+    # --------------------------------------------------------------- impute
+
+    def impute(
+        self,
+        X: Any,
+        *,
+        condition: Any = None,
+        n_draws: int = 1,
+        strategy: str = "auto",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+    ) -> Any:
+        """Fill the holes of a table, given the cells that are there.
+
+        The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
+        is missing depends on the cells that are there only (Rubin, 1976).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows with the columns of the fit, in which missing values of any kind are holes. It is never changed.
+        condition : optional
+            Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
+            X's own columns, a missing one being unknown, or else none.
+        n_draws : int, default=1
+            Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
+        strategy : {"auto", "mean", "draw"}, default="auto"
+            "mean" is the best guess: the mean of numbers, rounded where the column holds integers or times, and the
+            likeliest level of categories, each over draws. "draw" is a draw from what the model believes, which keeps
+            the spread of the columns and how they depend on each other. "auto" is "mean" for one table, "draw" for several.
+        method : str or Sampler, default="auto"
+            As in `sample`.
+        steps : "auto" or int, default="auto"
+            Number of steps of each draw; "auto" is 25 for a draw and 5 for each of the 30 that a mean is taken of.
+        random_state : int, RandomState or None, default=None
+            An integer repeats exactly. None goes on with a stream that `fit` seeded.
+        batch_size : "auto" or int, default="auto"
+            Rows evaluated at once.
+
+        Returns
+        -------
+        ndarray or DataFrame, or list of them
+            X with its holes filled and everything else as it is, index and columns too; with ``n_draws > 1`` a list.
+            A column gets the dtype of the fit if that holds its values. Holes stay in condition columns, which the
+            model does not draw, and in columns that had no value at fit.
+
+        Raises
+        ------
+        ValueError
+            For columns or labels that differ from the fit's, parameters out of range, or a model that was fitted with
+            ``observed_masks=0``.
+        TypeError
+            For AnnData, and models with a callable denoiser.
+
+        Examples
+        --------
+        >>> from tabdiff import DiffusionGenerator
+        >>> from tabdiff.datasets import load_penguins
+        >>> penguins = load_penguins()
+        >>> gen = DiffusionGenerator(max_steps=20, random_state=0).fit(penguins)
+        >>> int(penguins.isna().sum().sum()), int(gen.impute(penguins).isna().sum().sum())
+        (19, 0)
+        >>> [len(table) for table in gen.impute(penguins, n_draws=3)]
+        [344, 344, 344]
+        """
+        check_is_fitted(self)
+        return impute(
+            self,
+            X,
+            condition=condition,
+            n_draws=n_draws,
+            strategy=strategy,
+            method=method,
+            steps=steps,
+            batch_size=batch_size,
+            seed=self._seed(random_state),
+        )
+
+    def _seed(self, random_state: Any) -> int:
+        """Return a seed: the next of the stream where no random state is given."""
+        if random_state is None:
+            return int(self._stream.integers(2**31 - 1))
+        return int(check_random_state(random_state).randint(2**31 - 1))
 
     # ---------------------------------------------------------------- score
 
@@ -451,6 +623,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Continuous values count by their density, spikes and categories by their probability. Everything is evaluated
         at fixed times and noises in float64, so a row's score does not depend on the rows beside it.
+        Columns that others determine (``schema_["determined_by"]``) take no part, so a row that breaks such a rule
+        scores like one that keeps it.
 
         Parameters
         ----------

@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from tabdiff.codecs import is_anndata
 from tabdiff.conditions import condition_frame
+from tabdiff.containers import ForeignFrame
 
 __all__ = ["FitInputs", "check_container", "read_features", "read_fit_inputs"]
 
@@ -29,18 +30,36 @@ class FitInputs:
         A column per attribute, a row per sample.
     source : {"none", "y", "columns", "obs", "given"}
         Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
+    columns : list or None
+        Names of all columns of a frame, in order.
+    origin : ForeignFrame or None
+        What kind of frame X was, if not pandas'.
     """
 
     features: Any
     condition: pd.DataFrame | None
     source: str
+    columns: list | None = None
+    origin: ForeignFrame | None = None
 
 
 def check_container(X: Any) -> Any:
     """Return X as ndarray, DataFrame or AnnData, or raise a TypeError that says what to do.
 
-    Lists and other array-likes become arrays; sparse matrices and frames of other libraries are refused.
+    Frames of other libraries (polars, pyarrow) become DataFrames of Arrow columns, lists and other array-likes
+    arrays; sparse matrices, lazy frames and single columns are refused.
     """
+    return _read_container(X)[0]
+
+
+def _read_container(X: Any) -> tuple[Any, ForeignFrame | None]:
+    X, origin = _as_known(X), None
+    if not (isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X)):
+        X, origin = ForeignFrame.read(X)
+    return X, origin
+
+
+def _as_known(X: Any) -> Any:
     if isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X):
         return X
     if sparse.issparse(X):
@@ -48,8 +67,6 @@ def check_container(X: Any) -> Any:
             "X is a sparse matrix, which is modelled only inside an AnnData, where its values may be counts. "
             "Pass anndata.AnnData(X) or X.toarray()."
         )
-    if hasattr(X, "to_pandas"):
-        raise TypeError(f"X is a {type(X).__module__}.{type(X).__name__}; pass X.to_pandas().")
     if isinstance(X, pd.Series):
         raise TypeError(f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}).")
     if isinstance(X, str | bytes | dict):
@@ -106,7 +123,7 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
     """
     if y is not None and condition is not None:
         raise ValueError("y and condition were both given; y is the same as condition=y, so pass one of them.")
-    X = check_container(X)
+    X, origin = _read_container(X)
     if is_anndata(X):
         return _read_anndata(estimator, X, y, condition)
     if not isinstance(X, pd.DataFrame):
@@ -129,7 +146,7 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
     if names is None:
         given = _given(y, condition, len(X), X.index)
         validate_data(estimator, X, skip_check_array=True)
-        return FitInputs(X, *given)
+        return FitInputs(X, *given, list(X.columns), origin)
     for name in names:
         if name not in X.columns:
             raise ValueError(
@@ -141,7 +158,7 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
         raise ValueError("every column of X is a condition, so nothing is left to model.")
     # Last, because it marks the estimator: an error above leaves a fitted one as it was.
     validate_data(estimator, X, skip_check_array=True)
-    return FitInputs(features, X[names].reset_index(drop=True), "columns")
+    return FitInputs(features, X[names].reset_index(drop=True), "columns", list(X.columns), origin)
 
 
 def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
@@ -188,7 +205,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
     ----------
     estimator : DiffusionGenerator
         Fitted, for its feature names.
-    X : ndarray, DataFrame or AnnData
+    X : ndarray, DataFrame, frame of another library or AnnData
         What `score_samples` was given.
     container : {"array", "table", "cells"}
         What was fitted.

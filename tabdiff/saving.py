@@ -11,6 +11,8 @@ import torch
 from tabdiff.building import ModelSpec, build_denoiser
 from tabdiff.codecs import CODECS
 from tabdiff.conditions import Conditions
+from tabdiff.containers import ForeignFrame
+from tabdiff.refining import Refinement
 
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
@@ -50,8 +52,10 @@ def describe(gen: DiffusionGenerator) -> dict:
         "spec": gen._spec.state(),
         "codec": gen.codec_.state(),
         "conditions": gen.conditions_.state() if gen.conditions_ is not None else None,
+        "refinement": gen.refinement_.state() if gen.refinement_ is not None else None,
         "source": gen._source,
         "columns": gen._columns,
+        "origin": gen._origin.state() if gen._origin is not None else None,
         "n_features_in": gen.n_features_in_,
         "feature_names_in": list(gen.feature_names_in_) if hasattr(gen, "feature_names_in_") else None,
         "history": gen.history_,
@@ -71,6 +75,7 @@ def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, as
     gen = cls(**{k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()})
     gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
     gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
+    gen.refinement_ = Refinement.from_state(saved["refinement"]) if saved["refinement"] else None
     denoiser = build_denoiser(spec, "mlp", 0)
     arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
     denoiser.load_state_dict(
@@ -79,6 +84,7 @@ def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, as
     gen.denoiser_ = denoiser.to(device).eval().requires_grad_(False)
     gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
     gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
+    gen._origin = ForeignFrame.from_state(saved["origin"]) if saved["origin"] else None
     gen.n_features_in_, gen.n_samples_fit_ = saved["n_features_in"], saved["n_samples_fit"]
     if saved["feature_names_in"] is not None:
         gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)

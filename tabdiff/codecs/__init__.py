@@ -19,14 +19,33 @@ def is_anndata(X: Any) -> bool:
     return any(t.__name__ == "AnnData" and t.__module__.startswith("anndata") for t in type(X).__mro__)
 
 
-def make_codec(X: Any, *, categorical_features: Any = "auto", layer: str | None = None) -> Any:
-    """Return the unfitted codec for a container: ndarray, DataFrame or AnnData."""
+def make_codec(
+    X: Any,
+    *,
+    categorical_features: Any = "auto",
+    layer: str | None = None,
+    dependencies: bool = True,
+    constraints: Any = None,
+) -> Any:
+    """Return the unfitted codec for a container: ndarray, DataFrame or AnnData.
+
+    Raises
+    ------
+    ValueError
+        If `layer` is given without an AnnData, or `constraints` without a DataFrame.
+    TypeError
+        For another container.
+    """
+    if constraints is not None and len(constraints) and not isinstance(X, pd.DataFrame):
+        raise ValueError(
+            f"constraints={constraints!r} name columns, so X must be a DataFrame, however: {type(X).__name__}."
+        )
     if is_anndata(X):
         return CellCodec(layer=layer)
     if layer is not None:
         raise ValueError(f"layer={layer!r} is for AnnData, but X is a {type(X).__name__}.")
     if isinstance(X, pd.DataFrame):
-        return TableCodec(categorical_features=categorical_features)
+        return TableCodec(categorical_features=categorical_features, dependencies=dependencies, constraints=constraints)
     if isinstance(X, np.ndarray):
         return ArrayCodec(categorical_features=categorical_features)
     raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")

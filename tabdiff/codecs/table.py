@@ -3,8 +3,12 @@
 The tensor has the numeric columns first, as normal scores with NaN for missing entries, and then the codes of the
 categorical ones, missing values being a level. A numeric column with missing entries brings a two-level column of its
 own that says where they are; columns that are always missing together share it, so they stay together on output.
+
+Columns that another one determines (`tabdiff.codecs.relations`) are left out and looked up on output; columns that a
+declared constraint rebuilds (`tabdiff.codecs.constraints`) are replaced by their difference from the others.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -13,37 +17,80 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.columns import ConstantColumn, LevelColumn, NumericColumn, is_numeric, to_float
+from tabdiff.codecs.columns import (
+    COLUMN_TYPES,
+    ConstantColumn,
+    FrameStorage,
+    LevelColumn,
+    NumericColumn,
+    TimeColumn,
+    is_numeric,
+    is_time,
+    to_float,
+)
+from tabdiff.codecs.constraints import Constraints
+from tabdiff.codecs.relations import Dependencies, DependentColumn
 
 __all__ = ["TableCodec"]
 
-Column = NumericColumn | LevelColumn
-_COLUMN_TYPES: dict[str, Any] = {"numeric": NumericColumn, "levels": LevelColumn, "constant": ConstantColumn}
+Column = NumericColumn | LevelColumn | DependentColumn
 # A numeric column with at most this many values, each seen ten times on average, is modelled as categories.
 FEW_VALUES = 10
+# Levels beyond the commonest so many share one code.
+MAX_CODES = 1000
 
 
 class TableCodec:
     """Encode DataFrames for diffusion and decode what it draws.
+
+    Numbers, dates and durations are normal scores; categories, strings, booleans and columns of few values are codes.
+    Of a column with more than 1,000 levels the commonest keep a code of their own, and the others share one, behind
+    which decoding draws by their frequency; so do all values of a column of text in which none repeats (an
+    identifier). Columns of Arrow arrays or Python objects come back as they were.
 
     Parameters
     ----------
     categorical_features : "auto" or sequence, default="auto"
         Names of the columns to treat as categories, beside those whose dtype is category, string or boolean.
         "auto" adds numeric columns with no more than ten distinct values.
+    dependencies : bool, default=True
+        Whether columns that another column, or a class of the condition, determines in every row are looked up on
+        output instead of drawn.
+    constraints : sequence of str, optional
+        What holds in every row by construction, such as ``a <= b`` or ``total = a + b``; see
+        :class:`tabdiff.codecs.constraints.Constraints`.
 
     Attributes
     ----------
     columns_ : list
-        A :class:`NumericColumn`, :class:`LevelColumn` or :class:`ConstantColumn` for each column, in order.
+        A :class:`NumericColumn`, :class:`LevelColumn`, :class:`ConstantColumn` or :class:`DependentColumn` for each
+        column, in order.
+    dependencies_ : Dependencies
+        The dependencies that were found.
+    constraints_ : Constraints
+        The constraints, checked.
     n_continuous_ : int
         Number of leading tensor columns that are normal scores.
     n_levels_ : list of int
         Number of levels of each of the code columns that follow.
+
+    Notes
+    -----
+    A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum: rows that
+    break such a relation get the tensor, and so the likelihood, of those that keep it. A row that breaks an inequality
+    is one with a gap below any that was seen, which is unlikely but finite.
     """
 
-    def __init__(self, *, categorical_features: str | Sequence = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        categorical_features: str | Sequence = "auto",
+        dependencies: bool = True,
+        constraints: Sequence[str] | None = None,
+    ) -> None:
         self.categorical_features = categorical_features
+        self.dependencies = dependencies
+        self.constraints = constraints
 
     # ------------------------------------------------------------------ fit
 
@@ -54,12 +101,15 @@ class TableCodec:
         condition_levels: Sequence[int] = (),
         **_: Any,
     ) -> Self:
-        """Learn columns from a frame (n, d); the condition is not used: columns are coded the same under each.
+        """Learn columns from a frame (n, d).
+
+        Columns are coded the same under each condition (n, k); it is used to find what its classes determine.
 
         Raises
         ------
         ValueError
-            If the frame has no rows or no columns, or a numeric column holds infinities.
+            If the frame has no rows or no columns, a numeric column holds infinities, or a constraint cannot be read or
+            does not hold.
         TypeError
             If a column mixes types or has a dtype that cannot be modelled.
         """
@@ -69,6 +119,10 @@ class TableCodec:
                 f"(shape={frame.shape}) while a minimum of 1 is required."
             )
         self._check_categorical(frame)
+        self.storage_ = FrameStorage(frame)
+        frame = self.storage_.read(frame)
+        self.constraints_ = Constraints(self.constraints).fit(frame)
+        frame = self.constraints_.reduce(frame)
         self.index_ = frame.columns
         self.columns_: list[Column] = [
             self._make_column(frame.iloc[:, j], frame.columns[j], j) for j in range(frame.shape[1])
@@ -77,6 +131,12 @@ class TableCodec:
             # The network needs something to run on: one column stays, with a single level.
             constant = self.columns_[0]
             self.columns_[0] = LevelColumn(frame.iloc[:, 0], constant.name)
+        self.dependencies_ = Dependencies()
+        if self.dependencies and self._auto_levels:
+            rebuilt = [t.column for t in self.constraints_.rebuilt_]
+            self.dependencies_ = Dependencies.find(frame, self.columns_, condition, condition_levels, never=rebuilt)
+        for j in self.dependencies_.determinant_:
+            self.columns_[j] = DependentColumn(self.columns_[j], bool(frame.iloc[:, j].isna().any()))
         numeric = [j for j, c in enumerate(self.columns_) if isinstance(c, NumericColumn)]
         masks = {j: frame.iloc[:, j].isna().to_numpy() for j in numeric}
         patterns: list[np.ndarray] = []
@@ -103,29 +163,34 @@ class TableCodec:
             raise ValueError(f"categorical_features names unknown columns {unknown}. Columns: {list(frame.columns)}.")
 
     def _make_column(self, series: pd.Series, name: Any, position: int) -> Column:
-        if isinstance(series.dtype, pd.SparseDtype):
-            raise TypeError(f"column {name!r} is sparse. Use df.sparse.to_dense() first.")
-        if pd.api.types.is_datetime64_any_dtype(series.dtype) or pd.api.types.is_timedelta64_dtype(series.dtype):
-            raise TypeError(
-                f"column {name!r} has dtype {series.dtype}, which cannot be modelled yet. Convert it to numbers, for "
-                f"example seconds: df[{name!r}].astype('int64')."
-            )
         if series.isna().all():
             return ConstantColumn(series, name)
         as_levels = not isinstance(self.categorical_features, str) and name in self.categorical_features
-        if not is_numeric(series.dtype) or as_levels:
-            column = LevelColumn(series, name)
-            return ConstantColumn(series, name) if column.n_levels_ == 1 else column
-        values = to_float(series, name)
+        if as_levels or not (is_numeric(series.dtype) or is_time(series.dtype)):
+            return self._make_levels(series, name)
+        values = to_float(series, name) if is_numeric(series.dtype) else series.array.asi8[series.notna()]
         distinct = len(np.unique(values[~np.isnan(values)]))
-        if distinct == 1:
-            return LevelColumn(series, name) if np.isnan(values).any() else ConstantColumn(series, name)
         few = distinct <= FEW_VALUES and distinct * 10 <= len(series)
-        if self.categorical_features == "auto" and few and self._auto_levels:
-            return LevelColumn(series, name)
-        return NumericColumn(values, series.dtype, name)
+        if distinct == 1 or (self.categorical_features == "auto" and few and self._auto_levels):
+            return self._make_levels(series, name)
+        return TimeColumn(series, name) if is_time(series.dtype) else NumericColumn(values, series.dtype, name)
 
-    # Arrays keep every column numeric, so that a value between those seen at fit can be scored.
+    def _make_levels(self, series: pd.Series, name: Any) -> LevelColumn:
+        column = LevelColumn(series, name, max_codes=MAX_CODES)
+        if len(column.levels_) + column.has_missing_ == 1:
+            return ConstantColumn(series, name)
+        if column.is_identifier_:
+            warnings.warn(
+                f"column {name!r} looks like an identifier: its {len(column.levels_)} values are all different. New "
+                "rows repeat values that were seen, at random. Drop the column if that is not wanted, and in any case "
+                "if it names persons.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return column
+
+    # Arrays keep every column numeric, so that a value between those seen at fit can be scored, and free, so that each
+    # counts in the score.
     _auto_levels = True
 
     # ------------------------------------------------------------- layout
@@ -150,24 +215,47 @@ class TableCodec:
 
     @property
     def schema_(self) -> pd.DataFrame:
-        """What was decided for each column: kind, dtype, number of distinct values, whether values are missing."""
+        """What was decided for each column.
+
+        Its kind ("numeric", "time", "categorical", "identifier" or "constant"), dtype, number of distinct values,
+        how many of them are rare and share a code (see `LevelColumn`), whether values are missing, and what determines
+        it: another column, "condition", a declared sum such as "a + b", or None.
+        """
+        rebuilt = {t.column: t for t in self.constraints_.rebuilt_}
         rows = []
-        for j, c in enumerate(self.columns_):
+        for j, entry in enumerate(self.columns_):
+            c = entry.column if isinstance(entry, DependentColumn) else entry
+            determined_by = "condition" if j in self.dependencies_.conditioned_ else None
+            if isinstance(entry, DependentColumn):
+                determined_by = self.columns_[self.dependencies_.determinant_[j]].name
             if isinstance(c, NumericColumn):
-                kind, distinct, missing = "numeric", len(c.values_), j in self.mask_of_
+                kind = "time" if isinstance(c, TimeColumn) else "numeric"
+                distinct, rare, missing = len(c.values_), 0, j in self.mask_of_
             else:
-                kind = "constant" if isinstance(c, ConstantColumn) else "categorical"
-                distinct, missing = len(c.levels_), c.has_missing_
+                kind = "identifier" if c.is_identifier_ else "categorical"
+                kind = "constant" if isinstance(c, ConstantColumn) else kind
+                distinct, rare, missing = len(c.levels_), c.n_rare_, c.has_missing_
+            if isinstance(entry, DependentColumn):
+                rare, missing = 0, entry.has_missing_
+            if j in rebuilt:
+                t = rebuilt[j]
+                kind, distinct, rare, missing = "time" if is_time(t.dtype) else "numeric", t.distinct, 0, t.missing
+                determined_by = t.formula or determined_by
             rows.append(
                 {
                     "column": c.name,
                     "kind": kind,
-                    "dtype": str(c.dtype),
+                    "dtype": str(self.storage_.columns[j].dtype),
                     "distinct": distinct,
+                    "rare": rare,
                     "missing": missing,
+                    "determined_by": determined_by,
                 }
             )
-        return pd.DataFrame(rows)
+        schema = pd.DataFrame(rows)
+        # Names that are numbers would turn into floats beside None.
+        schema["determined_by"] = pd.Series([row["determined_by"] for row in rows], dtype=object)
+        return schema
 
     # ----------------------------------------------------- encode and decode
 
@@ -178,24 +266,20 @@ class TableCodec:
 
         `generator` draws places inside steps; None takes deterministic ones, as likelihoods need.
         """
-        rng = None
-        if generator is not None:
-            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        frame = self.constraints_.reduce(self.storage_.read(frame))
+        rng = _numpy_stream(generator)
         out = np.empty((len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
         for i, j in enumerate(self._numeric):
             column = self.columns_[j]
             assert isinstance(column, NumericColumn)
-            values = to_float(frame.iloc[:, j], column.name)
+            values = column.read(frame.iloc[:, j])
             if np.isnan(values).any() and j not in self.mask_of_:
                 raise ValueError(f"column {column.name!r} contains NaN, but it had no missing values at fit.")
             out[:, i] = column.encode(values, rng)
         for i, j in enumerate(self._levels, start=self.n_continuous_):
             column = self.columns_[j]
             assert isinstance(column, LevelColumn)
-            series = frame.iloc[:, j]
-            if is_numeric(column.dtype) and is_numeric(series.dtype):
-                series = _snap(series, column)
-            out[:, i] = column.encode(series)
+            out[:, i] = column.encode(frame.iloc[:, j])
         first_mask = self.n_continuous_ + len(self._levels)
         for j, mask in self.mask_of_.items():
             out[:, first_mask + mask] = frame.iloc[:, j].isna().to_numpy()
@@ -204,37 +288,47 @@ class TableCodec:
     def decode(
         self, data: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> pd.DataFrame:
-        """Map a tensor (n, n_continuous_ + len(n_levels_)) to a frame (n, d) with the fitted dtypes and order."""
+        """Map a tensor (n, n_continuous_ + len(n_levels_)) to a frame (n, d) with the fitted dtypes and order.
+
+        `generator` draws among the levels that share the code of the rare, and values for rows that contradict a
+        dependency; None takes a fixed seed. Relations hold in every row, those with the condition (n, k) too.
+        """
+        rng = _numpy_stream(generator)
         values = data.detach().cpu().numpy()
         first_mask = self.n_continuous_ + len(self._levels)
-        series: list[pd.Series] = []
+        series: list[pd.Series | None] = []
         numeric = {j: i for i, j in enumerate(self._numeric)}
         levels = {j: i for i, j in enumerate(self._levels, start=self.n_continuous_)}
         for j, column in enumerate(self.columns_):
             if isinstance(column, NumericColumn):
                 missing = values[:, first_mask + self.mask_of_[j]] > 0.5 if j in self.mask_of_ else None
                 series.append(column.decode(values[:, numeric[j]], missing))
-            elif j in levels:
-                series.append(column.decode(values[:, levels[j]]))
+            elif isinstance(column, LevelColumn):
+                series.append(column.decode(values[:, levels[j]] if j in levels else np.zeros(len(values)), rng))
             else:
-                series.append(column.decode(np.zeros(len(values))))
-        frame = pd.concat(series, axis=1) if series else pd.DataFrame(index=range(len(values)))
+                series.append(None)
+        frame = pd.concat(self.dependencies_.complete(series, self.columns_, condition, rng), axis=1)
         frame.columns = self.index_
-        return frame
+        return self.storage_.write(self.constraints_.rebuild(frame))
 
     def log_jacobian(self, frame: pd.DataFrame, data: Tensor) -> np.ndarray:
         r"""Log of the marginal density over the density of the normal scores, summed over numeric columns, (n,).
 
         The density of a row is that of its tensor times this factor, :math:`\prod_j p_j(x_j) / \varphi(z_j)`: the
-        network supplies the copula, the columns their marginals.
+        network supplies the copula, the columns their marginals. A rare level brings its share among the rare.
         """
+        frame = self.constraints_.reduce(self.storage_.read(frame))
         total = np.zeros(len(frame))
+        for j in self._levels:
+            level_column = self.columns_[j]
+            if isinstance(level_column, LevelColumn) and level_column.n_rare_:
+                total += level_column.log_share(frame.iloc[:, j])
         for i, j in enumerate(self._numeric):
             column = self.columns_[j]
             assert isinstance(column, NumericColumn)
             z = data[:, i].double().numpy()
             log_phi = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
-            total += np.where(np.isnan(z), 0.0, column.log_density(to_float(frame.iloc[:, j], column.name)) - log_phi)
+            total += np.where(np.isnan(z), 0.0, column.log_density(column.read(frame.iloc[:, j])) - log_phi)
         return total
 
     # -------------------------------------------------------------- state
@@ -243,26 +337,30 @@ class TableCodec:
         """Plain description, for persistence."""
         return {
             "columns": [c.state() for c in self.columns_],
+            "storage": self.storage_.state(),
             "index": self.index_,
             "mask_of": [[j, m] for j, m in self.mask_of_.items()],
             "n_masks": self.n_masks_,
+            "dependencies": self.dependencies_.state(),
+            "constraints": self.constraints_.state(),
         }
 
     @classmethod
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
         codec = cls()
-        codec.columns_ = [_COLUMN_TYPES[c["type"]].from_state(c) for c in state["columns"]]
+        types = {**COLUMN_TYPES, "dependent": DependentColumn}
+        codec.columns_ = [types[c["type"]].from_state(c) for c in state["columns"]]
+        codec.storage_ = FrameStorage.from_state(state["storage"])
         codec.index_ = state["index"]
         codec.mask_of_ = {int(j): int(m) for j, m in state["mask_of"]}
         codec.n_masks_ = int(state["n_masks"])
+        codec.dependencies_ = Dependencies.from_state(state["dependencies"])
+        codec.constraints_ = Constraints.from_state(state["constraints"])
         return codec
 
 
-def _snap(series: pd.Series, column: LevelColumn) -> pd.Series:
-    """Move numbers to the nearest level: a number between two levels is no unknown category."""
-    values = to_float(series, column.name)
-    levels = np.asarray(column.levels_, dtype=np.float64)
-    nearest = np.abs(np.nan_to_num(values)[:, None] - levels).argmin(axis=1)
-    snapped = pd.Series([column.levels_[i] for i in nearest], dtype=object)
-    return snapped.where(~np.isnan(values), np.nan)
+def _numpy_stream(generator: torch.Generator | None) -> np.random.Generator | None:
+    if generator is None:
+        return None
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
+from tabdiff.diffusion.given import given_inputs
 from tabdiff.diffusion.losses import Loss, make_loss
 from tabdiff.diffusion.schedules import Schedule
 from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
@@ -78,6 +80,10 @@ class Denoiser(nn.Module):
         Smallest and largest value that the data have, shape ``(2, *)``; the estimate of the clean row is clipped to
         them. The targets "eps" and "score" need it: at the noisy end their estimate is the network's error times
         ``1 / alpha``, and rows that leave the data there do not come back (`clip_denoised` of Ho et al., 2020).
+    n_given : int
+        Number of columns of the data, where the network can be told which entries of a row are given; else 0. It is
+        then called as ``network(x, t, c, given)``, and a condition may have `n_given` columns more, at its end, that
+        say what is given: see `tabdiff.diffusion.given`.
 
     Attributes
     ----------
@@ -116,6 +122,7 @@ class Denoiser(nn.Module):
         loss: str | Loss = "simple",
         sigma_data: float = 1.0,
         bounds: Tensor | None = None,
+        n_given: int = 0,
     ) -> None:
         super().__init__()
         check_target(target)
@@ -136,6 +143,8 @@ class Denoiser(nn.Module):
         self.condition_embedding = condition_embedding
         self.objective = make_loss(loss)
         self.sigma_data = sigma_data
+        self.n_given = n_given
+        self.n_attributes = len(getattr(condition_embedding, "n_levels", ()))
         self.bounds: Tensor | None
         self.register_buffer("bounds", bounds)
 
@@ -162,7 +171,28 @@ class Denoiser(nn.Module):
         """
         alpha, sigma = coefficients(self.schedule, t, x_t)
         output = self.predict(x_t, t, condition)
-        return self.clip(_to_x0(output, x_t, alpha, sigma, self.target, self.sigma_data))
+        return self.hold(self.clip(_to_x0(output, x_t, alpha, sigma, self.target, self.sigma_data)), condition)
+
+    def split(self, condition: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return the condition proper (B, k), and what is given of the rows (B, n_given); None where there is none."""
+        if condition is None or not self.n_given or condition.shape[1] != self.n_attributes + self.n_given:
+            return condition, None
+        return condition[:, : self.n_attributes] if self.n_attributes else None, condition[:, self.n_attributes :]
+
+    def hold(self, x0: Tensor, condition: Tensor | None) -> Tensor:
+        """Put the entries that are held in the place of their estimates."""
+        given = self.split(condition)[1]
+        if given is None:
+            return x0
+        return torch.where(self._widen(given.isfinite()), self._clean(given), x0)
+
+    def _clean(self, given: Tensor) -> Tensor:
+        """Return clean rows of what is held, 0 elsewhere."""
+        return torch.where(given.isfinite(), given, 0.0)
+
+    def _widen(self, mask: Tensor) -> Tensor:
+        """Map a mask of columns of the data to one of entries of noisy rows."""
+        return mask
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the network's prediction of the target itself; see `forward` for the arguments."""
@@ -174,8 +204,15 @@ class Denoiser(nn.Module):
         alpha, sigma = coefficients(self.schedule, t, x_t)
         c_in, _, _ = edm_coefficients(alpha, sigma, self.sigma_data)
         network_t = self.schedule.network_time(t).to(x_t.device, x_t.dtype).expand(len(x_t))
-        output: Tensor = self.network(c_in * x_t, network_t, self.embed(condition, x_t))
-        return output
+        condition, given = self.split(condition)
+        if given is None:
+            output: Tensor = self.network(c_in * x_t, network_t, self.embed(condition, x_t))
+            return output
+        seen, marks = given_inputs(given)
+        x = (c_in * x_t).masked_fill(self._widen(seen), 0.0)
+        values = torch.cat([self._clean(given).to(x.dtype), marks.to(x.dtype)], dim=1)
+        network: Callable[..., Tensor] = self.network
+        return network(x, network_t, self.embed(condition, x_t), values)
 
     def embed(self, condition: Tensor | None, like: Tensor) -> Tensor | None:
         """Return the embedded condition for the rows `like`, shape ``(B, condition_size)``, or None."""
@@ -212,4 +249,7 @@ class Denoiser(nn.Module):
         x_t = alpha * x0 + sigma * eps
         target = target_of(x0, eps, alpha, sigma, self.target, sigma_data=self.sigma_data)
         error = self.predict(x_t, t, condition) - target
+        given = self.split(condition)[1]
+        if given is not None:  # what the network sees costs nothing
+            error = error.masked_fill(given_inputs(given)[0], 0.0)
         return self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tabdiff.diffusion.denoiser import Denoiser, coefficients
+from tabdiff.diffusion.given import PRESENT, given_inputs
 from tabdiff.diffusion.losses import Loss
 from tabdiff.diffusion.schedules import Schedule
 from tabdiff.diffusion.targets import _to_x0, target_of
@@ -31,6 +32,8 @@ __all__ = ["MixedDenoiser"]
 MAX_LOGIT = 30.0
 # A nearly constant column would otherwise weigh its rare levels without bound.
 MIN_ENTROPY = 0.1
+# Taken from the logit of a level that is excluded.
+EXCLUDED = 1e4
 
 
 class MixedDenoiser(Denoiser):
@@ -60,6 +63,9 @@ class MixedDenoiser(Denoiser):
         Weighting of the numbers' loss over time.
     bounds : Tensor of shape (2, n_continuous), optional
         Smallest and largest value of each number; see `Denoiser`.
+    missing_levels : sequence of int, optional
+        For each categorical column the code that stands for a missing value, or -1. With it the network can be told
+        which entries are given; see `tabdiff.diffusion.given`.
 
     Attributes
     ----------
@@ -70,6 +76,10 @@ class MixedDenoiser(Denoiser):
     offsets: Tensor
     log_frequency: Tensor
     entropy: Tensor
+    missing_level: Tensor
+    column: Tensor
+    order: Tensor
+    column_order: Tensor
 
     def __init__(
         self,
@@ -83,8 +93,10 @@ class MixedDenoiser(Denoiser):
         embedding_size: int = 8,
         loss: str | Loss = "simple",
         bounds: Tensor | None = None,
+        missing_levels: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(network, schedule, target, condition_embedding, loss=loss, bounds=bounds)
+        n_given = n_continuous + len(frequencies) if missing_levels is not None else 0
+        super().__init__(network, schedule, target, condition_embedding, loss=loss, bounds=bounds, n_given=n_given)
         self.n_continuous = n_continuous
         self.n_levels = [len(f) for f in frequencies]
         self.embedding_size = embedding_size
@@ -92,6 +104,11 @@ class MixedDenoiser(Denoiser):
         offsets = torch.tensor([0, *self.n_levels]).cumsum(0)[:-1]
         self.register_buffer("offsets", offsets, persistent=False)
         self._make_groups()
+        missing = torch.zeros(sum(self.n_levels), dtype=torch.bool)
+        for offset, code in zip(offsets.tolist(), missing_levels or (), strict=False):
+            missing[offset + code : offset + code + (code >= 0)] = True
+        self.register_buffer("missing_level", missing, persistent=False)
+        self.register_buffer("column", torch.repeat_interleave(torch.tensor(self.n_levels)), persistent=False)
         shares = torch.cat([f.double() for f in frequencies]).clamp(min=1e-6)
         self.register_buffer("log_frequency", shares.log().float())
         entropy = torch.tensor([float(-(f.double() * f.double().clamp(min=1e-12).log()).sum()) for f in frequencies])
@@ -142,12 +159,24 @@ class MixedDenoiser(Denoiser):
         index = data[:, self.n_continuous :].long() + self.offsets
         return torch.cat([numbers, self.embeddings()[index].flatten(1)], dim=1)
 
+    def _clean(self, given: Tensor) -> Tensor:
+        held = given.isfinite()
+        return torch.where(self._widen(held), self.to_x0(torch.where(held, given, 0.0)), 0.0)
+
+    def _widen(self, mask: Tensor) -> Tensor:
+        n = self.n_continuous
+        return torch.cat([mask[:, :n], mask[:, n:].repeat_interleave(self.embedding_size, dim=1)], dim=1)
+
     def _predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the prediction of the target of the numbers, and log-probabilities (B, sum(n_levels))."""
         output = self.raw(x_t, t, condition)
         output = output if output.dtype == torch.float64 else output.float()
         raw = output[:, self.n_continuous :]
         logits = MAX_LOGIT * torch.tanh(raw / MAX_LOGIT) + self.log_frequency
+        given = self.split(condition)[1]
+        if given is not None:
+            present = (given[:, self.n_continuous :] == PRESENT)[:, self.column]
+            logits = logits - EXCLUDED * (present & self.missing_level)
         log_p = self._log_softmax(logits)
         numbers = output[:, : self.n_continuous]
         if self.target == "score":
@@ -156,9 +185,11 @@ class MixedDenoiser(Denoiser):
 
     def _expected(self, log_p: Tensor) -> Tensor:
         """Return the expected embedding of each column, shape (B, n_columns * embedding_size)."""
-        p = nn.functional.pad(log_p.exp(), (0, 1))
-        table = nn.functional.pad(self.embeddings().to(p.dtype), (0, 0, 0, 1))
-        parts = [torch.einsum("bcl,cle->bce", p[:, index], table[index]) for index in self._groups()]
+        # Autocast would round the estimate itself to eight bits.
+        with torch.autocast(log_p.device.type, enabled=False):
+            p = nn.functional.pad(log_p.exp(), (0, 1))
+            table = nn.functional.pad(self.embeddings().to(p.dtype), (0, 0, 0, 1))
+            parts = [torch.einsum("bcl,cle->bce", p[:, index], table[index]) for index in self._groups()]
         return torch.cat(parts, dim=1)[:, self.column_order].flatten(1) if parts else p[:, :0]
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -166,7 +197,7 @@ class MixedDenoiser(Denoiser):
         prediction, log_p = self._predict(x_t, t, condition)
         alpha, sigma = coefficients(self.schedule, t, x_t)
         numbers = self.clip(_to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data))
-        return torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1)
+        return self.hold(torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1), condition)
 
     def log_probabilities(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the log-probability of every level of every column, (B, sum(n_levels)), given noisy rows."""
@@ -187,6 +218,8 @@ class MixedDenoiser(Denoiser):
             Standard normal noise, shape (B, width).
         """
         known = ~x0[:, : self.n_continuous].isnan()
+        given = self.split(condition)[1]
+        seen = given_inputs(given)[0] if given is not None else torch.zeros_like(x0, dtype=torch.bool)
         clean = self.to_x0(x0)
         alpha, sigma = coefficients(self.schedule, t, clean)
         # A missing number is pure noise to the network, as it will be in sampling, where nothing holds it.
@@ -202,12 +235,13 @@ class MixedDenoiser(Denoiser):
         if self.n_continuous:
             numbers, noise = clean[:, : self.n_continuous], eps[:, : self.n_continuous]
             target = target_of(numbers, noise, alpha, sigma, self.target, sigma_data=self.sigma_data)
-            error = torch.where(known, prediction - target, 0.0)
+            error = torch.where(known & ~seen[:, : self.n_continuous], prediction - target, 0.0)
             rows = self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)
             total = total + rows * (self.n_continuous / n_columns)
         if self.n_levels:
             index = x0[:, self.n_continuous :].long() + self.offsets
             surprise = -log_p.gather(1, index) / self.entropy
+            surprise = surprise.masked_fill(seen[:, self.n_continuous :], 0.0)
             total = total + surprise.sum(1) / n_columns
         return total
 

@@ -49,6 +49,8 @@ class ResidualMLP(nn.Module):
         Number of residual blocks, two linear layers each.
     dropout : float, default=0.0
         Dropout rate inside the blocks.
+    given_size : int, default=0
+        Width of what `forward` is told of given entries; 0 for a network that is told nothing.
     embedding_size : int, default=64
         Width of the embedding that modulates the blocks. A wide one costs more than the blocks themselves at small
         batches and gains nothing.
@@ -70,6 +72,7 @@ class ResidualMLP(nn.Module):
         hidden_size: int = 256,
         n_blocks: int = 3,
         dropout: float = 0.0,
+        given_size: int = 0,
         embedding_size: int = 64,
     ) -> None:
         super().__init__()
@@ -86,9 +89,22 @@ class ResidualMLP(nn.Module):
         self.project_out = nn.Linear(hidden_size, n_outputs)
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
+        # Without biases, so that a row of which nothing is given is as it would be without these layers.
+        self.project_given = (
+            nn.Sequential(
+                nn.Linear(given_size, hidden_size, bias=False),
+                nn.SiLU(),
+                nn.Linear(hidden_size, hidden_size, bias=False),
+            )
+            if given_size
+            else None
+        )
 
-    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
-        """Map noisy rows x (B, n_inputs) at times t (B,) with conditions c (B, condition_size) to (B, n_outputs)."""
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None, given: Tensor | None = None) -> Tensor:
+        """Map noisy rows x (B, n_inputs) at times t (B,) with conditions c (B, condition_size) to (B, n_outputs).
+
+        `given` (B, given_size) says which entries of the rows are known, and their values; None is the same as zeros.
+        """
         embedding = self.time_out(self.time(t))
         if self.condition is not None:
             if c is None:
@@ -98,6 +114,8 @@ class ResidualMLP(nn.Module):
         # The ends stay in float32 under autocast: eight bits of mantissa would blur the input itself.
         with torch.autocast(x.device.type, enabled=False):
             h = self.project_in(x)
+            if self.project_given is not None and given is not None:
+                h = h + self.project_given(given)
         for block in self.blocks:
             h = block(h, embedding)
         with torch.autocast(x.device.type, enabled=False):

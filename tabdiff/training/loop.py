@@ -60,6 +60,7 @@ def train(
     clip_grad_norm: float | None = 1.0,
     condition_dropout: float = 0.1,
     times: str | Times = "stratified",
+    draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     generator: torch.Generator,
     precision: torch.dtype | None = None,
     verbose: int = 0,
@@ -93,6 +94,8 @@ def train(
         Probability with which a row's condition is replaced by the null token.
     times : str or Times
         How times are drawn; see `tabdiff.diffusion.times`. One that learns from the losses is told them.
+    draw_given : callable, optional
+        ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.given`.
     generator : torch.Generator
         Source of every draw of the loop, on the denoiser's device.
     precision : torch.dtype, optional
@@ -155,6 +158,9 @@ def train(
             rows, order = order[:batch_size], order[batch_size:]
             batch = data[rows]
             given = None if condition is None else _drop(condition[rows], condition_dropout, generator)
+            if draw_given is not None:
+                entries = draw_given(batch, generator)
+                given = entries if given is None else torch.cat([given, entries], dim=1)
             t = draw_times(batch_size, denoiser.schedule, generator, device=device)
             eps = torch.randn((batch_size, *shape), generator=generator, device=device)
 

@@ -1,0 +1,152 @@
+"""What each part of the recipe for tables is worth: the default, and the default with one part changed.
+
+10,000 rows of Adult are fitted with 2,000 steps, and as many are drawn and compared with them. Parts of the network and
+of the codec are compared without refinement, which hides differences between networks; then refinement itself.
+
+    TABDIFF_DATA=/path python benchmarks/ablation.py    # run what is missing from results/ablation.jsonl
+    python benchmarks/ablation.py --table               # print the table as markdown, run nothing
+
+TABDIFF_DATA is a folder with load.py, as for tables.py. Needs xgboost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+from shapes import adult
+
+from tabdiff import DiffusionGenerator, refining
+from tabdiff.codecs.numeric import NumericColumn
+from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
+
+RESULTS = Path(__file__).resolve().parent / "results" / "ablation.jsonl"
+N_ROWS, N_STEPS = 10_000, 2_000
+RAW: dict[str, Any] = {"refine": False}
+
+
+@contextlib.contextmanager
+def middle_of_steps() -> Iterator[None]:
+    """Map a value to the middle of its step instead of to a random place in it."""
+    encode = NumericColumn.encode
+    with mock.patch.object(NumericColumn, "encode", lambda self, values, rng: encode(self, values, None)):
+        yield
+
+
+@contextlib.contextmanager
+def fixed_embeddings() -> Iterator[None]:
+    """Leave the embeddings of levels as they were drawn."""
+    start = MixedDenoiser.__init__
+
+    def frozen(self: MixedDenoiser, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        self.levels.requires_grad_(False)
+
+    with mock.patch.object(MixedDenoiser, "__init__", frozen):
+        yield
+
+
+def stages(*given: tuple[float, int]) -> Any:
+    """Refine with other stages of rejection."""
+    return mock.patch.object(refining, "STAGES", given)
+
+
+# Label: parameters, arguments of `sample`, and what else is changed.
+VARIANTS: dict[str, tuple[dict, dict, Any]] = {
+    "no refinement": (RAW, {}, None),
+    "no refinement; middle of the step, not a random place (no PIT)": (RAW, {}, middle_of_steps),
+    "no refinement; fixed random embeddings of levels": (RAW, {}, fixed_embeddings),
+    "no refinement; dependencies left to the network": ({**RAW, "dependencies": False}, {}, None),
+    "no refinement; no observed masks": ({**RAW, "observed_masks": 0}, {}, None),
+    "no refinement; width 256, 3 blocks": ({**RAW, "hidden_size": 256, "n_blocks": 3}, {}, None),
+    "no refinement; half the training steps": ({**RAW, "max_steps": N_STEPS // 2}, {}, None),
+    "no refinement; twice the training steps": ({**RAW, "max_steps": 2 * N_STEPS}, {}, None),
+    "no refinement; float32": ({**RAW, "precision": "float32"}, {}, None),
+    "no refinement; sampled with 25 steps": (RAW, {"steps": 25}, None),
+    "no refinement; sampled by ddpm, 250 steps": (RAW, {"method": "ddpm", "steps": 250}, None),
+    "default": ({}, {}, None),
+    "marginal map only": ({}, {}, stages),
+    "marginal map, one stage of rejection": ({}, {}, lambda: stages((0.35, 31))),
+}
+
+
+def scores(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -> dict[str, float]:
+    """Compare rows with the training rows."""
+    from xgboost import XGBClassifier
+
+    def classifier() -> Any:
+        return XGBClassifier(eval_metric="logloss", enable_categorical=True, random_state=0)
+
+    return {
+        "xgb_c2st": c2st(real, rows, classifier=classifier),
+        "shape_error": shape_error(real, rows),
+        "trend_error": trend_error(real, rows),
+        "nearest_neighbour_ratio": nearest_neighbour_ratio(real, rows, holdout),
+    }
+
+
+def measure(label: str) -> dict:
+    """Fit and measure one variant, or one of the references."""
+    real, holdout = adult(N_ROWS)
+    if label == "real holdout":
+        half = N_ROWS // 2
+        return {"variant": label, **scores(real, holdout.iloc[:half], holdout.iloc[half:])}
+    if label == "bootstrap of the training rows":
+        rows = real.iloc[np.random.default_rng(0).integers(N_ROWS, size=N_ROWS)].reset_index(drop=True)
+        return {"variant": label, **scores(real, rows, holdout)}
+    if label == "independent columns":
+        return {"variant": label, **scores(real, independent_columns(real), holdout)}
+    parameters, arguments, change = VARIANTS[label]
+    with change() if change else contextlib.nullcontext():
+        start = time.perf_counter()
+        gen = DiffusionGenerator(**{"max_steps": N_STEPS, "random_state": 0, **parameters}).fit(real)
+        fitted = time.perf_counter()
+        rows = gen.sample(N_ROWS, random_state=0, **arguments)
+        seconds = {"fit_seconds": fitted - start, "sample_seconds": time.perf_counter() - fitted}
+    return {"variant": label, **scores(real, rows, holdout), **seconds}
+
+
+def print_table(records: list[dict]) -> None:
+    """Print a row for each variant."""
+    print("| variant | XGB-C2ST | shape error, % | trend error, % | nearest-neighbour ratio | fit, s | sample, s |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for r in records:
+        seconds = [f"{r[k]:.0f}" if k in r else "" for k in ("fit_seconds", "sample_seconds")]
+        print(
+            f"| {r['variant']} | {r['xgb_c2st']:.3f} | {r['shape_error']:.2f} | {r['trend_error']:.2f} | "
+            f"{r['nearest_neighbour_ratio']:.2f} | " + " | ".join(seconds) + " |"
+        )
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="print the table of what has been run and stop")
+    arguments = parser.parse_args()
+    records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+    if not arguments.table:
+        RESULTS.parent.mkdir(exist_ok=True)
+        done = {r["variant"] for r in records}
+        machine = {"cpu_cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+        for label in ("real holdout", "bootstrap of the training rows", "independent columns", *VARIANTS):
+            if label not in done:
+                records.append({**measure(label), "settings": machine})
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(records[-1]) + "\n")
+    print_table(records)
+
+
+if __name__ == "__main__":
+    main()

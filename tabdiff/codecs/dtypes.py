@@ -1,0 +1,108 @@
+"""Data types, and lists of values of them, as plain descriptions and back."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = [
+    "dtype_from_state",
+    "dtype_to_state",
+    "is_numeric",
+    "is_time",
+    "plain",
+    "values_from_state",
+    "values_to_state",
+]
+
+
+def plain(value: Any) -> Any:
+    """Turn a NumPy scalar into the Python scalar that JSON knows."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether a column of this dtype is numeric and not boolean."""
+    return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype))
+
+
+def is_time(dtype: Any) -> bool:
+    """Whether a dtype is one of pandas' own for points in time or durations."""
+    arrow = isinstance(dtype, pd.ArrowDtype)
+    return not arrow and bool(pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype))
+
+
+def dtype_to_state(dtype: Any) -> dict:
+    """Describe a pandas, NumPy or Arrow dtype in plain JSON types; categories are kept with their order."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        return {"kind": "category", "categories": values_to_state(dtype.categories), "ordered": bool(dtype.ordered)}
+    if isinstance(dtype, pd.StringDtype):
+        # str() of the two missing-value flavours is the same in some versions of pandas, so both parts are kept.
+        return {"kind": "string", "storage": dtype.storage, "nan": dtype.na_value is not pd.NA}
+    if isinstance(dtype, pd.ArrowDtype):
+        import pyarrow as pa
+
+        # The names of nested types cannot be parsed back; Arrow's own encoding of a schema can.
+        schema = pa.schema([("", dtype.pyarrow_dtype)]).serialize().to_pybytes()
+        return {"kind": "arrow", "name": str(dtype), "schema": base64.b64encode(schema).decode()}
+    return {"kind": "plain", "name": str(dtype)}
+
+
+def dtype_from_state(state: dict) -> Any:
+    """Inverse of :func:`dtype_to_state`."""
+    if state["kind"] == "category":
+        return pd.CategoricalDtype(pd.Index(values_from_state(state["categories"])), ordered=state["ordered"])
+    if state["kind"] == "string":
+        if state["nan"]:
+            return pd.StringDtype(state["storage"], na_value=np.nan)
+        return pd.StringDtype(state["storage"])
+    if state["kind"] == "arrow":
+        import pyarrow as pa
+
+        return pd.ArrowDtype(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(state["schema"]))).field(0).type)
+    return pd.api.types.pandas_dtype(state["name"])
+
+
+def values_to_state(values: Any) -> dict:
+    """Describe an Index or array of values without missing ones: their dtype and a list, times as integers.
+
+    Raises
+    ------
+    TypeError
+        If a value has no representation in JSON.
+    """
+    if isinstance(values.dtype, pd.IntervalDtype):
+        return {
+            "closed": values.closed,
+            "left": values_to_state(values.left),
+            "right": values_to_state(values.right),
+        }
+    if is_time(values.dtype) or isinstance(values.dtype, pd.PeriodDtype):
+        return {"dtype": dtype_to_state(values.dtype), "integers": pd.Index(values).asi8}
+    items = [plain(v) for v in values]
+    for v in items:
+        if not isinstance(v, str | int | float | bool):
+            raise TypeError(f"a value of type {type(v).__name__} cannot be saved: {v!r:.80}")
+    return {"dtype": dtype_to_state(values.dtype), "values": items}
+
+
+def values_from_state(state: dict) -> Any:
+    """Inverse of :func:`values_to_state`: an array of the dtype, of pandas' or NumPy's making."""
+    if "closed" in state:
+        left, right = (pd.Index(values_from_state(state[side])) for side in ("left", "right"))
+        return pd.arrays.IntervalArray.from_arrays(left, right, closed=state["closed"])
+    dtype = dtype_from_state(state["dtype"])
+    if "integers" not in state:
+        return pd.Index(state["values"], dtype=dtype).array
+    integers = np.asarray(state["integers"], dtype=np.int64)
+    if isinstance(dtype, pd.PeriodDtype):
+        return pd.PeriodIndex.from_ordinals(integers, freq=dtype.freq).array
+    return times_from_integers(integers, dtype).array
+
+
+def times_from_integers(integers: np.ndarray, dtype: Any) -> pd.Index:
+    """Make an Index of times or durations of the dtype from integers (n,) in its unit, UTC where it has a zone."""
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return pd.DatetimeIndex(integers.view(f"M8[{dtype.unit}]")).tz_localize("UTC").tz_convert(dtype.tz)
+    return pd.Index(integers.view(dtype))

@@ -1,0 +1,119 @@
+"""Frames of other libraries: polars, pyarrow and whatever else narwhals reads, to pandas and back.
+
+They travel as Arrow columns, which keep every dtype; `ForeignFrame` remembers the library and the schema.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from typing import Any, Self
+
+import pandas as pd
+
+__all__ = ["ForeignFrame", "to_pandas"]
+
+
+class ForeignFrame:
+    """The library and schema of a frame that is not pandas', and the way back to it.
+
+    Parameters
+    ----------
+    backend : str
+        Name of the library, as narwhals knows it: "polars", "pyarrow", "modin", ...
+    schema : bytes
+        The frame's Arrow schema, serialised.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> table = pa.table({"n": pa.array([1, None], pa.uint8())})
+    >>> frame, origin = ForeignFrame.read(table)
+    >>> frame["n"].dtype, origin.write(frame).schema == table.schema
+    (uint8[pyarrow], True)
+    """
+
+    def __init__(self, backend: str, schema: bytes) -> None:
+        self.backend, self.schema = backend, schema
+
+    @classmethod
+    def read(cls, X: Any) -> tuple[Any, Self | None]:
+        """Return a foreign frame as a DataFrame of Arrow columns with its origin; anything else as it is, with None.
+
+        Raises
+        ------
+        TypeError
+            For a lazy frame, and for a Series where a frame is meant.
+        ImportError
+            If pyarrow is missing, through which the values go.
+        """
+        import narwhals as nw
+
+        frame = nw.from_native(X, pass_through=True, allow_series=True)
+        kind = f"{type(X).__module__.split('.')[0]}.{type(X).__name__}"
+        if isinstance(frame, nw.LazyFrame):
+            raise TypeError(f"X is a lazy frame ({kind}), whose rows are not there yet. Pass X.collect().")
+        if isinstance(frame, nw.Series):
+            raise TypeError(f"X is a {kind}, a single column; pass a frame that has it as a column.")
+        if not isinstance(frame, nw.DataFrame):
+            return X, None
+        if importlib.util.find_spec("pyarrow") is None:
+            raise ImportError(f'X is a {kind}, which needs pyarrow. Install it with: pip install "tabdiff[io]"')
+        table = frame.to_arrow()
+        out = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        return out, cls(frame.implementation.value, table.schema.serialize().to_pybytes())
+
+    def write(self, frame: pd.DataFrame) -> Any:
+        """Return a DataFrame as a frame of the library; columns that the schema knows get their type there.
+
+        Raises
+        ------
+        ImportError
+            If the library is not installed.
+        """
+        import narwhals as nw
+        import pyarrow as pa
+
+        # Metadata describe a pandas index that new rows do not have.
+        schema = pa.ipc.read_schema(pa.py_buffer(self.schema)).remove_metadata()
+        names = [str(name) for name in frame.columns]
+        arrays = [pa.array(frame.iloc[:, j], from_pandas=True) for j in range(frame.shape[1])]
+        known = [schema.field(name) if name in schema.names else None for name in names]
+        if self.backend == "pyarrow":
+            fields = [f if f is not None else pa.field(n, a.type) for f, n, a in zip(known, names, arrays)]
+            return pa.table(arrays, names=names).cast(pa.schema(fields))
+        # What Arrow has no type for, such as a polars Enum, the library reads from the metadata of an empty table.
+        backend: Any = nw.Implementation.from_string(self.backend)
+        types = nw.from_arrow(schema.empty_table(), backend=backend).schema
+        rows = nw.from_arrow(pa.table([_undictionary(a) for a in arrays], names=names), backend=backend)
+        return rows.with_columns(*[nw.col(n).cast(types[n]) for n in names if n in types]).to_native()
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        return {"backend": self.backend, "schema": base64.b64encode(self.schema).decode()}
+
+    @classmethod
+    def from_state(cls, state: dict) -> Self:
+        """Inverse of :meth:`state`."""
+        return cls(state["backend"], base64.b64decode(state["schema"]))
+
+
+def _undictionary(array: Any) -> Any:
+    """Spell out the labels of a dictionary array: the library makes its own dictionary of them."""
+    import pyarrow as pa
+
+    return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
+
+
+def to_pandas(values: Any) -> Any:
+    """Return a frame or series of another library as pandas', anything else as it is."""
+    import narwhals as nw
+
+    if isinstance(values, pd.DataFrame | pd.Series):
+        return values
+    series = nw.from_native(values, pass_through=True, allow_series=True)
+    if isinstance(series, nw.Series):
+        name = series.name or "values"
+        frame, _ = ForeignFrame.read(series.alias(name).to_frame().to_native())
+        return frame[name].rename(series.name or None)
+    return ForeignFrame.read(values)[0]

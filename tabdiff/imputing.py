@@ -1,0 +1,248 @@
+"""Filling the holes of a table: draws from the model given the cells that are there, and point estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.building import ModelSpec
+from tabdiff.codecs.columns import NumericColumn, is_numeric
+from tabdiff.containers import ForeignFrame
+from tabdiff.determined import patch, settle
+from tabdiff.diffusion.given import LEFT_OUT, PRESENT, draw_given
+from tabdiff.drawing import draw
+from tabdiff.inputs import read_features
+from tabdiff.saving import container_name
+from tabdiff.slots import slots
+
+if TYPE_CHECKING:
+    from tabdiff.generator import DiffusionGenerator
+
+__all__ = ["check_masks", "encode_given", "impute", "training_masks"]
+
+STRATEGIES = ("auto", "mean", "draw")
+# A point estimate averages pairs of draws that start from opposite noise, whose errors cancel to first order.
+PAIRS = 15
+STEPS_MEAN, STEPS_DRAW = 5, 25
+
+
+def training_masks(spec: ModelSpec) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+    """Return what draws the given entries of a training batch, None for a network that is not told of any."""
+    if spec.missing_levels is None:
+        return None
+    return partial(
+        draw_given,
+        n_continuous=spec.n_continuous,
+        missing_levels=spec.missing_levels,
+        presence=spec.presence,
+        share=spec.observed_masks,
+    )
+
+
+def check_masks(gen: DiffusionGenerator, what: str) -> None:
+    """Raise an error that says why a model cannot draw some columns given others, if it cannot.
+
+    Raises
+    ------
+    TypeError
+        If it was fitted on AnnData, or with a callable denoiser.
+    ValueError
+        If it was fitted with ``observed_masks=0``.
+    """
+    if container_name(gen.codec_) == "cells":
+        raise TypeError(f"{what} is not available for AnnData: a table model does it, fitted on a DataFrame or array.")
+    if gen._spec.custom:
+        raise TypeError(
+            f"{what} needs a network that is told which entries are given, which a callable denoiser is not. "
+            "Use denoiser='mlp'."
+        )
+    if gen._spec.missing_levels is None:
+        raise ValueError(f"{what} needs a model fitted with observed_masks above 0, however: it was 0.")
+
+
+def impute(
+    gen: DiffusionGenerator,
+    X: Any,
+    *,
+    condition: Any,
+    n_draws: int,
+    strategy: str,
+    method: Any,
+    steps: str | int,
+    batch_size: str | int,
+    seed: int,
+) -> Any:
+    """Fill the holes of X; see `DiffusionGenerator.impute`."""
+    check_masks(gen, "impute")
+    integer = isinstance(n_draws, int | np.integer) and not isinstance(n_draws, bool)
+    if not integer or n_draws < 1:
+        raise ValueError(f"n_draws must be an integer of at least 1, however: {n_draws!r}.")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {STRATEGIES}, however: {strategy!r}.")
+    if strategy == "mean" and n_draws > 1:
+        raise ValueError(f"strategy='mean' gives one estimate, however: {n_draws=}. Use strategy='draw'.")
+    X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
+    names = gen.conditions_.names if gen.conditions_ is not None else []
+    features, own = read_features(gen, X, container_name(gen.codec_), names, gen._source)
+    table = X if isinstance(X, pd.DataFrame) else features
+    frame = pd.DataFrame(features).reset_index(drop=True)
+    codes = None
+    if condition is not None:
+        codes = gen._resolve(len(frame), condition, 1.0, np.random.default_rng(seed))
+    elif own is not None and gen.conditions_ is not None:
+        codes = torch.from_numpy(gen.conditions_.encode(own))
+    every = frame.isna().to_numpy()
+    rows = np.flatnonzero(every.any(axis=1))
+    part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]
+    codes = codes[torch.from_numpy(rows)] if codes is not None else None
+    generator = torch.Generator().manual_seed(seed)
+    mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
+    settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": gen.precision}
+    settings["generator"] = generator
+    if steps == "auto" and method == "auto":
+        settings["steps"] = STEPS_MEAN if mean else STEPS_DRAW
+    rng = np.random.default_rng(seed)
+    filled: list[Any] = []
+    for _ in range(n_draws):
+        if len(rows) == 0:
+            filled.append(table.copy())
+            continue
+        data, means = (_estimate if mean else _draw)(gen, part, holes, codes, settings)
+        for slot in slots(gen.codec_):
+            if slot.presence is not None:
+                data[:, slot.presence] = 0.0
+        values = pd.DataFrame(gen.codec_.decode(data, codes, generator))
+        for j, exact in means.items():
+            if pd.api.types.is_float_dtype(values.iloc[:, j].dtype):
+                series = values.iloc[:, j]
+                values.isetitem(j, patch(series, holes[:, j], pd.Series(exact).astype(series.dtype)))
+        settle(gen.codec_, values, part, holes, rng)
+        filled.append(_put_in(gen, table, every, rows, values))
+    if origin is not None:
+        filled = [origin.write(completed) for completed in filled]
+    return filled[0] if n_draws == 1 else filled
+
+
+def _draw(
+    gen: DiffusionGenerator, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+) -> tuple[Tensor, dict[int, np.ndarray]]:
+    """Draw what is in holes; returns what `_estimate` does, without means."""
+    given = encode_given(gen.codec_, frame, holes, settings["generator"], filling=True)
+    return draw(gen.denoiser_, len(frame), codes, width=gen._spec.width, given=given, **settings), {}
+
+
+def _estimate(
+    gen: DiffusionGenerator, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+) -> tuple[Tensor, dict[int, np.ndarray]]:
+    """Estimate what is in holes: the mean of numbers, the likeliest level of categories.
+
+    Returns
+    -------
+    data : Tensor of shape (n, d)
+        Encoded rows.
+    means : dict of ndarray
+        For columns of floats, by their position, the mean itself: encoded, it would be rounded as the data are.
+    """
+    codec, generator, width = gen.codec_, settings["generator"], gen._spec.width
+    given = encode_given(codec, frame, holes, None, filling=True)
+    draws = []
+    for _ in range(PAIRS):
+        noise = torch.randn((len(frame), width), generator=generator)
+        for start in (noise, -noise):
+            draws.append(
+                draw(gen.denoiser_, len(frame), codes, width=width, given=given, noise=start, **settings).numpy()
+            )
+    stacked = np.stack(draws)
+    data = draws[0].copy()
+    means: dict[int, np.ndarray] = {}
+    rebuilt = {target.column for target in codec.constraints_.rebuilt_}
+    for j, slot in enumerate(slots(codec)):
+        hole, column = holes[:, j], codec.columns_[j]
+        for i in slot.values if hole.any() else []:
+            values = stacked[:, hole, i]
+            number = isinstance(column, NumericColumn)
+            if not number and not is_numeric(column.dtype):
+                data[hole, i] = _mode(values)
+                continue
+            # Few values make a number a category to the network; its mean is that of a number all the same.
+            flat = values.ravel()
+            flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
+            mean = flat.reshape(values.shape).mean(axis=0)
+            data[hole, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
+            if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt:
+                means[j] = mean
+    return torch.from_numpy(data), means
+
+
+def _mode(codes: np.ndarray) -> np.ndarray:
+    """Return the most frequent code of each column of an array (n_draws, n), the smaller one of two."""
+    ordered = np.sort(codes, axis=0)
+    counts = np.stack([(ordered == row).sum(axis=0) for row in ordered])
+    return np.take_along_axis(ordered, counts.argmax(axis=0)[None], axis=0)[0]
+
+
+def encode_given(
+    codec: Any, frame: pd.DataFrame, holes: np.ndarray, generator: torch.Generator | None, *, filling: bool
+) -> Tensor:
+    """Encode what is there of a table, in the form of `tabdiff.diffusion.given`.
+
+    Parameters
+    ----------
+    codec : TableCodec
+        Fitted.
+    frame : DataFrame of shape (n, n_columns)
+        The rows; what stands in holes is not looked at.
+    holes : ndarray of shape (n, n_columns)
+        Where values are to be drawn.
+    generator : torch.Generator, optional
+        Draws places inside steps, as `TableCodec.encode` does.
+    filling : bool
+        Whether what is drawn is known not to be missing; else it may come out as missing.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+    """
+    example = pd.DataFrame(codec.decode(torch.zeros(1, codec.n_continuous_ + len(codec.n_levels_))))
+    complete = frame.copy(deep=False)
+    for j, name in enumerate(frame.columns):
+        hole = holes[:, j]
+        if hole.any():
+            value = example.iloc[0, j]
+            series = frame[name] if frame[name].dtype.kind == "f" else frame[name].astype(object)
+            complete[name] = series.mask(hole, value)
+    data = codec.encode(complete, None, generator)
+    given = torch.full_like(data, torch.nan)
+    # What stands for a rebuilt column is its distance from others, which holes in these leave unknown.
+    parts = {target.column: [i for _, i in target.parts] for target in codec.constraints_.rebuilt_}
+    for j, slot in enumerate(slots(codec)):
+        unknown = torch.from_numpy(holes[:, [j, *parts.get(j, [])]].any(axis=1))
+        for i in slot.values:
+            given[:, i] = torch.where(unknown, PRESENT if filling else torch.nan, data[:, i])
+        if slot.presence is not None:
+            if filling:
+                given[:, slot.presence] = LEFT_OUT
+            else:
+                given[~unknown, slot.presence] = 0.0
+    return given
+
+
+def _put_in(gen: DiffusionGenerator, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
+    """Return a copy of X with values, which has a row for each of `rows`, in its holes (n, n_columns)."""
+    if isinstance(X, np.ndarray):
+        out = X.copy()
+        out[holes] = values.to_numpy()[holes[rows]]
+        fitted = out.astype(gen.codec_.dtype_)
+        return fitted if np.array_equal(fitted, out) else out
+    out = X.copy()
+    for j, name in enumerate(gen.codec_.index_):
+        hole = holes[:, j]
+        if hole.any():
+            out[name] = patch(out[name], hole, values.iloc[:, j][hole[rows]]).array
+    return out

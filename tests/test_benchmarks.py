@@ -1,0 +1,197 @@
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    """Import a module beside the benchmark scripts, as they do when they run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("script", ["tables.py", "forest.py"])
+def test_each_script_says_how_it_is_used(script):
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--threads" in done.stdout and "--max-time" in done.stdout
+
+
+def places(n=2000, seed=0):
+    rng = np.random.default_rng(seed)
+    city = rng.integers(20, size=n)
+    frame = pd.DataFrame(
+        {
+            "city": pd.Categorical([f"c{i}" for i in city]),
+            "country": pd.Categorical([f"k{i % 4}" for i in city]),
+            "id": np.arange(n),
+            "constant": 1,
+            "rare": city == 99,
+            "x": rng.normal(size=n),
+        }
+    )
+    frame.loc[city == 3, "country"] = np.nan  # a missing value is a value
+    frame.loc[city == 5, "rare"] = True
+    return frame
+
+
+def test_dependencies_are_found_where_rows_could_break_them(benchmark_module):
+    metrics = benchmark_module("table_metrics")
+    found = metrics.find_dependencies(places())
+    assert found == [("city", "country"), ("city", "rare")]
+
+
+def test_repeated_rows_are_no_evidence_of_a_dependency(benchmark_module):
+    metrics = benchmark_module("table_metrics")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=500), "b": rng.integers(5, size=500)})
+    assert metrics.find_dependencies(pd.concat([frame, frame, frame], ignore_index=True)) == []
+
+
+def test_broken_rows_counts_each_row_once_and_leaves_unknown_values_alone(benchmark_module):
+    metrics = benchmark_module("table_metrics")
+    frame = places()
+    dependencies = [("city", "country"), ("city", "rare")]
+    assert metrics.broken_rows(frame, frame, dependencies) == 0
+    rows = pd.DataFrame(
+        {
+            "city": ["c1", "c1", "c1", "c3", "c3", "new"],
+            "country": ["k1", "k2", "k2", None, "k3", "k0"],
+            "rare": [False, False, True, False, False, True],
+        }
+    )
+    assert metrics.broken_rows(frame, rows, dependencies) == 3
+
+
+def test_copula_keeps_marginals_and_rank_correlation(benchmark_module):
+    peers = benchmark_module("peers")
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(4000, 2)) @ np.array([[1, 0.8], [0, 0.6]])
+    frame = pd.DataFrame(
+        {
+            "a": np.exp(z[:, 0]),
+            "b": np.round(z[:, 1] * 3).astype("int64"),
+            "c": pd.Categorical(np.where(z[:, 0] > 1, "rare", "common")),
+        }
+    )
+    frame["spike"] = np.where(np.arange(4000) % 10 == 0, -100.0, rng.normal(size=4000))
+    frame["hole"] = frame["a"].mask(rng.random(4000) < 0.25)
+    sample, _ = peers.fit_copula(frame, peers.Budget(seed=0, max_time=1, threads=1))
+    rows = sample(4000)
+    assert list(rows.dtypes) == list(frame.dtypes)
+    for name in frame:
+        assert set(rows[name].dropna()) <= set(frame[name].dropna())
+    assert abs(rows["hole"].isna().mean() - 0.25) < 0.03
+    assert abs((rows["spike"] == -100).mean() - 0.1) < 0.02
+    assert abs((rows["c"] == "rare").mean() - (frame["c"] == "rare").mean()) < 0.02
+    gap = rows[["a", "b"]].corr("spearman") - frame[["a", "b"]].corr("spearman")
+    assert gap.abs().max(axis=None) < 0.06
+    again, _ = peers.fit_copula(frame, peers.Budget(seed=0, max_time=1, threads=1))
+    pd.testing.assert_frame_equal(again(4000), rows)
+
+
+def test_smote_interpolates_between_rows_and_keeps_holes_and_levels(benchmark_module):
+    peers = benchmark_module("peers")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=300), "c": pd.Categorical(rng.choice([1, 2, 3], size=300))})
+    frame["a2"] = (2 * frame["a"]).mask(rng.random(300) < 0.2)
+    frame.loc[:20, "c"] = np.nan
+    sample, _ = peers.fit_smote(frame, peers.Budget(seed=0, max_time=1, threads=1))
+    rows = peers.restore(sample(500), frame)
+    assert list(rows.dtypes) == list(frame.dtypes)
+    assert rows["a"].between(frame["a"].min(), frame["a"].max()).all()
+    assert 0.1 < rows["a2"].isna().mean() < 0.3
+    assert 0.02 < rows["c"].isna().mean() < 0.15
+    assert not np.isin(rows["a"], frame["a"]).any()
+
+
+@pytest.mark.parametrize("mechanism", ["mcar", "mar"])
+def test_holes_have_their_share_and_mar_follows_one_whole_column(benchmark_module, mechanism):
+    imputation = benchmark_module("imputation")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(8000, 6)), columns=list("abcdef"))
+    holes = imputation.remove(frame, mechanism, seed=1)
+    assert abs(holes.mean() - 0.3) < 0.01
+    dependence = [
+        max(abs(np.corrcoef(frame[name], holes[:, j])[0, 1]) for name in frame)
+        for j in range(6)
+        if holes[:, j].any() and not holes[:, j].all()
+    ]
+    if mechanism == "mar":
+        assert (~holes.any(axis=0)).sum() == 1
+        assert min(dependence) > 0.2
+    else:
+        assert max(dependence) < 0.05
+
+
+def test_imputation_errors_are_one_for_the_mean_and_nought_for_the_truth(benchmark_module):
+    imputation = benchmark_module("imputation")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=3000), "c": pd.Categorical(rng.choice(["a", "b", "c"], 3000, p=[0.6, 0.3, 0.1]))}
+    )
+    holes = imputation.remove(frame, "mcar", seed=0)
+    punched = imputation.punch(frame, holes)
+    assert (punched.isna().to_numpy() == holes).all()
+    mean = imputation.SYSTEMS["mean_mode"](punched, None, 0)
+    scores = imputation.measure(frame, holes, mean)
+    assert abs(scores["error"] - 1) < 0.05 and scores["energy"] is None
+    truth = imputation.Filled(frame, [frame, frame], {})
+    scores = imputation.measure(frame, holes, truth)
+    assert scores["error"] == 0 and abs(scores["energy"]) < 1e-6
+    with pytest.raises(RuntimeError, match="holes are left"):
+        imputation.measure(frame, holes, imputation.Filled(punched, [], {}))
+
+
+def test_a_system_in_its_own_process_returns_the_dtypes_and_says_what_it_took(tmp_path):
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"code": pd.Categorical(rng.choice([3, 7], 50)), "x": rng.normal(size=50), "n": np.arange(50)})
+    frame.to_feather(tmp_path / "in.feather")
+    files = ["--input", str(tmp_path / "in.feather"), "--output", str(tmp_path / "out.feather")]
+    command = [sys.executable, str(BENCHMARKS / "peers.py"), "--system", "copula", "--n", "20", *files]
+    subprocess.run(command, check=True)
+    rows = pd.read_feather(tmp_path / "out.feather")
+    assert len(rows) == 20 and list(rows.dtypes) == list(frame.dtypes)
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["fit_seconds"] >= 0 and report["peak_rss_mb"] > 10 and "python" in report["versions"]
+
+
+def test_a_result_takes_the_place_of_one_with_the_same_key(benchmark_module, tmp_path):
+    harness = benchmark_module("harness")
+    path = tmp_path / "results" / "x.jsonl"
+
+    def key(row):
+        return (row["a"],)
+
+    for row in ({"a": 1, "b": 1}, {"a": 2, "b": 2}, {"a": 1, "b": 3}):
+        harness.write_result(path, row, key)
+    assert harness.read_results(path) == [{"a": 1, "b": 3}, {"a": 2, "b": 2}]
+
+
+def test_targets_are_met_or_not_by_the_means_over_seeds(benchmark_module):
+    metrics = benchmark_module("table_metrics")
+    common = {"device": "cpu", "table": "adult", "trend_error": 1.0, "dependencies": 1, "rows": 100}
+    good = {"c2st_xgb": 0.95, "downstream": 0.9, "beta_recall": 0.5, "dcr_share": 50, "nearest_neighbour_ratio": 1}
+    rows = [
+        {**common, **good, "system": "tabdiff", "seed": 0, "shape_error": 1.0, "broken_rows": 0},
+        {**common, **good, "system": "tabdiff", "seed": 1, "shape_error": 2.0, "broken_rows": 1},
+        {**common, **good, "system": "bootstrap", "seed": 0, "shape_error": 1.0, "broken_rows": 0},
+        {**common, **good, "system": "holdout", "seed": 0, "shape_error": 2.0, "broken_rows": 0},
+    ]
+    lines = metrics.targets(rows, "tabdiff")
+    verdicts = {line.split(":")[0]: line.endswith(", met") for line in lines}
+    not_met = [line for line, met in verdicts.items() if not met]
+    assert len(lines) == 9 and [line[2:12] for line in not_met] == ["shape erro", "mean β-rec", "rows that "]
+    text = metrics.tables(rows, ["adult"])
+    assert "| tabdiff | 1.50 (1.00 to 2.00) | 1.50 |" in text

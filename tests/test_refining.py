@@ -1,0 +1,118 @@
+"""Refined samples follow the data where the model's own do not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import kstest
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from tabdiff import DiffusionGenerator
+from tabdiff.evaluation.tables import c2st
+from tabdiff.refining import DensityRatio, MarginalMap, Refinement
+
+
+def test_marginal_map_makes_a_skewed_sample_standard_normal():
+    rng = np.random.default_rng(0)
+    sample, fresh = rng.exponential(size=(20_000, 1)) * 3 + 1, rng.exponential(size=(5_000, 1)) * 3 + 1
+    mapped = MarginalMap(sample)(fresh)[:, 0]
+    assert kstest(mapped, "norm").statistic < 1.6 / np.sqrt(5_000)
+    assert (np.diff(MarginalMap(sample)(np.linspace(-5, 40, 500)[:, None])[:, 0]) >= 0).all()
+    with_holes = np.where(rng.random(sample.shape) < 0.3, np.nan, sample)
+    assert np.array_equal(np.isnan(MarginalMap(with_holes)(with_holes)), np.isnan(with_holes))
+
+
+def test_trees_copied_to_arrays_predict_what_they_did():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 4)).astype(np.float32)
+    X[rng.random(X.shape) < 0.2] = np.nan
+    y = (np.nan_to_num(X[:, 0] * X[:, 1]) + np.isnan(X[:, 2]) > 0.3).astype(int)
+    model = HistGradientBoostingClassifier(max_iter=30, random_state=0).fit(X, y)
+    ratio = DensityRatio()
+    ratio.scales_ = [None] * 4
+    ratio._read_trees(model)
+    np.testing.assert_allclose(ratio.log_ratio(X), model.decision_function(X), atol=1e-4)
+
+
+def test_density_ratio_of_two_normals_and_of_levels():
+    rng = np.random.default_rng(0)
+    shares = np.array([[0.5, 0.3, 0.2], [0.25, 0.3, 0.45]])
+    rows = [
+        np.stack([rng.normal(mean, 1, 20_000), rng.choice(3, size=20_000, p=p)], axis=1)
+        for mean, p in zip((0.0, 0.5), shares, strict=True)
+    ]
+    ratio = DensityRatio().fit(*rows, [0, 3], seed=0)
+    x = np.linspace(-1.5, 2, 8)
+    for level in range(3):
+        truth = 0.125 - 0.5 * x + np.log(shares[0, level] / shares[1, level])
+        estimate = ratio.log_ratio(np.stack([x, np.full(8, level)], axis=1))
+        assert np.abs(estimate - truth).mean() < 0.25  # of a range of 2
+    again = DensityRatio.from_state(ratio.state())
+    assert np.array_equal(again.log_ratio(rows[0]), ratio.log_ratio(rows[0]))
+
+
+def test_rejection_draws_from_the_real_distribution():
+    rng = np.random.default_rng(0)
+    real = np.where(rng.random((20_000, 1)) < 0.7, 0.0, 1.0)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw_rows(places):
+        return (torch.rand((len(places), 1), generator=generator) < 0.5).float()
+
+    # The column is a code: the marginal map has nothing to do.
+    refinement = Refinement(0, [2]).fit(real, draw_rows(torch.arange(20_000)), lambda rows: rows.numpy(), seed=0)
+    drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator)
+    assert drawn.shape == (20_000, 1)
+    assert abs(drawn.mean().item() - 0.3) < 0.015
+
+
+@pytest.fixture(scope="module")
+def planted():
+    rng = np.random.default_rng(0)
+    n = 2000
+    kind = rng.choice(["a", "b", "c"], size=n)
+    x = rng.normal(size=n)
+    # One of two numbers is zero, which a short fit gets wrong.
+    first = rng.random(n) < 0.5
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            "x": x,
+            "gain": np.where(first, rng.exponential(size=n).round(2), 0.0),
+            "loss": np.where(first, 0.0, rng.exponential(size=n).round(2)),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(planted):
+    return DiffusionGenerator(max_steps=50, hidden_size=64, n_blocks=2, random_state=0).fit(planted, condition="kind")
+
+
+def test_refined_rows_are_harder_to_tell_from_real_ones(planted, fitted):
+    refined = fitted.sample(2000, random_state=1)
+    fitted.set_params(refine=False)
+    raw = fitted.sample(2000, random_state=1)
+    fitted.set_params(refine="auto")
+    assert c2st(planted, refined) > c2st(planted, raw) + 0.05
+    both = ((frame["gain"] > 0) & (frame["loss"] > 0) for frame in (refined, raw))
+    assert next(both).mean() < 0.5 * next(both).mean()
+
+
+def test_conditions_counts_and_seeds_hold_under_refinement(fitted, tmp_path):
+    rows = fitted.sample(condition={"kind": {"a": 30, "c": 20}}, random_state=0)
+    assert rows["kind"].value_counts().to_dict() == {"a": 30, "c": 20}
+    pd.testing.assert_frame_equal(rows, fitted.sample(condition={"kind": {"a": 30, "c": 20}}, random_state=0))
+    fitted.save(tmp_path / "model")
+    loaded = DiffusionGenerator.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(rows, loaded.sample(condition={"kind": {"a": 30, "c": 20}}, random_state=0))
+    assert fitted.sample(3, condition="unconditional")["kind"].isna().all()
+
+
+def test_refinement_is_for_tables_with_enough_rows(planted):
+    few = DiffusionGenerator(max_steps=5, hidden_size=16, n_blocks=1, random_state=0).fit(planted.iloc[:300])
+    assert few.refinement_ is None
+    off = DiffusionGenerator(max_steps=5, hidden_size=16, n_blocks=1, refine=False).fit(planted)
+    assert off.refinement_ is None
+    with pytest.raises(ValueError, match="refine must be"):
+        DiffusionGenerator(refine="yes").fit(planted)
