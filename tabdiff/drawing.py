@@ -13,9 +13,11 @@ from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, Den
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.training import autocast_dtype
 
-__all__ = ["SAMPLE_BATCH", "draw", "guide"]
+__all__ = ["draw", "guide"]
 
-SAMPLE_BATCH = 8192
+# What a CPU keeps in its caches, and what fills a GPU.
+SAMPLE_BATCH = {"cpu": 2048}
+LARGE_SAMPLE_BATCH = 16384
 GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
     "classifier_free": ClassifierFreeGuidance,
     "cfg++": CFGPlusPlus,
@@ -97,7 +99,7 @@ def draw(
         integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if value != "auto" and (not integer or int(value) < 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
-    size = SAMPLE_BATCH if batch_size == "auto" else int(batch_size)
+    size = SAMPLE_BATCH.get(device.type, LARGE_SAMPLE_BATCH) if batch_size == "auto" else int(batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
     # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
     # the batch size nor on the device.

@@ -561,7 +561,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         strategy : {"auto", "mean", "draw"}, default="auto"
             "mean" is the best guess: the mean of numbers, rounded where the column holds integers or times, and the
             likeliest level of categories, each over draws. "draw" is a draw from what the model believes, which keeps
-            the spread of the columns and how they depend on each other. "auto" is "mean" for one table, "draw" for several.
+            the spread of the columns and how they depend on each other. "auto" is "mean" for one table, "draw" for
+            several.
         method : str or Sampler, default="auto"
             As in `sample`.
         steps : "auto" or int, default="auto"
