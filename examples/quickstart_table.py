@@ -1,4 +1,4 @@
-"""Learn from a table with missing values, draw new rows, ask for some kinds of them, score, save and load.
+"""Learn from a table with missing values, draw new rows, ask for some kinds of them, fill holes, score, save and load.
 
 Run it: python examples/quickstart_table.py
 """
@@ -25,8 +25,13 @@ def main() -> None:
     print(f"body mass of Gentoos: real {real['body_mass_g'].mean():.0f} g, drawn {gentoo['body_mass_g'].mean():.0f} g")
     exact = gen.sample(condition={"species": {"Adelie": 2, "Chinstrap": 1}})
     print(f"exact counts: {exact['species'].to_list()}\n")
-
     print(evaluate(penguins, synthetic).round(2).to_string(index=False))
+
+    joint = DiffusionGenerator(max_steps=400, random_state=0).fit(penguins)  # nothing declared: any column can be given
+    dream = joint.sample(100, condition={"island": "Dream"})
+    print(f"\nspecies on Dream: {dream['species'].value_counts().to_dict()}")
+    filled = joint.impute(penguins)
+    print(f"missing values: {int(penguins.isna().sum().sum())}, after impute: {int(filled.isna().sum().sum())}")
 
     with tempfile.TemporaryDirectory() as folder:
         gen.save(f"{folder}/penguins.model")  # config.json and model.safetensors, no code

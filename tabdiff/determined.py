@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.codecs.relations import _agree
+from tabdiff.codecs.relations import agree
 
 __all__ = ["hold_determinants", "patch", "settle"]
 
@@ -60,7 +60,7 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
     """
     relations, columns = codec.dependencies_, codec.columns_
     rebuilt = {target.column for target in codec.constraints_.rebuilt_}
-    rules = [r for r in relations._rules if r.source in relations._counts and r.target not in rebuilt]
+    rules = [r for r in relations.rules_ if r.source in relations.counts_ and r.target not in rebuilt]
     if not rules:
         return
     drawn, theirs = codec.storage_.read(filled), codec.storage_.read(own)
@@ -81,7 +81,7 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
         before = np.where(hole, positions(source, drawn), positions(source, theirs))
         codes = before.copy()
         demands = [(r.table, np.where(holes[:, r.target], -1, positions(r.target, theirs))) for r in own_rules]
-        _agree(codes, hole, demands, relations._counts[source], rng)
+        agree(codes, hole, demands, relations.counts_[source], rng)
         write(source, hole & (codes != before), codes)
         for rule in own_rules:
             if relations.determinant_.get(rule.target) == source:
@@ -116,7 +116,7 @@ def hold_determinants(codec: Any, frame: pd.DataFrame, holes: np.ndarray, rng: n
         targets = [b for b, a in relations.determinant_.items() if a == source and not holes[:, b].all()]
         if not targets:
             continue
-        tables = {r.target: r.table for r in relations._rules if r.source == source}
+        tables = {r.target: r.table for r in relations.rules_ if r.source == source}
         demands = []
         for b in targets:
             wanted = np.where(holes[:, b], -1, columns[b].column.positions(standard.iloc[:, b]))
@@ -132,7 +132,7 @@ def hold_determinants(codec: Any, frame: pd.DataFrame, holes: np.ndarray, rng: n
                     f"{columns[source].name!r} determines {columns[b].name!r}, and {frame.iloc[i, source]!r} does not "
                     f"go with {frame.iloc[i, b]!r}. Hold one of the two."
                 )
-        _agree(codes, holes[:, source], demands, np.append(relations._counts[source], 0), rng)
+        agree(codes, holes[:, source], demands, np.append(relations.counts_[source], 0), rng)
         chosen = holes[:, source] & (codes != nothing)
         if chosen.any():
             series = frame.iloc[:, source]

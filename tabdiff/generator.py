@@ -403,7 +403,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
               training rows that match. ``{"cell_type": {"B": 300, "T": 200}}`` gives exact counts.
             - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
               arrays, and the rest of the row is drawn given them. ``{"sex": {"F": 300, "M": 200}}`` gives exact counts.
-              Declared conditions that are left out are drawn whatever the columns are held at.
+              Declared conditions must then be given too.
             - An array, Series or DataFrame goes row by row.
             - "unconditional" uses the null token; condition columns then come back missing.
         guidance_scale : float, default=1.0

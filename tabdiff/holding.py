@@ -38,7 +38,7 @@ def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]
     Raises
     ------
     ValueError
-        For a name that is neither a condition nor a column.
+        For a name that is neither a condition nor a column, and for columns without the declared conditions.
     """
     condition = to_pandas(condition)
     if not isinstance(condition, Mapping | pd.DataFrame) or container_name(gen.codec_) == "cells":
@@ -53,6 +53,13 @@ def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"unknown condition name {unknown[0]!r}.{hint} Conditions: {declared}. Columns that can be held: {columns}."
+        )
+    left_out = [name for name in declared if name not in rest]
+    if held and left_out:
+        raise ValueError(
+            f"the columns {list(held)} are held, but the declared conditions {left_out} were left out, and nothing says "
+            "which values of theirs go with these columns. Give them too, or fit without declaring them: every column "
+            "can be held."
         )
     return rest or None, held
 

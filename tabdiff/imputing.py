@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,14 @@ def impute(
         codes = gen._resolve(len(frame), condition, 1.0, np.random.default_rng(seed))
     elif own is not None and gen.conditions_ is not None:
         codes = torch.from_numpy(gen.conditions_.encode(own))
+        holes_left = [name for name in names if own[name].isna().any()]
+        if holes_left:
+            warnings.warn(
+                f"the condition columns {holes_left} keep their missing values: a model draws rows given its declared "
+                "conditions, not these. Fit without condition= to fill them too.",
+                UserWarning,
+                stacklevel=3,
+            )
     every = frame.isna().to_numpy()
     rows = np.flatnonzero(every.any(axis=1))
     part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]

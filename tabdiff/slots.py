@@ -32,11 +32,11 @@ class Slot:
 def slots(codec: Any) -> list[Slot]:
     """Return the slot of each column of a fitted `TableCodec`, in the order of its columns."""
     places = [Slot() for _ in codec.columns_]
-    first_mask = len(codec._numeric) + len(codec._levels)
-    for i, j in enumerate(codec._numeric):
+    first_mask = len(codec.numeric_positions_) + len(codec.level_positions_)
+    for i, j in enumerate(codec.numeric_positions_):
         presence = first_mask + codec.mask_of_[j] if j in codec.mask_of_ else None
         places[j] = Slot([i], presence)
-    for i, j in enumerate(codec._levels, start=len(codec._numeric)):
+    for i, j in enumerate(codec.level_positions_, start=len(codec.numeric_positions_)):
         column = codec.columns_[j]
         places[j] = Slot([i], None, column.n_levels_ - 1 if column.has_missing_ else -1)
     return places

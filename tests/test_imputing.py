@@ -162,7 +162,8 @@ def test_conditions_of_the_rows_are_used_and_their_holes_stay(by_species, pengui
     X = penguins.head(40).copy()
     X.loc[3:8, "species"] = np.nan
     X.loc[5:20, "body_mass_g"] = pd.NA
-    out = by_species.impute(X)
+    with pytest.warns(UserWarning, match=r"\['species'\] keep their missing values"):
+        out = by_species.impute(X)
     assert out["species"].isna().sum() == 6 and not out.drop(columns="species").isna().any(axis=None)
     pd.testing.assert_frame_equal(
         by_species.impute(X.drop(columns="species"), condition="Gentoo", random_state=0),
@@ -255,8 +256,10 @@ def test_values_counts_and_missing_entries(fitted, penguins):
 def test_columns_and_declared_conditions_together(by_species):
     rows = by_species.sample(4, condition={"species": "Gentoo", "sex": "male"}, guidance_scale=2.0)
     assert (rows["species"] == "Gentoo").all() and (rows["sex"] == "male").all()
-    rows, labels = by_species.sample(condition={"sex": ["male", "female"]}, return_condition=True)
-    assert rows["sex"].to_list() == ["male", "female"] and labels["species"].notna().all()
+    rows, labels = by_species.sample(condition={"sex": ["male", "female"], "species": "Adelie"}, return_condition=True)
+    assert rows["sex"].to_list() == ["male", "female"] and (labels["species"] == "Adelie").all()
+    with pytest.raises(ValueError, match=r"declared conditions \['species'\] were left out"):
+        by_species.sample(3, condition={"sex": "male"})
     with pytest.raises(ValueError, match="3 rows"):
         by_species.sample(condition={"sex": ["male", "female"], "species": ["Gentoo"] * 3})
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tabdiff.codecs.columns import COLUMN_TYPES, ConstantColumn, NumericColumn
 
-__all__ = ["Dependencies", "DependentColumn", "Rule"]
+__all__ = ["Dependencies", "DependentColumn", "Rule", "agree"]
 
 # Rows for each value of a determinant, on average.
 MIN_REPEATS = 5
@@ -104,9 +104,9 @@ class Dependencies:
         self.conditioned_: list[int] = []
         # What every attribute of the condition and every column of the network determines, and in which order they
         # are fixed; and how many training rows have each value of these columns.
-        self._rules: list[Rule] = []
+        self.rules_: list[Rule] = []
         self._order: list[int] = []
-        self._counts: dict[int, np.ndarray] = {}
+        self.counts_: dict[int, np.ndarray] = {}
 
     # ------------------------------------------------------------------ fit
 
@@ -156,17 +156,17 @@ class Dependencies:
                     roots.add(self.determinant_.get(a, a))
             if roots:
                 self.determinant_[b] = min(roots, key=lambda a: (distinct[a], a))
-        self._rules = [
+        self.rules_ = [
             Rule(a, b, table)
             for a, tables in found.items()
             if a not in self.determinant_
             for b, table in tables.items()
         ]
-        self.conditioned_ = sorted({r.target for r in self._rules if r.source >= d})
-        involved = {j for r in self._rules for j in (r.source, r.target)} - self.determinant_.keys()
+        self.conditioned_ = sorted({r.target for r in self.rules_ if r.source >= d})
+        involved = {j for r in self.rules_ for j in (r.source, r.target)} - self.determinant_.keys()
         self._order = sorted(involved, key=lambda j: (j < d, distinct[j], j))
-        self._counts = {
-            r.source: np.bincount(codes[r.source], minlength=len(r.table)) for r in self._rules if r.source < d
+        self.counts_ = {
+            r.source: np.bincount(codes[r.source], minlength=len(r.table)) for r in self.rules_ if r.source < d
         }
         return self
 
@@ -200,7 +200,7 @@ class Dependencies:
         d, out = len(columns), list(series)
         known: dict[int, np.ndarray] = {}
         for source in self._order:
-            rules = [rule for rule in self._rules if rule.source == source]
+            rules = [rule for rule in self.rules_ if rule.source == source]
             if source >= d:
                 if condition is None:
                     continue
@@ -211,7 +211,7 @@ class Dependencies:
                 codes = np.where(asked >= 0, asked, drawn)
                 demands = [(rule.table, known[rule.target]) for rule in rules if rule.target in known]
                 if demands:
-                    _agree(codes, asked < 0, demands, self._counts[source], rng)
+                    agree(codes, asked < 0, demands, self.counts_[source], rng)
                 out[source] = _write(columns[source], out[source], codes, codes != drawn, rules)
             known[source] = codes
             for rule in rules:
@@ -229,9 +229,9 @@ class Dependencies:
         return {
             "determinant": [[b, a] for b, a in self.determinant_.items()],
             "conditioned": self.conditioned_,
-            "rules": [{"source": r.source, "target": r.target, "table": r.table} for r in self._rules],
+            "rules": [{"source": r.source, "target": r.target, "table": r.table} for r in self.rules_],
             "order": self._order,
-            "counts": [{"column": j, "counts": counts} for j, counts in self._counts.items()],
+            "counts": [{"column": j, "counts": counts} for j, counts in self.counts_.items()],
         }
 
     @classmethod
@@ -240,9 +240,9 @@ class Dependencies:
         self = cls()
         self.determinant_ = {int(b): int(a) for b, a in state["determinant"]}
         self.conditioned_ = [int(j) for j in state["conditioned"]]
-        self._rules = [Rule(int(r["source"]), int(r["target"]), np.asarray(r["table"])) for r in state["rules"]]
+        self.rules_ = [Rule(int(r["source"]), int(r["target"]), np.asarray(r["table"])) for r in state["rules"]]
         self._order = [int(j) for j in state["order"]]
-        self._counts = {int(c["column"]): np.asarray(c["counts"]) for c in state["counts"]}
+        self.counts_ = {int(c["column"]): np.asarray(c["counts"]) for c in state["counts"]}
         return self
 
 
@@ -344,14 +344,28 @@ def _tells(column: Any, table: np.ndarray) -> bool:
     return int(np.count_nonzero(np.diff(values))) + 1 <= 2 * len(np.unique(values))
 
 
-def _agree(
+def agree(
     codes: np.ndarray,
     free: np.ndarray,
     demands: list[tuple[np.ndarray, np.ndarray]],
     counts: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Redraw, in place, the free codes (n,) that contradict what is known of the columns that they determine."""
+    """Redraw, in place, the free codes (n,) that contradict what is known of the columns that they determine.
+
+    Parameters
+    ----------
+    codes : ndarray of int64, shape (n,)
+        Of the determinant.
+    free : ndarray of bool, shape (n,)
+        Which of them may change.
+    demands : list of (table, known)
+        For each determined column its `Rule.table`, and its codes, shape (n,), -1 where they are not known.
+    counts : ndarray of shape (n_codes,)
+        Training rows with each code.
+    rng : numpy.random.Generator
+        Source of the draws.
+    """
     wanted = np.stack([known for _, known in demands], axis=1)
     given = np.stack([table for table, _ in demands], axis=1)
     wrong = np.flatnonzero(free & ((given[codes] != wanted) & (wanted >= 0)).any(axis=1))

@@ -196,22 +196,24 @@ class TableCodec:
     # ------------------------------------------------------------- layout
 
     @property
-    def _numeric(self) -> list[int]:
+    def numeric_positions_(self) -> list[int]:
+        """Positions of the columns that are numbers to the network."""
         return [j for j, c in enumerate(self.columns_) if isinstance(c, NumericColumn)]
 
     @property
-    def _levels(self) -> list[int]:
+    def level_positions_(self) -> list[int]:
+        """Positions of the columns that are codes to the network."""
         return [j for j, c in enumerate(self.columns_) if type(c) is LevelColumn]
 
     @property
     def n_continuous_(self) -> int:
         """Number of leading tensor columns that hold normal scores."""
-        return len(self._numeric)
+        return len(self.numeric_positions_)
 
     @property
     def n_levels_(self) -> list[int]:
         """Number of levels of each code column, those that mark missing numbers last."""
-        return [self.columns_[j].n_levels_ for j in self._levels] + [2] * self.n_masks_  # type: ignore[union-attr]
+        return [self.columns_[j].n_levels_ for j in self.level_positions_] + [2] * self.n_masks_  # type: ignore[union-attr]
 
     @property
     def schema_(self) -> pd.DataFrame:
@@ -269,18 +271,18 @@ class TableCodec:
         frame = self.constraints_.reduce(self.storage_.read(frame))
         rng = _numpy_stream(generator)
         out = np.empty((len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
-        for i, j in enumerate(self._numeric):
+        for i, j in enumerate(self.numeric_positions_):
             column = self.columns_[j]
             assert isinstance(column, NumericColumn)
             values = column.read(frame.iloc[:, j])
             if np.isnan(values).any() and j not in self.mask_of_:
                 raise ValueError(f"column {column.name!r} contains NaN, but it had no missing values at fit.")
             out[:, i] = column.encode(values, rng)
-        for i, j in enumerate(self._levels, start=self.n_continuous_):
+        for i, j in enumerate(self.level_positions_, start=self.n_continuous_):
             column = self.columns_[j]
             assert isinstance(column, LevelColumn)
             out[:, i] = column.encode(frame.iloc[:, j])
-        first_mask = self.n_continuous_ + len(self._levels)
+        first_mask = self.n_continuous_ + len(self.level_positions_)
         for j, mask in self.mask_of_.items():
             out[:, first_mask + mask] = frame.iloc[:, j].isna().to_numpy()
         return torch.from_numpy(out)
@@ -295,10 +297,10 @@ class TableCodec:
         """
         rng = _numpy_stream(generator)
         values = data.detach().cpu().numpy()
-        first_mask = self.n_continuous_ + len(self._levels)
+        first_mask = self.n_continuous_ + len(self.level_positions_)
         series: list[pd.Series | None] = []
-        numeric = {j: i for i, j in enumerate(self._numeric)}
-        levels = {j: i for i, j in enumerate(self._levels, start=self.n_continuous_)}
+        numeric = {j: i for i, j in enumerate(self.numeric_positions_)}
+        levels = {j: i for i, j in enumerate(self.level_positions_, start=self.n_continuous_)}
         for j, column in enumerate(self.columns_):
             if isinstance(column, NumericColumn):
                 missing = values[:, first_mask + self.mask_of_[j]] > 0.5 if j in self.mask_of_ else None
@@ -319,11 +321,11 @@ class TableCodec:
         """
         frame = self.constraints_.reduce(self.storage_.read(frame))
         total = np.zeros(len(frame))
-        for j in self._levels:
+        for j in self.level_positions_:
             level_column = self.columns_[j]
             if isinstance(level_column, LevelColumn) and level_column.n_rare_:
                 total += level_column.log_share(frame.iloc[:, j])
-        for i, j in enumerate(self._numeric):
+        for i, j in enumerate(self.numeric_positions_):
             column = self.columns_[j]
             assert isinstance(column, NumericColumn)
             z = data[:, i].double().numpy()
