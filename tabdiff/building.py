@@ -161,6 +161,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
                 n_blocks=spec.n_blocks,
                 dropout=spec.dropout,
                 given_size=spec.width + 2 * n_given if n_given else 0,
+                n_exact=spec.n_continuous,
             )
         embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))

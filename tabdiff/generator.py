@@ -90,7 +90,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000.
     max_time : float, optional
-        Seconds of training at most. Results then depend on the machine's speed.
+        Seconds of `fit` at most, about. Results then depend on the machine's speed.
     batch_size : "auto" or int, default="auto"
         Rows a training step; "auto" is 512, fewer where there are fewer rows.
     learning_rate, weight_decay : float, default=1e-3 and 0.01
@@ -288,7 +288,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         spec = ModelSpec.of(self, codec, levels, schedule, data, n_rows)
         denoiser = build_denoiser(spec, self.denoiser, network_seed).to(device)
-        left = None if self.max_time is None else max(self.max_time - (time.perf_counter() - start), 1.0)
+        left = None
+        if self.max_time is not None:
+            # What follows training has its share of the time.
+            share = 0.75 if wants_refinement(self.refine, codec, n_rows) else 1.0
+            left = max(share * (self.max_time - (time.perf_counter() - start)), 1.0)
         result = train(
             denoiser,
             data,

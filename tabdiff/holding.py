@@ -57,9 +57,9 @@ def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]
     left_out = [name for name in declared if name not in rest]
     if held and left_out:
         raise ValueError(
-            f"the columns {list(held)} are held, but the declared conditions {left_out} were left out, and nothing says "
-            "which values of theirs go with these columns. Give them too, or fit without declaring them: every column "
-            "can be held."
+            f"the columns {list(held)} are held, but the declared conditions {left_out} were left out, and nothing "
+            "says which values of theirs go with these columns. Give them too, or fit without declaring them: every "
+            "column can be held."
         )
     return rest or None, held
 

@@ -51,6 +51,8 @@ class ResidualMLP(nn.Module):
         Dropout rate inside the blocks.
     given_size : int, default=0
         Width of what `forward` is told of given entries; 0 for a network that is told nothing.
+    n_exact : int, optional
+        Number of leading outputs that are computed in float32 under autocast; by default all. Logits need it less.
     embedding_size : int, default=64
         Width of the embedding that modulates the blocks. A wide one costs more than the blocks themselves at small
         batches and gains nothing.
@@ -73,6 +75,7 @@ class ResidualMLP(nn.Module):
         n_blocks: int = 3,
         dropout: float = 0.0,
         given_size: int = 0,
+        n_exact: int | None = None,
         embedding_size: int = 64,
     ) -> None:
         super().__init__()
@@ -87,6 +90,7 @@ class ResidualMLP(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(hidden_size, embedding_size, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(hidden_size)
         self.project_out = nn.Linear(hidden_size, n_outputs)
+        self.n_exact = n_outputs if n_exact is None else n_exact
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
         # Without biases, so that a row of which nothing is given is as it would be without these layers.
@@ -116,9 +120,15 @@ class ResidualMLP(nn.Module):
         # The ends stay in float32 under autocast: eight bits of mantissa would blur the input itself.
         with torch.autocast(x.device.type, enabled=False):
             h = self.project_in(x)
-            if self.project_given is not None and given is not None:
-                h = h + self.project_given(given)
+            seen = self.project_given[0](given) if self.project_given is not None and given is not None else None
+        if self.project_given is not None and seen is not None:
+            h = h + self.project_given[1:](seen)
         for block in self.blocks:
             h = block(h, embedding)
+        h = self.norm(h)
+        weight, bias, k = self.project_out.weight, self.project_out.bias, self.n_exact
         with torch.autocast(x.device.type, enabled=False):
-            return self.project_out(self.norm(h))
+            exact = nn.functional.linear(h, weight[:k], bias[:k])
+        if k == len(bias):
+            return exact
+        return torch.cat([exact, nn.functional.linear(h, weight[k:], bias[k:]).to(exact.dtype)], dim=1)
