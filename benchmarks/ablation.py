@@ -58,7 +58,7 @@ def fixed_embeddings() -> Iterator[None]:
         yield
 
 
-def stages(*given: tuple[float, int]) -> Any:
+def stages(*given: tuple[int, float]) -> Any:
     """Refine with other stages of rejection."""
     return mock.patch.object(refining, "STAGES", given)
 
@@ -78,7 +78,7 @@ VARIANTS: dict[str, tuple[dict, dict, Any]] = {
     "no refinement; sampled by ddpm, 250 steps": (RAW, {"method": "ddpm", "steps": 250}, None),
     "default": ({}, {}, None),
     "marginal map only": ({}, {}, stages),
-    "marginal map, one stage of rejection": ({}, {}, lambda: stages((0.35, 31))),
+    "marginal map, one stage of rejection": ({}, {}, lambda: stages((31, 0.95))),
 }
 
 
