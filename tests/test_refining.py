@@ -8,8 +8,9 @@ from scipy.stats import kstest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tabdiff import DiffusionGenerator
+from tabdiff.density_ratio import DensityRatio
 from tabdiff.evaluation.tables import c2st
-from tabdiff.refining import DensityRatio, MarginalMap, Refinement
+from tabdiff.refining import MarginalMap, Refinement
 
 
 def test_marginal_map_makes_a_skewed_sample_standard_normal():
