@@ -187,7 +187,9 @@ def make_parser() -> argparse.ArgumentParser:
         default=1.0,
         help="1: none (default), 0: ignore the condition, above 1: exaggerate it",
     )
-    sample.add_argument("--steps", metavar="K", type=_positive_int, help="evaluations of the network (default: 25)")
+    sample.add_argument(
+        "--steps", metavar="K", type=_positive_int, help="steps of the sampler (default: 50; 25 if refined)"
+    )
     _add_common(sample)
 
     info = commands.add_parser("info", help="describe a model", allow_abbrev=False)

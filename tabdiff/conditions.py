@@ -32,9 +32,11 @@ from tabdiff.codecs.columns import (
 )
 from tabdiff.containers import to_pandas
 
-__all__ = ["Attribute", "Conditions", "condition_frame"]
+__all__ = ["Attribute", "Conditions", "condition_frame", "resolve_condition"]
 
 MAX_INTEGER_CLASSES = 20
+# Largest over smallest positive value from which an attribute that is never negative is modelled by its logarithm.
+LOG_SPAN = 50.0
 NEIGHBOURS = 50
 
 
@@ -50,6 +52,9 @@ class Attribute:
         Labels of a class attribute, in the order of their codes.
     low, high : float
         Range of a continuous attribute at fit; of times, in the unit that they share since the earliest.
+    unit : float
+        A continuous attribute v is modelled as log(1 + v / unit) where its values, such as doses, are never negative
+        and span more than `LOG_SPAN`: unit is then the smallest positive one. 0 is the linear scale.
     """
 
     def __init__(self, series: pd.Series, name: Any) -> None:
@@ -67,7 +72,7 @@ class Attribute:
         number = numeric or is_time(series.dtype)
         self.kind = "class" if not number or (discrete and few) else "continuous"
         self.levels: list = []
-        self.low = self.high = self.mean = 0.0
+        self.low = self.high = self.mean = self.unit = 0.0
         self.scale = 1.0
         if self.kind == "class":
             self._column = LevelColumn(series, name)
@@ -76,6 +81,8 @@ class Attribute:
             self._clock = Clock(series, name) if is_time(series.dtype) else None
             values = self._clock.read(series) if self._clock is not None else to_float(series, name)
             self.low, self.high = float(np.nanmin(values)), float(np.nanmax(values))
+            self.unit = _log_unit(values) if self._clock is None else 0.0
+            values = self._squeeze(values)
             self.mean = float(np.nanmean(values))
             self.scale = float(np.nanstd(values)) or 1.0
 
@@ -88,7 +95,18 @@ class Attribute:
         if self.kind == "class":
             shown = ", ".join(repr(v) for v in self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
             return f"Attribute({self.name!r}, class of {len(self.levels)}: {shown})"
-        return f"Attribute({self.name!r}, continuous from {self._shown(self.low)} to {self._shown(self.high)})"
+        scale = ", log scale" if self.unit else ""
+        return f"Attribute({self.name!r}, continuous from {self._shown(self.low)} to {self._shown(self.high)}{scale})"
+
+    def _squeeze(self, values: np.ndarray) -> np.ndarray:
+        """Values on the scale of the model; those below zero stay linear there."""
+        if not self.unit:
+            return values
+        return np.sign(values) * np.log1p(np.abs(values) / self.unit)
+
+    def _stretch(self, values: np.ndarray) -> np.ndarray:
+        """Inverse of `_squeeze`."""
+        return np.sign(values) * np.expm1(np.abs(values)) * self.unit if self.unit else values
 
     def _shown(self, value: float) -> str:
         """Text of a continuous value, a time as such."""
@@ -148,7 +166,7 @@ class Attribute:
                     UserWarning,
                     stacklevel=2,
                 )
-            return (numbers - self.mean) / self.scale
+            return (self._squeeze(numbers) - self.mean) / self.scale
         codes = {v: float(i) for i, v in enumerate(self.levels)}
         out = np.full(len(series), np.nan)
         for i, value in enumerate(series.astype(object)):
@@ -171,7 +189,13 @@ class Attribute:
         # Codes are float32: digits beyond its precision are noise, and without them a dose of 2.5 is 2.5 again.
         noise = max(np.abs(codes[~missing]).max(initial=1.0) * self.scale * 2.0**-23, 1e-300)
         digits = int(np.floor(-np.log10(noise)))
-        values = np.round(values, digits) if abs(digits) <= 15 else values
+        if self.unit:
+            # On the logarithmic scale an error is a share of the value and its unit.
+            values = self._stretch(values)
+            size = np.floor(np.log10(np.abs(values) + self.unit)).astype(int)
+            values = np.array([round(v, digits - s - 1) for v, s in zip(values.tolist(), size.tolist(), strict=True)])
+        else:
+            values = np.round(values, digits) if abs(digits) <= 15 else values
         # The round trip through float32 must not move a value past the range that it came from.
         near = np.isclose(values, np.clip(values, self.low, self.high), rtol=1e-6)
         values = np.where(near, np.clip(values, self.low, self.high), values)
@@ -190,7 +214,8 @@ class Attribute:
         }
         if self.kind == "class":
             return {**state, "column": self._column.state()}
-        return {**state, "low": self.low, "high": self.high, "mean": self.mean, "scale": self.scale}
+        numbers = {key: getattr(self, key) for key in ("low", "high", "mean", "scale", "unit")}
+        return {**state, **numbers}
 
     @classmethod
     def from_state(cls, state: dict) -> Self:
@@ -201,15 +226,31 @@ class Attribute:
         attribute._storage = Storage.from_state(state["storage"])
         attribute._clock = Clock.from_state(state["clock"]) if state["clock"] else None
         attribute.levels = []
-        attribute.low = attribute.high = attribute.mean = 0.0
+        attribute.low = attribute.high = attribute.mean = attribute.unit = 0.0
         attribute.scale = 1.0
         if attribute.kind == "class":
             attribute._column = LevelColumn.from_state(state["column"])
             attribute.levels = attribute._column.levels_
         else:
-            for key in ("low", "high", "mean", "scale"):
+            for key in ("low", "high", "mean", "scale", "unit"):
                 setattr(attribute, key, float(state[key]))
         return attribute
+
+
+def _log_unit(values: np.ndarray) -> float:
+    """Smallest positive value of an attribute (n,) that a logarithmic scale suits, otherwise 0."""
+    seen = values[np.isfinite(values)]
+    positive = seen[seen > 0]
+    if len(positive) == 0 or seen.min() < 0 or positive.max() < LOG_SPAN * positive.min():
+        return 0.0
+    linear, squeezed = seen, np.log1p(seen / positive.min())
+    # The span alone would take uniform values that come close to zero: the logarithm must make them more even.
+    return float(positive.min()) if abs(_skewness(squeezed)) < abs(_skewness(linear)) else 0.0
+
+
+def _skewness(values: np.ndarray) -> float:
+    centred = values - values.mean()
+    return float((centred**3).mean() / max(centred.std() ** 3, 1e-300))
 
 
 class Conditions:
@@ -396,6 +437,32 @@ class Conditions:
         conditions.attributes = [Attribute.from_state(s) for s in state["attributes"]]
         conditions.codes = np.asarray(state["codes"], dtype=np.float32)
         return conditions
+
+
+def resolve_condition(
+    conditions: Conditions | None,
+    n_samples: int | None,
+    condition: Any,
+    guidance_scale: float,
+    rng: np.random.Generator,
+) -> Tensor | None:
+    """Encode a condition as `Conditions.resolve` does; None for a model without one.
+
+    Raises
+    ------
+    ValueError
+        For a condition or a guidance scale that a model without condition cannot use, and what `resolve` refuses.
+    """
+    if conditions is not None:
+        return conditions.resolve(n_samples, condition, rng)
+    if condition is not None:
+        raise ValueError(
+            f"condition={condition!r} was given, but the model was fitted without one. Fit it with "
+            "fit(X, condition=...) to sample by condition."
+        )
+    if guidance_scale != 1:
+        raise ValueError(f"guidance_scale={guidance_scale} needs a model that was fitted with a condition.")
+    return None
 
 
 def condition_frame(

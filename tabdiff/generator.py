@@ -18,17 +18,19 @@ from torch import Tensor, nn
 
 from tabdiff import persistence, saving
 from tabdiff.building import ModelSpec, build_denoiser, check_parameters, resolve_steps
+from tabdiff.cell_requests import latent
 from tabdiff.codecs import make_codec
-from tabdiff.conditions import Conditions, condition_frame
+from tabdiff.conditions import Conditions, condition_frame, resolve_condition
 from tabdiff.diffusion import flow_log_likelihood, make_schedule
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
-from tabdiff.drawing import draw, guide
-from tabdiff.holding import Held, split_condition
+from tabdiff.drawing import draw
 from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features, read_fit_inputs
-from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, row_features, wants_refinement
+from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
+from tabdiff.sampling import SamplePlan
 from tabdiff.saving import container_name
+from tabdiff.streaming import check_path, write_cells
 from tabdiff.training import autocast_dtype, resolve_device, train
 
 if TYPE_CHECKING:
@@ -111,11 +113,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         ``a < b``, ``total = a + b - c``. A name with spaces stands in backticks. The training rows must keep them.
     layer : str, optional
         For AnnData: where the expression is, a layer's name, "X" or "raw". By default counts are looked for in
-        ``layers["counts"]``, ``X`` and ``raw``.
+        ``layers["counts"]``, ``X`` and ``raw``; where there are none, X is modelled as continuous expression, with a
+        warning.
     device : str, default="auto"
         "auto" is CUDA where there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Type of the matrix products in training; "auto" is bfloat16 on CUDA and float32 on the CPU.
+        Type of the matrix products; "auto" is bfloat16 on CUDA and on CPUs that multiply it (AVX-512 BF16), otherwise
+        float32.
     random_state : int, RandomState or None, default=None
         Seeds everything: the same seed gives the same model and the same rows on one machine.
     verbose : int, default=0
@@ -390,6 +394,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         guidance: Any = "classifier_free",
         method: Any = "auto",
         steps: str | int = "auto",
+        obs: pd.DataFrame | None = None,
+        like: Any = None,
+        library_size: Any = None,
         random_state: Any = None,
         batch_size: str | int = "auto",
         return_condition: bool = False,
@@ -422,6 +429,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             "ddim" for "cfg++".
         steps : "auto" or int, default="auto"
             Number of steps; "auto" is 50, 25 for rows that are refined, and 1000 for "ddpm".
+        obs : DataFrame, optional
+            For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
+        like : AnnData, optional
+            For cells: those whose composition and total counts are copied, row by row; with another `n_samples`, of
+            cells drawn from it. Totals go, among cells of one condition, to those that the model makes as deep.
+        library_size : float, array-like of shape (n_samples,) or "match", optional
+            For counts: the total of each cell. Reads are taken at random from what the model draws, or added from the
+            rates that agree with it, as sequencing the same cell less or more would. "match" draws totals of training
+            cells of the same class. By default the model draws them too.
         random_state : int, RandomState or None, default=None
             An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
         batch_size : "auto" or int, default="auto"
@@ -449,90 +465,129 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             For a continuous condition, or a held column, outside the range of the fit.
         """
         check_is_fitted(self)
-        if n_samples is not None:
-            integer = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
-            if not integer or n_samples < 1:
-                raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
-        if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
-            raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
-        seed = self._seed(random_state)
-        generator = torch.Generator().manual_seed(seed)
-        condition, columns = split_condition(self, condition)
-        held = Held.read(self, columns) if columns else None
-        n_samples = held.n_rows(n_samples) if held else n_samples
-        scale = 1.0 if held and self.conditions_ is None else guidance_scale
-        codes = self._resolve(n_samples, condition, scale, np.random.default_rng(seed))
-        n = len(codes) if codes is not None else (n_samples or 1)
-        given = held.encode(self.codec_, n, generator) if held else None
-        guided = guide(self.denoiser_, guidance_scale, guidance) if codes is not None or held else None
-
-        # What the density ratio says holds under the conditions of the training rows.
-        refinement = self.refinement_ if self.refine is not False and guidance_scale == 1 and not held else None
-        if codes is not None and codes.isnan().any():
-            refinement = None
-        if refinement is not None and steps == "auto" and method == "auto":
-            steps = REFINED_STEPS
-
-        def draw_at(places: Tensor) -> Tensor:
-            return draw(
-                self.denoiser_,
-                len(places),
-                codes[places] if codes is not None else None,
-                width=self._spec.width,
-                generator=generator,
-                guided=guided,
-                condition_last=guidance_scale != 0,
-                method=method,
-                steps=steps,
-                batch_size=batch_size,
-                precision=self.precision,
-                given=given[places] if given is not None else None,
-            )
-
-        def features(rows: Tensor, places: Tensor) -> np.ndarray:
-            return row_features(self.codec_, rows, codes[places] if codes is not None else None)
-
-        if refinement is not None:
-            data = refinement.draw(n, draw_at, features, generator)
-        else:
-            data = draw_at(torch.arange(n))
-        rows = self.codec_.decode(data, codes, generator)
-        rows = held.put_in(rows) if held else rows
-        labels = None if codes is None or self.conditions_ is None else self.conditions_.decode(codes.numpy())
-        rows = self._put_back(rows, labels, seed, guidance_scale)
+        plan = SamplePlan(
+            self,
+            n_samples,
+            condition,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            method=method,
+            steps=steps,
+            obs=obs,
+            like=like,
+            library_size=library_size,
+            batch_size=batch_size,
+            seed=self._seed(random_state),
+        )
+        rows, labels = plan.rows()
         if not return_condition:
             return rows
         if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
             return rows, labels.iloc[:, 0].to_numpy()
         return rows, labels if labels is None or self._origin is None else self._origin.write(labels)
 
-    def _resolve(
-        self, n_samples: int | None, condition: Any, guidance_scale: float, rng: np.random.Generator
-    ) -> Tensor | None:
-        if self.conditions_ is not None:
-            return self.conditions_.resolve(n_samples, condition, rng)
-        if condition is not None:
-            raise ValueError(
-                f"condition={condition!r} was given, but the model was fitted without one. Fit it with "
-                "fit(X, condition=...) to sample by condition."
-            )
-        if guidance_scale != 1:
-            raise ValueError(f"guidance_scale={guidance_scale} needs a model that was fitted with a condition.")
-        return None
+    def sample_to(
+        self,
+        path: str | os.PathLike,
+        n_samples: int | None = None,
+        condition: Any = None,
+        *,
+        guidance_scale: float = 1.0,
+        guidance: Any = "classifier_free",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        obs: pd.DataFrame | None = None,
+        like: Any = None,
+        library_size: Any = None,
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+        chunk_size: int = 20_000,
+    ) -> None:
+        """Draw cells into a file, some at a time: for more than fit into memory.
 
-    def _put_back(self, rows: Any, labels: pd.DataFrame | None, seed: int, guidance_scale: float) -> Any:
-        """Return condition columns to where they were taken from."""
-        if self._source == "columns":
-            assert labels is not None and self._columns is not None
-            rows = pd.concat([rows, labels], axis=1)[self._columns]
-        if isinstance(rows, pd.DataFrame):
-            return rows if self._origin is None else self._origin.write(rows)
-        if not isinstance(rows, np.ndarray):
-            for name, values in labels.items() if labels is not None else ():
-                text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
-                rows.obs[name] = (values.astype("category") if text else values).array
-            rows.uns["tabdiff"] = {"seed": seed, "guidance_scale": float(guidance_scale), "n_steps": self.n_steps_}
-        return rows
+        Parameters
+        ----------
+        path : path-like
+            Ends in ``.h5ad`` or ``.zarr``. The file appears when it is whole; until then chunks lie beside it.
+        n_samples, condition, guidance_scale, guidance, method, steps, obs, like, library_size, random_state, batch_size
+            As in `sample`.
+        chunk_size : int, default=20000
+            Cells drawn at once. The cells depend on it, as random numbers are drawn in another order.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of cells.
+        ValueError
+            For another ending of `path`, and as in `sample`.
+        FileNotFoundError
+            If the folder of `path` does not exist.
+
+        Examples
+        --------
+        >>> import tempfile, anndata, numpy as np
+        >>> from tabdiff import DiffusionGenerator
+        >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (60, 8)))
+        >>> gen = DiffusionGenerator(max_steps=5, random_state=0).fit(adata)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gen.sample_to(f"{folder}/cells.h5ad", 50, chunk_size=20)
+        ...     anndata.read_h5ad(f"{folder}/cells.h5ad").shape
+        (50, 8)
+        """
+        check_is_fitted(self)
+        if container_name(self.codec_) != "cells":
+            raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+            raise ValueError(f"chunk_size must be an integer of at least 1, however: {chunk_size!r}.")
+        path = check_path(path)
+        plan = SamplePlan(
+            self,
+            n_samples,
+            condition,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            method=method,
+            steps=steps,
+            obs=obs,
+            like=like,
+            library_size=library_size,
+            batch_size=batch_size,
+            seed=self._seed(random_state),
+        )
+        write_cells(path, plan.n, (plan.rows(i, i + chunk_size)[0] for i in range(0, plan.n, int(chunk_size))))
+
+    def latent(self, adata: Any, *, condition: Any = None) -> np.ndarray:
+        """Where cells lie for the model, for neighbours, UMAP or trajectories: ``adata.obsm["X_tabdiff"] = ...``.
+
+        The principal components of the expression that the model expects of each cell, which is free of counting noise
+        and of library size, and spans the differences between the classes of the condition beside those within. Drawn
+        cells carry theirs in ``obsm["X_tabdiff"]``; to compare real with drawn cells, give both to this method.
+
+        Parameters
+        ----------
+        adata : AnnData
+            Cells with the genes of the fit. It is never changed.
+        condition : optional
+            Their condition, in the forms of `sample` that go row by row or give one value; by default their own.
+
+        Returns
+        -------
+        ndarray of shape (n_cells, n_components)
+            float32, at most 50 components.
+
+        Raises
+        ------
+        TypeError
+            If the model or `adata` is not one of cells.
+        ValueError
+            For genes that are missing, or cells without the condition of the fit.
+        """
+        check_is_fitted(self)
+        if container_name(self.codec_) != "cells":
+            raise TypeError("latent is for models of AnnData; this one was fitted on a table or an array.")
+        names = self.conditions_.names if self.conditions_ is not None else []
+        features, own = read_features(self, adata, "cells", names, self._source)
+        return latent(self, features, condition, own)
 
     # --------------------------------------------------------------- impute
 
@@ -664,7 +719,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         codes = None
         n = _n_rows(features)
         if condition is not None:
-            codes = self._resolve(n, condition, 1.0, np.random.default_rng(0))
+            codes = resolve_condition(self.conditions_, n, condition, 1.0, np.random.default_rng(0))
         elif own is not None and self.conditions_ is not None:
             codes = torch.from_numpy(self.conditions_.encode(own))
         data = self.codec_.encode(features, codes, None)

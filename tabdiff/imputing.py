@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tabdiff.building import ModelSpec
 from tabdiff.codecs.columns import NumericColumn, is_numeric
+from tabdiff.conditions import resolve_condition
 from tabdiff.containers import ForeignFrame
 from tabdiff.determined import patch, settle
 from tabdiff.diffusion.given import LEFT_OUT, PRESENT, draw_given
@@ -95,7 +96,7 @@ def impute(
     frame = pd.DataFrame(features).reset_index(drop=True)
     codes = None
     if condition is not None:
-        codes = gen._resolve(len(frame), condition, 1.0, np.random.default_rng(seed))
+        codes = resolve_condition(gen.conditions_, len(frame), condition, 1.0, np.random.default_rng(seed))
     elif own is not None and gen.conditions_ is not None:
         codes = torch.from_numpy(gen.conditions_.encode(own))
         holes_left = [name for name in names if own[name].isna().any()]

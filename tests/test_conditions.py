@@ -138,3 +138,26 @@ def test_a_shuffled_index_is_refused():
         condition_frame(series, 3, "condition", pd.RangeIndex(3))
     with pytest.raises(ValueError, match=r"\[4, 3\]"):
         condition_frame(series, 4, "condition", pd.RangeIndex(4))
+
+
+def test_doses_are_modelled_on_a_logarithmic_scale_and_come_back_as_given():
+    doses = np.array([0, 0.01, 0.1, 1.0, 10.0, 100.0] * 5)
+    conditions = Conditions(pd.DataFrame({"dose": doses}))
+    assert conditions.attributes[0].unit == 0.01 and "log scale" in repr(conditions)
+    # log(1 + d / 0.01) in steps of about log 10, standardised.
+    steps = np.diff(conditions.codes[:6, 0])
+    np.testing.assert_allclose(steps[2:], steps[-1], rtol=0.1)
+    asked = np.array([0.0, 0.37, 2.5, 33.0, 100.0])
+    codes = conditions.resolve(None, {"dose": asked}, np.random.default_rng(0)).numpy()
+    np.testing.assert_allclose(conditions.decode(codes)["dose"], asked, rtol=1e-5)
+    np.testing.assert_allclose(conditions.decode(conditions.codes)["dose"], doses, rtol=1e-5)
+    again = Conditions.from_state(conditions.state())
+    np.testing.assert_array_equal(again.encode(pd.DataFrame({"dose": doses})), conditions.codes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.linspace(0, 100, 60), np.linspace(-1, 100, 60), np.linspace(20, 300, 60), np.r_[1e-3, np.linspace(5, 9, 59)]],
+)
+def test_other_values_stay_on_a_linear_scale(values):
+    assert Conditions(pd.DataFrame({"age": values})).attributes[0].unit == 0

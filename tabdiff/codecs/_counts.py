@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tabdiff.codecs._calibration import CountCalibration
 from tabdiff.codecs._classes import CellClasses
+from tabdiff.codecs._depth import deepen, thin
 from tabdiff.codecs._matrix import CHUNK, dense_rows
 from tabdiff.nn.autoencoder import CountAutoencoder, nb_sample, train_autoencoder
 
@@ -23,6 +24,7 @@ DISPERSION_CELLS = 20.0  # cells of prior for the dispersion of a class, at that
 START_THETA = 5.0
 MAX_INPUT_GENES = 2000
 SVD_CELLS = 4000
+MAX_VIEW = 50  # principal components that `latent` returns at most
 MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
 
 
@@ -97,8 +99,69 @@ class CountModel:
             None if condition is None else condition.repeat(repeats, 1),
             generator,
         )
-        self.library = self.library[:0]
+        self.library = self.library.astype(np.float32)
+        self.library_class = self.classes.training.astype(np.int32)
+        self._fit_view(matrix, condition, generator)
         return self
+
+    def _fit_view(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
+        """Principal components of the expected log rates of training cells, between and within classes."""
+        from sklearn.utils.extmath import randomized_svd
+
+        rows = torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].sort().values
+        chosen = None if condition is None else condition[rows]
+        log_rate = np.concatenate(list(self._expected(*self._locate(matrix[rows.numpy()], chosen))))
+        self.view_mean = log_rate.mean(axis=0)
+        rank = max(1, min(len(self.active) + len(self.classes) - 1, MAX_VIEW, *log_rate.shape))
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        _, _, axes = randomized_svd(log_rate - self.view_mean, rank, random_state=seed)
+        self.view_axes = axes.astype(np.float32)
+
+    def _locate(self, matrix: Any, condition: Tensor | None) -> tuple[Tensor, Tensor | None, np.ndarray, np.ndarray]:
+        """Posterior means of all latent dimensions, and the completed condition, class and levels of each cell."""
+        generator = torch.Generator().manual_seed(0)
+        blank = torch.zeros(matrix.shape[0], self.n_features)
+        condition, index, codes = self.classes.resolve(condition, blank, generator)
+        nearest = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+        _, mean, _ = self._sample(matrix, nearest, condition, generator)
+        z = torch.zeros_like(mean)
+        z[:, self.active] = mean[:, self.active]
+        return z, condition, index, codes
+
+    def _expected(
+        self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Log rates of the genes that the encoder reads, some rows at a time."""
+        genes = self.model.input_features.numpy()
+        for start in range(0, len(z), CHUNK):
+            part = slice(start, start + CHUNK)
+            y = None if condition is None else condition[part]
+            yield self._rates(z[part], y, index[part], codes[part])[0].numpy()[:, genes]
+
+    def view(self, matrix: Any, condition: Tensor | None) -> np.ndarray:
+        """Cells (n, k) float32 as principal components of their expected log rates."""
+        return self._project(*self._locate(matrix, condition))
+
+    def view_latents(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> np.ndarray:
+        """The same (n, k) for standardised latents."""
+        condition, index, codes = self.classes.resolve(condition, data, generator)
+        return self._project(self._latent(data), condition, index, codes)
+
+    def _project(self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        parts = [(x - self.view_mean) @ self.view_axes.T for x in self._expected(z, condition, index, codes)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.view_axes)), dtype=np.float32)
+
+    def training_totals(self, condition: Tensor | None, n: int, generator: torch.Generator) -> np.ndarray:
+        """Total counts (n,) int64 of training cells, drawn from each row's class; from all for unseen ones."""
+        blank = torch.zeros(n, self.n_features)
+        _, index, _ = self.classes.resolve(condition, blank, generator)
+        out = np.empty(n, dtype=np.int64)
+        for c in np.unique(index):
+            pool = self.library[self.library_class == c] if c >= 0 else self.library
+            rows = np.flatnonzero(index == c)
+            drawn = torch.randint(len(pool), (len(rows),), generator=generator).numpy()
+            out[rows] = np.rint(pool[drawn])
+        return out
 
     def _fit_rates(self, matrix: Any) -> None:
         """Rates per class: additive over attributes by iterative proportional fitting, then each class's own."""
@@ -257,18 +320,10 @@ class CountModel:
         return (data - torch.as_tensor(self.center)) / torch.as_tensor(self.scale)
 
     @torch.no_grad()
-    def _draw(
-        self,
-        data: Tensor,
-        condition: Tensor | None,
-        index: np.ndarray,
-        codes: np.ndarray,
-        generator: torch.Generator,
-    ) -> np.ndarray:
-        """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration."""
-        raw = data.to(torch.float32) * torch.as_tensor(self.scale) + torch.as_tensor(self.center)
-        z = torch.randn(len(raw), self.model.n_latent, generator=generator)
-        z[:, self.active] = raw[:, :-1]
+    def _rates(
+        self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Log rates and log inverse dispersions (n, n_genes) at latents z (n, n_latent)."""
         rows = torch.as_tensor(np.where(index < 0, 0, index))
         log_rate = self.model.offset(rows)
         log_theta = self.model.log_theta(rows)
@@ -276,8 +331,31 @@ class CountModel:
         if len(unseen):
             log_rate[unseen] = torch.as_tensor(self._additive(self.base, self.effects, codes[unseen]))
             log_theta[unseen] = self.model.log_theta(torch.as_tensor(self.classes.nearest(codes[unseen])))
-        log_rate = self.model.log_rate(z, log_rate, condition)
-        return nb_sample(torch.exp(log_rate + raw[:, -1:]), log_theta, generator).numpy().astype(np.int64)
+        return self.model.log_rate(z, log_rate, condition), log_theta
+
+    def _raw(self, data: Tensor) -> Tensor:
+        return data.to(torch.float32) * torch.as_tensor(self.scale) + torch.as_tensor(self.center)
+
+    def _latent(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """All latent dimensions; those that the data do not settle are drawn from their prior, or zero."""
+        shape = (len(data), self.model.n_latent)
+        z = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+        z[:, self.active] = self._raw(data)[:, :-1]
+        return z
+
+    def _draw(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        index: np.ndarray,
+        codes: np.ndarray,
+        generator: torch.Generator,
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration; their means and log θ."""
+        z = self._latent(data, generator)
+        log_rate, log_theta = self._rates(z, condition, index, codes)
+        mean = torch.exp(log_rate + self._raw(data)[:, -1:])
+        return nb_sample(mean, log_theta, generator).numpy().astype(np.int64), mean, log_theta
 
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
@@ -287,13 +365,19 @@ class CountModel:
                 part = slice(start, start + CHUNK)
                 y = None if condition is None else condition[part]
                 y, index, codes = self.classes.resolve(y, data[part], generator)
-                counts = self._draw(data[part], y, index, codes, generator)
+                counts, _, _ = self._draw(data[part], y, index, codes, generator)
                 yield counts[index >= 0], index[index >= 0]
 
         self.calibration.fit(simulate())
 
-    def decode(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> sparse.csr_matrix:
-        """Counts (n, n_genes) CSR int32 for standardised latents."""
+    def decode(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        totals: np.ndarray | None = None,
+    ) -> sparse.csr_matrix:
+        """Counts (n, n_genes) CSR int32 for standardised latents, of the given totals (n,) if there are any."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         parts = []
         for start in range(0, len(data), CHUNK):
@@ -301,11 +385,15 @@ class CountModel:
             y, index, codes = self.classes.resolve(
                 None if condition is None else condition[part], data[part], generator
             )
-            counts = self._draw(data[part], y, index, codes, generator)
+            counts, mean, log_theta = self._draw(data[part], y, index, codes, generator)
             rows = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
-            counts = self.calibration(counts, rows, rng).astype(np.int32)
+            counts = self.calibration(counts, rows, rng)
             counts[:, self.silent] = 0
-            parts.append(sparse.csr_matrix(counts))
+            if totals is not None:
+                # After calibration, which holds at the depths of training alone.
+                counts = thin(counts, totals[part], rng)
+                counts = deepen(counts, totals[part], mean, log_theta, self.silent, rng, generator)
+            parts.append(sparse.csr_matrix(counts.astype(np.int32)))
         return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
 
     def state(self) -> dict[str, Any]:
@@ -321,7 +409,6 @@ class CountModel:
         self = cls(n_latent=state["n_latent"])
         for key in _PLAIN:
             setattr(self, key, state[key])
-        self.library = np.empty(0)
         self.classes = CellClasses.from_state(state["classes"])
         self.calibration = CountCalibration.from_state(state["calibration"])
         weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
@@ -351,4 +438,8 @@ _PLAIN = (
     "scale",
     "n_features",
     "silent",
+    "library",
+    "library_class",
+    "view_mean",
+    "view_axes",
 )

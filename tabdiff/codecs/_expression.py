@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ OWN_QUANTILES = 25  # cells from which a class has quantiles of its own
 N_KNOTS = 129
 SPIKE = 0.05  # share of one exact value from which it is reproduced exactly
 PCA_CELLS = 5000
+MAX_VIEW = 50  # principal components that `latent` returns at most
 
 
 class MarginalQuantiles:
@@ -113,8 +114,21 @@ class ExpressionModel:
         self._sample_rows(matrix, condition, rng)
         data = self.encode(matrix, condition, generator)
         self.classes.set_latents(data.numpy())
+        self._fit_view(data, condition, generator)
         self.calibrate(data, condition, generator)
         return self
+
+    def _fit_view(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
+        """Principal components of the expected values of training cells, between and within classes."""
+        from sklearn.utils.extmath import randomized_svd
+
+        rows = torch.randperm(len(data), generator=generator)[:PCA_CELLS].sort().values
+        chosen = None if condition is None else condition[rows]
+        expected = np.concatenate(list(self._expected(data[rows], chosen, generator)))
+        rank = min(self.n_features + len(self.classes) - 1, MAX_VIEW, *expected.shape)
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        _, _, axes = randomized_svd(expected, rank, random_state=seed)
+        self.view_axes = axes.astype(np.float32)
 
     def _fit_scale(self, matrix: Any) -> None:
         n, total, square = matrix.shape[0], np.zeros(self.n_genes), np.zeros(self.n_genes)
@@ -261,6 +275,25 @@ class ExpressionModel:
         out[:, self.constant] = self.mean[self.constant]
         return out
 
+    def _expected(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> Iterator[np.ndarray]:
+        """Standardised values without noise at whitened components, some rows at a time."""
+        condition, index, codes = self.classes.resolve(condition, data, generator)
+        for start in range(0, len(data), CHUNK):
+            part = slice(start, start + CHUNK)
+            smooth = self._smooth(None if condition is None else condition[part], len(data[part]))
+            z = data[part].to(torch.float32).numpy() * self.spread
+            yield self._offset(index[part], codes[part], smooth) + z @ self.axes
+
+    def view(self, matrix: Any, condition: Tensor | None) -> np.ndarray:
+        """Cells (n, k) float32 as principal components of their expected values."""
+        data = self.encode(matrix, condition, torch.Generator().manual_seed(0))
+        return self.view_latents(data, condition, torch.Generator().manual_seed(0))
+
+    def view_latents(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> np.ndarray:
+        """The same (n, k) for whitened components."""
+        parts = [part @ self.view_axes.T for part in self._expected(data, condition, generator)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.view_axes)), dtype=np.float32)
+
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             k: getattr(self, k)
@@ -280,6 +313,7 @@ class ExpressionModel:
                 "noise",
                 "n_features",
                 "model_pooled",
+                "view_axes",
             )
         }
         state["classes"] = self.classes.state()

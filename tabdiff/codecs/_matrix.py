@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 CHUNK = 2048
+LARGEST_LOG = 20.0  # log1p of a count is below it
 
 
 def in_memory(matrix: Any) -> Any:
@@ -103,3 +104,20 @@ def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
     elif layer == "raw":
         raise ValueError("layer='raw', but raw lacks some of the genes in var_names; put the counts in a layer.")
     return matrix, "X", False
+
+
+def not_counts_message(adata: Any, matrix: Any) -> str:
+    """What a matrix without counts looks like, what is made of it, and how to give counts."""
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if low < 0:
+        looks = f"scaled or centred (values from {low:.3g} to {high:.3g})"
+    elif "log1p" in adata.uns or high < LARGEST_LOG:
+        looks = f"log-transformed (fractional values up to {high:.3g})"
+    else:
+        looks = f"normalised or corrected (fractional values up to {high:.3g})"
+    return (
+        f"no counts in layers['counts'], X or raw: X looks {looks}. It is modelled as continuous expression, and "
+        "samples are of its kind. For counts, put them in adata.layers['counts'], or name their layer with layer=...; "
+        "round corrected counts first. layer='X' takes X as it is, without this warning."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tabdiff.codecs._counts import CountModel
 from tabdiff.codecs._expression import ExpressionModel
-from tabdiff.codecs._matrix import find_expression
+from tabdiff.codecs._matrix import find_expression, not_counts_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,6 +113,8 @@ class CellCodec:
                 f"{len(condition_levels)} attributes."
             )
         matrix, self.layer_, is_counts = find_expression(adata, self.layer)
+        if self.layer is None and not is_counts:
+            warnings.warn(not_counts_message(adata, matrix), UserWarning, stacklevel=3)
         self.kind_ = "counts" if is_counts else "continuous"
         self.n_features_in_ = int(adata.n_vars)
         self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
@@ -153,6 +156,10 @@ class CellCodec:
         ValueError
             Genes are missing, or the values are not counts though the fit's were.
         """
+        return self.model_.encode(self._read(adata), condition, generator)
+
+    def _read(self, adata: AnnData) -> Any:
+        """The matrix of cells to encode, checked against that of the fit."""
         adata = self._align(adata)
         matrix, layer, is_counts = find_expression(adata, self._layer_of(adata))
         if self.kind_ == "counts" and not is_counts:
@@ -160,7 +167,7 @@ class CellCodec:
                 f"The codec was fitted on counts, but {layer} holds negative or fractional values; "
                 'give raw counts in X or layers["counts"].'
             )
-        return self.model_.encode(matrix, condition, generator)
+        return matrix
 
     def _layer_of(self, adata: AnnData) -> str | None:
         if self.layer is not None:
@@ -193,7 +200,41 @@ class CellCodec:
         """
         self.model_.calibrate(data.detach().cpu(), None if condition is None else condition.cpu(), generator)
 
-    def decode(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> AnnData:
+    def view(self, adata: AnnData, condition: Tensor | None) -> np.ndarray:
+        """Where cells lie: principal components of what the model expects of their genes.
+
+        Unlike `encode`, it is the same at every call, knows no library size, and spans the differences between classes
+        beside those within.
+
+        Parameters
+        ----------
+        adata : AnnData
+            As in `encode`.
+        condition : Tensor (n_cells, k), optional
+            As in `fit`.
+
+        Returns
+        -------
+        float32 array (n_cells, n_components)
+        """
+        return self.model_.view(self._read(adata), condition).astype(np.float32)
+
+    def totals(self, adata: AnnData) -> np.ndarray:
+        """Total counts (n_cells,) int64 of cells over the genes of the fit."""
+        return np.asarray(self._read(adata).sum(axis=1), dtype=np.float64).reshape(-1).astype(np.int64)
+
+    def training_totals(self, condition: Tensor | None, n: int, generator: torch.Generator) -> np.ndarray:
+        """Total counts (n,) int64 of training cells of each row's class, drawn with replacement."""
+        assert isinstance(self.model_, CountModel)
+        return self.model_.training_totals(condition, n, generator)
+
+    def decode(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        totals: np.ndarray | None = None,
+    ) -> AnnData:
         """Cells from latent vectors.
 
         Parameters
@@ -203,12 +244,14 @@ class CellCodec:
             As in `fit`. A null that training never showed is drawn from the classes that fit the latent; an unseen
             combination of classes uses the sum of their effects.
         generator : torch.Generator
+        totals : int64 array (n,), optional
+            Total counts of each cell, for a model of counts: reads are taken from or added to what the latents say.
 
         Returns
         -------
         AnnData
             X of n cells × genes (CSR int32 for counts; otherwise the dtype and sparsity of the fit), ``var`` as
-            in the fit, ``obs_names`` "synthetic-0", ..., and the latents in ``obsm["X_tabdiff"]``.
+            in the fit, ``obs_names`` "synthetic-0", ..., and in ``obsm["X_tabdiff"]`` where the cells lie, see `view`.
         """
         from anndata import AnnData
         from pandas import DataFrame
@@ -216,12 +259,17 @@ class CellCodec:
         data = data.detach().cpu().to(torch.float32)
         if data.ndim != 2 or data.shape[1] != self.n_latent_:
             raise ValueError(f"data has shape {tuple(data.shape)}; expected (n, {self.n_latent_}).")
-        x: Any = self.model_.decode(data, None if condition is None else condition.detach().cpu(), generator)
+        condition = None if condition is None else condition.detach().cpu()
+        if isinstance(self.model_, CountModel):
+            x: Any = self.model_.decode(data, condition, generator, totals)
+        else:
+            x = self.model_.decode(data, condition, generator)
         if self.kind_ == "continuous":
             x = x.astype(self.dtype_)
             x = sparse.csr_matrix(x) if self.sparse_ else x
         obs = DataFrame(index=[f"synthetic-{i}" for i in range(len(data))])
-        return AnnData(x, obs=obs, var=self.var_.copy(), obsm={"X_tabdiff": data.numpy().copy()})
+        where = self.model_.view_latents(data, condition, torch.Generator().manual_seed(0)).astype(np.float32)
+        return AnnData(x, obs=obs, var=self.var_.copy(), obsm={"X_tabdiff": where})
 
     def state(self) -> dict[str, Any]:
         """Everything that was learned, as nested dicts of plain values, arrays and one DataFrame."""

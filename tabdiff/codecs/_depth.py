@@ -1,0 +1,92 @@
+"""Counts of the same cells at other depths: what sequencing less or more would have counted.
+
+With a negative binomial for each gene, the rate of a gene in a cell is gamma distributed. Counting less keeps a random
+part of the reads. Counting more adds reads from the rates that agree with the counts there are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["deepen", "match_ranks", "thin"]
+
+
+def thin(counts: np.ndarray, totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw `totals` reads of each cell without replacement.
+
+    Parameters
+    ----------
+    counts : int64 array of shape (n, n_genes)
+    totals : int64 array of shape (n,)
+        Reads to keep; a cell that has no more is left as it is.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    int64 array of shape (n, n_genes)
+    """
+    out = counts.copy()
+    for i in np.flatnonzero(counts.sum(axis=1) > totals):
+        genes = np.flatnonzero(counts[i])
+        out[i, genes] = rng.multivariate_hypergeometric(counts[i, genes], totals[i], method="marginals")
+    return out
+
+
+def deepen(
+    counts: np.ndarray,
+    totals: np.ndarray,
+    mean: Tensor,
+    log_theta: Tensor,
+    silent: np.ndarray,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> np.ndarray:
+    r"""Add reads to cells until each has `totals`.
+
+    A count x with :math:`x \sim \mathrm{Poisson}(\lambda)` and :math:`\lambda \sim \mathrm{Gamma}(\theta)` of mean
+    :math:`\mu` leaves :math:`\lambda \mid x \sim \mathrm{Gamma}(\theta + x)` with rate :math:`\theta / \mu + 1`;
+    further reads fall on genes in proportion to it.
+
+    Parameters
+    ----------
+    counts : int64 array of shape (n, n_genes)
+    totals : int64 array of shape (n,)
+        Reads to reach; a cell that has no fewer is left as it is.
+    mean, log_theta : Tensor of shape (n, n_genes)
+        Expected counts of the cells, and log inverse dispersions.
+    silent : int array
+        Genes that get no reads.
+    rng : numpy.random.Generator
+    generator : torch.Generator
+
+    Returns
+    -------
+    int64 array of shape (n, n_genes)
+    """
+    missing = totals - counts.sum(axis=1)
+    short = np.flatnonzero(missing > 0)
+    if len(short) == 0:
+        return counts
+    rows = torch.from_numpy(short)
+    theta = log_theta[rows].exp().double()
+    shape = theta + torch.from_numpy(counts[short]).double()
+    rate = torch._standard_gamma(shape, generator=generator) / (theta / mean[rows].double().clamp_min(1e-12) + 1)
+    share = rate.numpy()
+    share[:, silent] = 0
+    total = share.sum(axis=1, keepdims=True)
+    out = counts.copy()
+    for i, p in zip(short, np.divide(share, total, out=np.zeros_like(share), where=total > 0), strict=True):
+        if p.any():
+            out[i] += rng.multinomial(missing[i], p / p.sum())
+    return out
+
+
+def match_ranks(values: np.ndarray, keys: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Hand out `values` within each group in the order of `keys`, so that the largest key gets the largest value."""
+    out = np.empty_like(values)
+    by_key = np.lexsort((keys, groups))
+    by_value = np.lexsort((values, groups))
+    out[by_key] = values[by_value]
+    return out
