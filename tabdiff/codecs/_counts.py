@@ -15,11 +15,9 @@ from tabdiff.codecs._calibration import CountCalibration
 from tabdiff.codecs._classes import CellClasses
 from tabdiff.codecs._depth import deepen, thin
 from tabdiff.codecs._matrix import CHUNK, dense_rows
+from tabdiff.codecs._rates import ClassRates, fit_dispersion, overdispersed_genes
 from tabdiff.nn.autoencoder import CountAutoencoder, nb_sample, train_autoencoder
 
-PSEUDO_CELLS = 1.0  # cells of prior for the rates of a class, at the rates of the level above it
-JOINT_PSEUDO_CELLS = 10.0  # the same for a combination of attributes, at its additive rates
-DISPERSION_CELLS = 20.0  # cells of prior for the dispersion of a class, at that of the gene
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0
 MAX_INPUT_GENES = 2000
@@ -28,23 +26,13 @@ MAX_VIEW = 50  # principal components that `latent` returns at most
 MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
 
 
-def _group_sum(matrix: Any, index: np.ndarray, n: int, weight: np.ndarray | None = None) -> np.ndarray:
-    """Sums (n, n_genes) float64 of weighted rows of a CSR matrix or array by group."""
-    weight = np.ones(len(index)) if weight is None else weight
-    out = sparse.csr_matrix((weight, (index, np.arange(len(index)))), shape=(n, len(index))) @ matrix
-    return np.asarray(out.toarray() if sparse.issparse(out) else out, dtype=np.float64)
-
-
 class CountModel:
     """Negative-binomial autoencoder with class offsets, calibrated marginals and library size as a latent.
 
     Attributes
     ----------
     classes : CellClasses
-    class_log_rate : float32 array (n_classes, n_genes)
-        Log of the share of a cell's counts that falls on a gene.
-    base, effects : float32 arrays (n_genes,), (n_levels + nulls, n_genes)
-        Additive log rates, for combinations that training never showed.
+    rates : ClassRates
     n_features : int
         Length of the encoded vector: active latents and log library size.
     """
@@ -68,12 +56,12 @@ class CountModel:
         self.classes = CellClasses(condition, levels, n_cells)
         self.library = np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1), 0.5)
         self.n_genes = n_genes
-        self._fit_rates(matrix)
-        log_theta = self._fit_dispersion(matrix)
-        genes = self._input_genes(matrix)
+        self.rates = ClassRates(matrix, self.classes, self.library)
+        log_theta = fit_dispersion(matrix, self.classes, self.library, self.rates.class_log_rate)
+        genes = overdispersed_genes(matrix, MAX_INPUT_GENES)
         limit = int(min(round(2 * n_cells ** (1 / 3)), 16 if n_cells < 10_000 else 24, n_genes // 2, n_cells // 3))
         model = CountAutoencoder(
-            torch.as_tensor(self.class_log_rate),
+            torch.as_tensor(self.rates.class_log_rate),
             torch.as_tensor(np.maximum(log_theta, math.log(START_THETA))),
             self.levels,
             torch.as_tensor(genes),
@@ -163,70 +151,6 @@ class CountModel:
             out[rows] = np.rint(pool[drawn])
         return out
 
-    def _fit_rates(self, matrix: Any) -> None:
-        """Rates per class: additive over attributes by iterative proportional fitting, then each class's own."""
-        classes, codes = self.classes, self.classes.codes
-        sums = _group_sum(matrix, classes.training, len(classes))
-        depth = np.bincount(classes.training, self.library, minlength=len(classes))
-        cell = depth.sum() / classes.counts.sum()
-        pooled = sums.sum(axis=0)
-        base = np.log((pooled + 0.05 / self.n_genes) / (pooled.sum() + 0.05))
-        sizes = [self.levels[j] + 1 for j in classes.columns]
-        self.effect_start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        effects = np.zeros((int(self.effect_start[-1]), self.n_genes))
-        prior = PSEUDO_CELLS * cell * np.exp(base)
-        for _ in range(1 if len(sizes) < 2 else 50):
-            largest = 0.0
-            for j, start in enumerate(self.effect_start[:-1]):
-                fitted = depth[:, None] * np.exp(self._additive(base, effects, codes))
-                for level in np.unique(codes[:, j]):
-                    own = codes[:, j] == level
-                    expected = fitted[own].sum(axis=0)
-                    step = np.log((sums[own].sum(axis=0) + prior) / (expected + prior))
-                    effects[start + level] += step
-                    largest = max(largest, float(np.abs(step).max()))
-            if largest < 1e-3:
-                break
-        additive = self._additive(base, effects, codes)
-        joint = JOINT_PSEUDO_CELLS if len(sizes) > 1 else 0.0
-        rate = (sums + joint * cell * np.exp(additive)) / (depth + joint * cell)[:, None]
-        floor = np.exp(base) * PSEUDO_CELLS / (classes.counts[:, None] + PSEUDO_CELLS)
-        rate = np.maximum(rate, np.minimum(floor, np.exp(additive)))
-        self.base, self.effects = base.astype(np.float32), effects.astype(np.float32)
-        self.class_log_rate = np.log(rate / rate.sum(axis=1, keepdims=True)).astype(np.float32)
-
-    def _additive(self, base: np.ndarray, effects: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        out = np.tile(base, (len(codes), 1))
-        for j, start in enumerate(self.effect_start[:-1]):
-            out += effects[start + codes[:, j]]
-        return out
-
-    def _fit_dispersion(self, matrix: Any) -> np.ndarray:
-        """Log inverse dispersion per class by moments, pulled to the gene's own."""
-        classes = self.classes
-        squared = matrix.multiply(matrix) if sparse.issparse(matrix) else np.square(matrix, dtype=np.float64)
-        first = _group_sum(matrix, classes.training, len(classes), self.library)
-        second = _group_sum(squared, classes.training, len(classes))
-        rate = np.exp(self.class_log_rate.astype(np.float64))
-        s1 = np.bincount(classes.training, self.library, minlength=len(classes))[:, None]
-        s2 = np.bincount(classes.training, self.library**2, minlength=len(classes))[:, None]
-        n = classes.counts[:, None]
-        excess = (second - 2 * rate * first + rate**2 * s2) * n / np.maximum(n - 1, 1) - rate * s1
-        square = np.maximum(rate**2 * s2, 1e-12)
-        pooled = np.maximum(excess.sum(axis=0), 0) / square.sum(axis=0)
-        phi = (n * np.maximum(excess, 0) / square + DISPERSION_CELLS * pooled) / (n + DISPERSION_CELLS)
-        return -np.log(np.clip(phi, 1e-3, 1e2)).astype(np.float32)
-
-    def _input_genes(self, matrix: Any) -> np.ndarray:
-        """The genes that the encoder reads: those with the largest share of variance beyond the mean."""
-        if self.n_genes <= MAX_INPUT_GENES:
-            return np.arange(self.n_genes)
-        mean = np.asarray(matrix.mean(axis=0), dtype=np.float64).reshape(-1)
-        squared = matrix.multiply(matrix) if sparse.issparse(matrix) else np.square(matrix)
-        variance = np.asarray(squared.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2
-        score = np.where(mean > 0, variance / np.maximum(mean, 1e-12), 0.0) * (mean > 0.01)
-        return np.sort(np.argsort(-score, kind="stable")[:MAX_INPUT_GENES])
-
     def _start_loadings(self, model: CountAutoencoder, matrix: Any, generator: torch.Generator) -> None:
         """Start at the singular vectors of the Pearson residuals, which are the loadings for small effects."""
         from sklearn.utils.extmath import randomized_svd
@@ -234,7 +158,7 @@ class CountModel:
         rows = np.sort(torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].numpy())
         classes, genes = self.classes.training[rows], model.input_features.numpy()
         x = dense_rows(matrix, rows)[:, genes]
-        mean = self.library[rows, None].astype(np.float32) * np.exp(self.class_log_rate[classes][:, genes])
+        mean = self.library[rows, None].astype(np.float32) * np.exp(self.rates.class_log_rate[classes][:, genes])
         variance = mean + mean**2 * np.exp(-model.start_log_theta.numpy()[classes][:, genes]) + 1e-4
         residual = np.clip((x - mean) / np.sqrt(variance), -8, 8)
         rank = min(model.n_latent, *residual.shape)
@@ -329,7 +253,7 @@ class CountModel:
         log_theta = self.model.log_theta(rows)
         unseen = np.flatnonzero(index < 0)
         if len(unseen):
-            log_rate[unseen] = torch.as_tensor(self._additive(self.base, self.effects, codes[unseen]))
+            log_rate[unseen] = torch.as_tensor(self.rates.additive(codes[unseen]))
             log_theta[unseen] = self.model.log_theta(torch.as_tensor(self.classes.nearest(codes[unseen])))
         return self.model.log_rate(z, log_rate, condition), log_theta
 
@@ -399,6 +323,7 @@ class CountModel:
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
         state["classes"] = self.classes.state()
+        state["rates"] = self.rates.state()
         state["calibration"] = self.calibration.state()
         state["weights"] = {k: v.detach().cpu().numpy() for k, v in self.model.state_dict().items()}
         state["hidden_size"] = self.model.hidden_size
@@ -410,6 +335,7 @@ class CountModel:
         for key in _PLAIN:
             setattr(self, key, state[key])
         self.classes = CellClasses.from_state(state["classes"])
+        self.rates = ClassRates.from_state(state["rates"])
         self.calibration = CountCalibration.from_state(state["calibration"])
         weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
         self.model = CountAutoencoder(
@@ -429,10 +355,6 @@ _PLAIN = (
     "n_latent",
     "levels",
     "n_genes",
-    "base",
-    "effects",
-    "effect_start",
-    "class_log_rate",
     "active",
     "center",
     "scale",
