@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 
 
+# Weights of the model's distribution that are tried, in cells, and bins of a gene in which they are compared.
+WEIGHT_BINS = 8
+WEIGHTS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
+
+
 def count_bins(maximum: int) -> np.ndarray:
     """Lower edges of count bins: every count to 31, then widths that grow by an eighth.
 
@@ -25,7 +30,7 @@ class CountCalibration:
     A count x of the model is sent to a uniform draw inside its step of the model's distribution function, and that
     through the inverse of the data's, so that ranks, and with them dependence between genes, stay. The data's
     distribution in a class is mixed with the model's own, the latter weighing as `shrinkage` cells: where a
-    class has few cells little is changed.
+    class has few cells, or the model is right, little is changed.
 
     Parameters
     ----------
@@ -33,11 +38,12 @@ class CountCalibration:
         Number of classes.
     gene_maxima : int array (n_genes,)
         Largest real count of each gene; simulated ones above it rank as the largest.
-    shrinkage : float
-        Weight of the model's own distribution, in cells.
+    shrinkage : float, optional
+        Weight of the model's own distribution, in cells; by default that of each gene under which its cells, left out
+        one by one, are likeliest.
     """
 
-    def __init__(self, n_classes: int, gene_maxima: np.ndarray, *, shrinkage: float = 5.0) -> None:
+    def __init__(self, n_classes: int, gene_maxima: np.ndarray, *, shrinkage: float | None = None) -> None:
         self.shrinkage = shrinkage
         self.n_classes = n_classes
         self.edges = count_bins(int(gene_maxima.max(initial=1)))
@@ -86,9 +92,36 @@ class CountCalibration:
         n_simulated = np.add.reduceat(simulated, first, axis=1)[:, :1]
         n_observed = np.add.reduceat(observed, first, axis=1)[:, :1]
         model = simulated / np.maximum(n_simulated, 1)
-        mixed = (observed + self.shrinkage * model) / (n_observed + self.shrinkage)
+        weight: Any = self.shrinkage
+        if weight is None:
+            weight = self._weights(observed, n_observed, model, n_simulated, gene)[gene]
+        mixed = (observed + weight * model) / (n_observed + weight)
         self.model, self.data = distribution_function(model), distribution_function(mixed)
         self.usable = (n_simulated[:, 0] > 0) & (n_observed[:, 0] > 0)
+
+    def _weights(
+        self, observed: np.ndarray, n_observed: np.ndarray, model: np.ndarray, n_simulated: np.ndarray, gene: np.ndarray
+    ) -> np.ndarray:
+        """Weight of the model's distribution for each gene, in cells: the likeliest for cells left out one by one."""
+        # Between bins of about equal shares of the cells: single counts of a wide distribution occur once each, and
+        # nothing but the model would seem to explain them.
+        pooled = observed.sum(axis=0, dtype=np.float64)
+        total = np.add.reduceat(pooled, self.start[:-1])[gene]
+        before = np.cumsum(pooled) - pooled
+        before -= before[self.start[:-1]][gene]
+        share = (before + 0.5 * pooled) / np.maximum(total, 1)
+        part = gene * WEIGHT_BINS + np.minimum((share * WEIGHT_BINS).astype(np.int64), WEIGHT_BINS - 1)
+        n_parts = len(self.n_bins) * WEIGHT_BINS
+        score = np.zeros((len(WEIGHTS), len(self.n_bins)))
+        for c in np.flatnonzero((n_observed[:, 0] > 1) & (n_simulated[:, 0] > 0)):
+            n = np.bincount(part, observed[c], minlength=n_parts).reshape(-1, WEIGHT_BINS)
+            m = np.bincount(part, model[c], minlength=n_parts).reshape(-1, WEIGHT_BINS)
+            # Counts that the simulation missed are not impossible.
+            m = np.maximum(m, 0.5 / n_simulated[c, 0])
+            for k, weight in enumerate(WEIGHTS):
+                left = np.where(n > 0, n - 1, 0) + weight * m
+                score[k] += (n * np.log(left / (n_observed[c, 0] - 1 + weight))).sum(axis=1)
+        return np.array(WEIGHTS, dtype=np.float32)[np.argmax(score, axis=0)]
 
     def __call__(self, counts: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Calibrated copy of a dense block (n, n_genes) of integer counts; ``classes`` < 0 leaves a row as it is."""
@@ -142,7 +175,7 @@ class CountCalibration:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CountCalibration:
         self = cls.__new__(cls)
-        self.shrinkage = float(state["shrinkage"])
+        self.shrinkage = state["shrinkage"]
         self.n_bins, self.edges = np.asarray(state["n_bins"]), np.asarray(state["edges"])
         self.start = np.concatenate([[0], np.cumsum(self.n_bins)])
         self.model, self.data, self.usable = (np.asarray(state[k]) for k in ("model", "data", "usable"))

@@ -12,8 +12,8 @@ from tabdiff.codecs._matrix import CHUNK
 
 __all__ = ["ClassRates", "fit_dispersion", "overdispersed_genes"]
 
-PSEUDO_CELLS = 1.0  # cells of prior for the rates of a class, at the rates of the level above it
-JOINT_PSEUDO_CELLS = 10.0  # the same for a combination of attributes, at its additive rates
+DEVIATIONS = np.geomspace(0.01, 30, 18)  # standard deviations of a class's rate, relative to the gene's
+MIN_PRIOR, MAX_PRIOR = 0.05, 1e9  # counts of prior: a group without any must not have a rate of zero
 DISPERSION_CELLS = 20.0  # cells of prior for the dispersion of a class, at that of the gene
 
 
@@ -44,31 +44,42 @@ class ClassRates:
         codes = classes.codes
         sums = group_sum(matrix, classes.training, len(classes))
         depth = np.bincount(classes.training, library, minlength=len(classes))
-        cell = depth.sum() / classes.counts.sum()
+        square = np.bincount(classes.training, library**2, minlength=len(classes))
         pooled = sums.sum(axis=0)
         n_genes = len(pooled)
         base = np.log((pooled + 0.05 / n_genes) / (pooled.sum() + 0.05))
+        raw = (sums + np.exp(base) * depth.sum() / classes.counts.sum()) / (depth * (1 + 1 / classes.counts))[:, None]
+        phi = np.exp(-fit_dispersion(matrix, classes, library, np.log(raw)))
+        # Variance of a class's total over that of a Poisson's.
+        inflation = 1 + phi * np.exp(base) * (square / depth)[:, None]
+
         sizes = [classes.levels[j] + 1 for j in classes.columns]
         self.effect_start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         effects = np.zeros((int(self.effect_start[-1]), n_genes))
-        prior = PSEUDO_CELLS * cell * np.exp(base)
+        members = [[(level, codes[:, j] == level) for level in np.unique(codes[:, j])] for j in range(len(sizes))]
+        start_fit = depth[:, None] * np.exp(base)
+        priors = []
+        for own in members:
+            rows = np.stack([m for _, m in own]).astype(float)
+            noise = rows @ (inflation * start_fit) / (rows @ start_fit)
+            priors.append(prior_counts(rows @ sums, rows @ start_fit, noise))
         for _ in range(1 if len(sizes) < 2 else 50):
             largest = 0.0
             for j, start in enumerate(self.effect_start[:-1]):
                 fitted = depth[:, None] * np.exp(self._add(base, effects, codes))
-                for level in np.unique(codes[:, j]):
-                    own = codes[:, j] == level
-                    expected = fitted[own].sum(axis=0)
-                    step = np.log((sums[own].sum(axis=0) + prior) / (expected + prior))
+                for (level, own), prior in zip(members[j], priors[j], strict=True):
+                    # The prior pulls to no effect, so it stands at what the level would have without its own.
+                    without = fitted[own].sum(axis=0) * np.exp(-effects[start + level])
+                    step = np.log((sums[own].sum(axis=0) + prior) / (without + prior)) - effects[start + level]
                     effects[start + level] += step
                     largest = max(largest, float(np.abs(step).max()))
             if largest < 1e-3:
                 break
-        additive = self._add(base, effects, codes)
-        joint = JOINT_PSEUDO_CELLS if len(sizes) > 1 else 0.0
-        rate = (sums + joint * cell * np.exp(additive)) / (depth + joint * cell)[:, None]
-        floor = np.exp(base) * PSEUDO_CELLS / (classes.counts[:, None] + PSEUDO_CELLS)
-        rate = np.maximum(rate, np.minimum(floor, np.exp(additive)))
+        rate = np.exp(self._add(base, effects, codes))
+        if len(sizes) > 1:
+            expected = depth[:, None] * rate
+            prior = prior_counts(sums, expected, inflation)
+            rate = rate * (sums + prior) / (expected + prior)
         self.base, self.effects = base.astype(np.float32), effects.astype(np.float32)
         self.class_log_rate = np.log(rate / rate.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -91,6 +102,40 @@ class ClassRates:
         for key, value in state.items():
             setattr(self, key, np.asarray(value))
         return self
+
+
+def prior_counts(sums: np.ndarray, expected: np.ndarray, inflation: np.ndarray) -> np.ndarray:
+    r"""Counts of prior at the expected rate that each group's count deserves, by empirical Bayes.
+
+    The relative deviation of group c's count of gene g from what is expected of it has a sampling variance
+    :math:`v_{cg}`; true deviations are normal with a variance :math:`\tau_g^2` of the gene, one of a grid of which the
+    frequencies are learned over genes (Stephens, 2017, False discovery rates: a new deal). A gene that differs between
+    groups keeps its counts; the noise of one that does not is shrunk away.
+
+    Parameters
+    ----------
+    sums, expected : float arrays of shape (n_groups, n_genes)
+    inflation : float array of shape (n_groups, n_genes)
+        Sampling variance of `sums` over `expected`, at least 1.
+
+    Returns
+    -------
+    float array of shape (n_groups, n_genes)
+        a in ``(sums + a) / (expected + a)``.
+    """
+    expected = np.maximum(expected, 1e-9)
+    noise = inflation / expected
+    square = (sums / expected - 1) ** 2
+    log_p = np.stack([-0.5 * (np.log(noise + t**2) + square / (noise + t**2)).sum(axis=0) for t in DEVIATIONS], axis=1)
+    log_p -= log_p.max(axis=1, keepdims=True)
+    p = np.exp(log_p)
+    share = np.full(len(DEVIATIONS), 1 / len(DEVIATIONS))
+    for _ in range(100):
+        of_gene = p * share
+        of_gene /= of_gene.sum(axis=1, keepdims=True)
+        share = of_gene.mean(axis=0) + 1e-6
+    keep = sum(of_gene[:, k] * t**2 / (t**2 + noise) for k, t in enumerate(DEVIATIONS))
+    return np.clip(expected * (1 / np.maximum(keep, 1e-12) - 1), MIN_PRIOR, MAX_PRIOR)
 
 
 def fit_dispersion(matrix: Any, classes: CellClasses, library: np.ndarray, class_log_rate: np.ndarray) -> np.ndarray:

@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Standard deviations of the Gaussian priors on weights, in units of log rate and log dispersion.
-LOADING_SD = 0.2
+LOADING_SD = 0.4
 OUTPUT_SD = 0.02
 EFFECT_SD = 0.3
-CLASS_SHIFT_SD = 0.3
+CLASS_SHIFT_SD = 0.1  # the rates that a class starts at are shrunk as far as they deserve already
 THETA_SD = 10.0
 CLASS_THETA_SD = 1.0
 

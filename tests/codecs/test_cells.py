@@ -451,3 +451,18 @@ def test_a_null_seen_in_training_is_a_class_of_its_own() -> None:
     classes = CellClasses(condition, [1], 20)
     filled, index, _ = classes.resolve(torch.tensor([[torch.nan]]), torch.zeros(1, 1), generator())
     assert index[0] == 1 and filled is not None and filled.isnan().all()
+
+
+def test_calibration_trusts_a_model_that_is_right_and_corrects_one_that_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    real = np.stack([rng.poisson(4.0, 60), rng.poisson(4.0, 60) * 3], axis=1)
+    simulated = rng.poisson(4.0, (4000, 2))
+    calibration = CountCalibration(1, real.max(axis=0))
+    calibration.observe(real, np.zeros(60, dtype=int))
+    calibration.fit([(simulated, np.zeros(4000, dtype=int))])
+    fresh = rng.poisson(4.0, (4000, 2))
+    out = calibration(fresh, np.zeros(4000, dtype=int), rng)
+    # The right marginal keeps the truth's mean, not that of the sixty cells; the wrong one takes theirs.
+    assert abs(out[:, 0].mean() - 4.0) < 0.5 * abs(real[:, 0].mean() - 4.0) + 0.1
+    assert abs(out[:, 1].mean() - real[:, 1].mean()) < 0.1 * real[:, 1].mean()
+    assert (out[:, 1] % 3 == 0).mean() > 0.9
