@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
+from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
 
@@ -28,10 +28,6 @@ LARGE_ROWS = 5000
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
 MIN_STEPS, MAX_STEPS = 200, 10_000
-
-# Layers draw their first weights from torch's global generator. It is seeded and put back around building, one build
-# at a time, so that fits in several threads repeat.
-_build_lock = threading.Lock()
 
 
 @dataclass
@@ -156,8 +152,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     condition_size = CONDITION_SIZE if spec.condition_levels else 0
     n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
     n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0
-    with _build_lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with borrowed_rng(seed):
         if callable(denoiser):
             network = denoiser(spec.width, n_outputs, condition_size)
             if not isinstance(network, nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +69,9 @@ def take_rows(features: Any, rows: np.ndarray) -> Any:
     if is_anndata(features):
         # Files give rows only in order, and each once.
         features = features.to_memory() if features.isbacked else features
-        taken = features[rows].copy()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
+            taken = features[rows].copy()
         taken.obs_names = [str(i) for i in range(len(rows))]
         return taken
     return features[rows] if isinstance(features, np.ndarray) else features.iloc[rows]
@@ -99,4 +102,6 @@ def population(weight: np.ndarray) -> np.ndarray:
     """
     n = len(weight)
     m = int(np.clip(np.rint(min(weight.sum() / weight.min(), MAX_COPIES * n)), n, MAX_COPIES * n))
-    return in_proportion(torch.from_numpy(weight), m).numpy()
+    # Always the same order, but not that of the data, in which weights may come in a rhythm.
+    order = np.random.default_rng(0).permutation(n)
+    return np.sort(order[in_proportion(torch.from_numpy(weight[order]), m).numpy()])

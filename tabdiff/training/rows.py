@@ -11,8 +11,8 @@ __all__ = ["RowStream", "in_proportion"]
 def in_proportion(weight: Tensor, n: int, start: float | Tensor = 0.5) -> Tensor:
     """Return `n` row numbers, in order, in which row i stands ``n * weight[i] / weight.sum()`` times.
 
-    Where that is no integer, it stands once more or once less often than that; averaged over `start`, the numbers are
-    exact (systematic sampling: Madow and Madow, 1944).
+    Where that is no integer, it is the one above or below; averaged over `start`, the numbers are exact (systematic
+    sampling: Madow and Madow, 1944).
 
     Parameters
     ----------
@@ -82,4 +82,6 @@ class RowStream:
         if self.weight is None:
             return order
         start = torch.rand((), generator=self.generator, device=device, dtype=torch.float64)
-        return in_proportion(self.weight, self.n_rows, start)[order]
+        # In the order of the data, weights that come in a rhythm would favour some rows of a stretch over others.
+        chosen = order[in_proportion(self.weight[order], self.n_rows, start)]
+        return chosen[torch.randperm(self.n_rows, generator=self.generator, device=device)]
