@@ -7,8 +7,9 @@ model, its history and the rows that it draws must be bit for bit those of the u
     python benchmarks/kill.py                          # 20 kills of each case
     python benchmarks/kill.py --case cells --kills 5
 
-Prints a JSON line for each case, and exits with 1 if anything differed. A checkpoint is written after each step, so
-that many kills fall into the writing of one. Needs a system with fork: Linux or macOS.
+Prints a JSON line for each case, and exits with 1 if anything differed. A checkpoint is written after each step, and
+every second kill waits for one that is being written; those that left it unfinished are counted as `while_writing`.
+Needs a system with fork: Linux or macOS.
 """
 
 from __future__ import annotations
@@ -77,6 +78,13 @@ def start(work: Callable[[], str], answer: Path) -> int:
         os._exit(code)
 
 
+def wait_for_part(folder: Path) -> None:
+    """Wait until a checkpoint is being written, a second at most."""
+    end = time.perf_counter() + 1
+    while time.perf_counter() < end and not any(folder.glob(f"{FILE}*.part")):
+        pass
+
+
 def run(name: str, kills: int, seed: int) -> dict[str, Any]:
     """Kill the fits of a case so many times, and compare those that ended."""
     rng = random.Random(seed)
@@ -108,12 +116,16 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
         ends = [answer.read_text()]
         (folder / FILE).unlink()
         steps: list[int] = []
+        halves = 0
         while True:
             process = start(resumed, answer)
             if len(steps) < kills:
                 time.sleep(rng.uniform(0, duration))
+                if len(steps) % 2:
+                    wait_for_part(folder)
                 os.kill(process, signal.SIGKILL)  # to one that has ended by itself, this does nothing
             if not finish(process):
+                halves += any(folder.glob(f"{FILE}*.part"))
                 saved = read_checkpoint(folder) if folder.is_dir() else None
                 steps.append(saved["training"]["step"] if saved is not None else 0)
                 continue
@@ -126,6 +138,7 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
         "case": name,
         "kills": len(steps),
         "at_steps": steps,
+        "while_writing": halves,
         "fits": len(ends),
         "equal": sum(end == expected for end in ends),
         "files_left": left,

@@ -10,6 +10,7 @@ from sklearn.model_selection import cross_validate
 from sklearn.pipeline import make_pipeline
 
 from tabdiff import DiffusionGenerator
+from tabdiff.codecs import TableCodec
 from tabdiff.codecs.columns import NumericColumn, TimeColumn
 from tabdiff.datasets import load_penguins
 from tabdiff.density_ratio import DensityRatio
@@ -125,6 +126,14 @@ def test_the_distribution_of_a_number_is_that_of_repeated_rows():
     assert np.trapezoid(density, inside) == pytest.approx(1, abs=0.01)
     drawn = weighted.decode_values(rng.normal(size=20_000))
     assert drawn.mean() == pytest.approx(np.average(values[:-1], weights=copies[:-1]), abs=0.05)
+
+
+def test_tables_draw_numbers_and_times_by_weight():
+    frame = pd.DataFrame({"x": np.arange(400.0) ** 2, "t": pd.date_range("2020", periods=400)})
+    codec = TableCodec(dependencies=False).fit(frame, sample_weight=np.r_[np.full(200, 3.0), np.full(200, 1.0)])
+    drawn = codec.decode(torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)))
+    assert (drawn["x"] < 200**2).mean() == pytest.approx(0.75, abs=0.03)
+    assert (drawn["t"] < frame["t"][200]).mean() == pytest.approx(0.75, abs=0.03)
 
 
 def test_times_are_weighted_like_numbers():

@@ -72,6 +72,18 @@ def cells():
     )
 
 
+def test_a_fit_on_its_way_to_stopping_early_stops_where_it_would_have(tmp_path):
+    arguments = {"X": np.random.default_rng(0).normal(size=(40, 3))}
+    parameters = {"max_steps": 4000, "hidden_size": 128, "learning_rate": 3e-3, "ema_decay": 0.9}
+    parameters |= {"early_stopping": True, "patience": 2}
+    whole = DiffusionGenerator(**{**QUICK, **parameters}).fit(**arguments)
+    best = 50 * (1 + int(np.argmin(whole.history_["validation_loss"])))
+    assert best + 100 == whole.n_steps_ < 4000
+    # The best weights are behind, and one of two chances is gone.
+    again = interrupt(tmp_path, best + 60, arguments, **parameters)
+    assert_same_model(again.fit(**arguments, resume=True), whole)
+
+
 # The step 51 is the first after an entry of the history, 60 the last.
 @pytest.mark.parametrize("step", [1, 2, 50, 51, 60])
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(penguins, tmp_path, step):
@@ -277,6 +289,27 @@ def rewrite(path, **changes):
     with safe_open(path, framework="numpy") as file:
         header = file.metadata()
     save_file(load_file(path), path, metadata={**header, **changes})
+
+
+def test_a_checkpoint_takes_its_place_only_when_it_is_whole_on_the_disk(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, {"fit": {}, "training": {"step": 1}})
+    flush, seen = os.fsync, []
+
+    def look(handle):
+        seen.append(read_without_cleaning(tmp_path)["step"])
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_checkpoint(tmp_path, {"fit": {}, "training": {"step": 2}})
+    # The file is flushed before it is renamed, and then the folder.
+    assert seen == [1, 2]
+
+
+def read_without_cleaning(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / FILE, framework="numpy") as file:
+        return json.loads(file.metadata()["description"])["training"]
 
 
 class FillDisk(Callback):
