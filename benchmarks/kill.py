@@ -1,15 +1,14 @@
 """Fits that are killed at random moments, taken up again, and compared with one that was not.
 
-Each case is fitted once undisturbed. Then the same fit runs in a process that gets SIGKILL after a random time, is
+Each case is fitted once undisturbed. Then the same fit runs in a process that gets SIGKILL at a random moment, is
 started again with ``resume=True``, and so on until it ends by itself; as many fits as it takes for --kills kills. The
 model, its history and the rows that it draws must be bit for bit those of the undisturbed fit.
 
     python benchmarks/kill.py                          # 20 kills of each case
     python benchmarks/kill.py --case cells --kills 5
 
-Prints a JSON line for each case, and exits with 1 if anything differed. A checkpoint is written after each step, and
-every second kill waits for one that is being written; those that left it unfinished are counted as `while_writing`.
-Needs a system with fork: Linux or macOS.
+Prints a JSON line for each case, and exits with 1 if anything differed. A checkpoint is written after each step; kills
+that left one half-written are counted as `while_writing`. Needs a system with fork: Linux or macOS.
 """
 
 from __future__ import annotations
@@ -65,24 +64,34 @@ def digest(gen: DiffusionGenerator) -> str:
 
 def start(work: Callable[[], str], answer: Path) -> int:
     """Run work in a process of its own, which writes what it returns to a file, and return the process's number."""
+    answer.unlink(missing_ok=True)
     process = os.fork()
     if process:
         return process
-    code = 1
+    code, result = 1, ""
     try:
         torch.set_num_threads(1)
         result = work()
-        answer.write_text(result)
         code = 0
     finally:
+        answer.write_text(result)
         os._exit(code)
 
 
-def wait_for_part(folder: Path) -> None:
-    """Wait until a checkpoint is being written, a second at most."""
-    end = time.perf_counter() + 1
-    while time.perf_counter() < end and not any(folder.glob(f"{FILE}*.part")):
-        pass
+def read_step(folder: Path) -> int:
+    """Return the step of a folder's checkpoint, 0 where there is none."""
+    saved = read_checkpoint(folder) if folder.is_dir() else None
+    return 0 if saved is None else int(saved["training"]["step"])
+
+
+def wait(folder: Path, answer: Path, n_checkpoints: int, more: float) -> None:
+    """Wait until a process has written so many checkpoints and some seconds have passed, or until it has its answer."""
+    path, seen, last = folder / FILE, 0, 0
+    while seen < n_checkpoints and not answer.is_file():
+        written = path.stat().st_mtime_ns if path.is_file() else 0
+        seen, last = seen + (0 < last != written), written
+        time.sleep(0.0005)
+    time.sleep(more)
 
 
 def run(name: str, kills: int, seed: int) -> dict[str, Any]:
@@ -109,25 +118,26 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
 
         finish(start(undisturbed, answer))
         expected = answer.read_text()
-        # How long a fit with checkpoints takes says in which stretch of time to kill.
         begun = time.perf_counter()
         finish(start(resumed, answer))
-        duration = time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
         ends = [answer.read_text()]
+        n_steps = read_step(folder)
         (folder / FILE).unlink()
         steps: list[int] = []
         halves = 0
         while True:
             process = start(resumed, answer)
             if len(steps) < kills:
-                time.sleep(rng.uniform(0, duration))
-                if len(steps) % 2:
-                    wait_for_part(folder)
+                # After some steps and a part of one, so that a busy machine does not keep a fit from going on; or, for
+                # every fifth, before the first.
+                early = len(steps) % 5 == 4
+                n, part = (0, seconds / 2) if early else (rng.randrange(1, n_steps // 2), 2 * seconds / n_steps)
+                wait(folder, answer, n, rng.uniform(0, part))
                 os.kill(process, signal.SIGKILL)  # to one that has ended by itself, this does nothing
             if not finish(process):
                 halves += any(folder.glob(f"{FILE}*.part"))
-                saved = read_checkpoint(folder) if folder.is_dir() else None
-                steps.append(saved["training"]["step"] if saved is not None else 0)
+                steps.append(read_step(folder))
                 continue
             ends.append(answer.read_text())
             if len(steps) == kills:

@@ -212,8 +212,8 @@ def train(
             _ask(callbacks, "on_step_end", training)
         if training.window_steps:  # a callback has ended the fit between two entries
             log()
-    if validation is not None:
-        validation.put_best(ema.model)
+        if validation is not None:
+            validation.put_best(ema.model)
     return TrainingResult(ema.model.eval(), training.history, training.step)
 
 

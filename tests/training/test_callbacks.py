@@ -135,6 +135,18 @@ def test_a_snapshot_is_a_fitted_generator_of_its_own(penguins, tmp_path):
     assert gen.n_steps_ == 120
 
 
+def test_at_the_end_a_snapshot_is_the_model_that_is_kept():
+    class Keep(Callback):
+        def on_fit_end(self, training):
+            self.last = training.snapshot()
+
+    X, keep = np.random.default_rng(0).normal(size=(40, 3)), Keep()
+    settings = {"max_steps": 4000, "hidden_size": 128, "learning_rate": 3e-3, "ema_decay": 0.9, "patience": 1}
+    gen = fit(X, keep, **settings, early_stopping=True)
+    assert gen.n_steps_ < 4000
+    np.testing.assert_array_equal(keep.last.sample(5, random_state=0), gen.sample(5, random_state=0))
+
+
 # ----------------------------------------------------------------- CSV log
 
 

@@ -172,6 +172,18 @@ def test_time_before_an_interruption_counts(penguins, tmp_path):
     assert gen.history_["seconds"][-1] >= 599.99
 
 
+@pytest.mark.cuda
+def test_a_fit_on_cuda_goes_on(penguins, tmp_path):
+    parameters = {"device": "cuda", "early_stopping": True, "times": "loss_aware", "dropout": 0.1}
+    whole = DiffusionGenerator(**QUICK, **parameters).fit(penguins, condition="species")
+    again = interrupt(tmp_path, 55, {"X": penguins, "condition": "species"}, **parameters)
+    again.fit(penguins, condition="species", resume=True)
+    # Products on a GPU add up in no fixed order.
+    assert again.n_steps_ == 60
+    np.testing.assert_allclose(again.history_["loss"], whole.history_["loss"], rtol=1e-2)
+    np.testing.assert_allclose(again.history_["validation_loss"], whole.history_["validation_loss"], rtol=1e-2)
+
+
 # --------------------------------------------------------------- what differs
 
 
@@ -374,9 +386,9 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_the_work_is_done(pen
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
 def test_fits_that_are_killed_end_bit_by_bit_like_one_that_is_not():
-    command = [sys.executable, str(KILL), "--case", "table", "--kills", "4", "--seed", "1"]
+    command = [sys.executable, str(KILL), "--case", "table", "--kills", "3"]
     environment = {**os.environ, "PYTHONPATH": str(KILL.parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
-    assert result["kills"] == 4 and result["fits"] == result["equal"] >= 2
+    assert result["kills"] == 3 and result["fits"] == result["equal"] >= 2
