@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
+from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
+from tabdiff.training.callbacks import Callback
 
 __all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
 
@@ -26,10 +28,6 @@ LARGE_ROWS = 5000
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
 MIN_STEPS, MAX_STEPS = 200, 10_000
-
-# Layers draw their first weights from torch's global generator. It is seeded and put back around building, one build
-# at a time, so that fits in several threads repeat.
-_build_lock = threading.Lock()
 
 
 @dataclass
@@ -82,13 +80,21 @@ class ModelSpec:
 
     @classmethod
     def of(
-        cls, parameters: Any, codec: Any, levels: Sequence[int], schedule: Schedule, data: Tensor, n_rows: int
+        cls,
+        parameters: Any,
+        codec: Any,
+        levels: Sequence[int],
+        schedule: Schedule,
+        data: Tensor,
+        n_rows: int,
+        weight: Tensor | None = None,
     ) -> Self:
-        """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times."""
+        """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times, with weights (m,)."""
         n_levels = list(getattr(codec, "n_levels_", []))
         n_continuous = data.shape[1] - len(n_levels)
+        shares = None if weight is None else (weight.double() * (len(weight) / weight.double().sum())).numpy()
         frequencies = [
-            np.bincount(data[:, n_continuous + j].long().numpy(), minlength=k)[:k] / len(data)
+            np.bincount(data[:, n_continuous + j].long().numpy(), weights=shares, minlength=k)[:k] / len(data)
             for j, k in enumerate(n_levels)
         ]
         masks = parameters.observed_masks != 0 and hasattr(codec, "mask_of_") and not callable(parameters.denoiser)
@@ -146,8 +152,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     condition_size = CONDITION_SIZE if spec.condition_levels else 0
     n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
     n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0
-    with _build_lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with borrowed_rng(seed):
         if callable(denoiser):
             network = denoiser(spec.width, n_outputs, condition_size)
             if not isinstance(network, nn.Module):
@@ -247,12 +252,39 @@ def check_parameters(parameters: Any) -> None:
             raise ValueError(f"{name} must lie in [0, 1], however: {getattr(p, name)!r}.")
     if not p.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
+    _check_training(p)
     if not p.weight_decay >= 0:
         raise ValueError(f"weight_decay must be at least 0, however: {p.weight_decay!r}.")
     for name in ("max_time", "clip_grad_norm"):
         value = getattr(p, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be None or positive, however: {value!r}.")
+
+
+def _check_training(p: Any) -> None:
+    """Check what says when training stops, and who watches it."""
+    for name in ("early_stopping", "warm_start"):
+        if not isinstance(getattr(p, name), bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, however: {getattr(p, name)!r}.")
+    _check_number("validation_fraction", p.validation_fraction)
+    if not 0 < p.validation_fraction < 1:
+        raise ValueError(f"validation_fraction must lie in (0, 1), however: {p.validation_fraction!r}.")
+    if not _is_positive_integer(p.patience):
+        raise ValueError(f"patience must be an integer of at least 1, however: {p.patience!r}.")
+    _check_number("checkpoint_every", p.checkpoint_every)
+    if not p.checkpoint_every >= 0:
+        raise ValueError(f"checkpoint_every must be at least 0 seconds, however: {p.checkpoint_every!r}.")
+    if p.checkpoint_dir is not None and not isinstance(p.checkpoint_dir, str | os.PathLike):
+        raise ValueError(f"checkpoint_dir must be None or the path of a folder, however: {p.checkpoint_dir!r}.")
+    if p.callbacks is not None and not isinstance(p.callbacks, list | tuple):
+        raise ValueError(f"callbacks must be None or a list of callbacks, however: {p.callbacks!r}.")
+    for callback in p.callbacks or ():
+        missing = [name for name in vars(Callback) if name.startswith("on_") and not hasattr(callback, name)]
+        if missing or isinstance(callback, type):
+            raise ValueError(
+                "each of callbacks must be an object with the methods of tabdiff.training.Callback, however: "
+                f"{callback!r}{' is a class; make an object of it' if not missing else f' lacks {missing}'}."
+            )
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -56,7 +56,9 @@ class DensityRatio:
         self.max_iter = max_iter
         self.min_samples_leaf = min_samples_leaf
 
-    def fit(self, real: np.ndarray, drawn: np.ndarray, n_levels: list[int], *, seed: int) -> Self:
+    def fit(
+        self, real: np.ndarray, drawn: np.ndarray, n_levels: list[int], *, seed: int, weight: np.ndarray | None = None
+    ) -> Self:
         """Learn the ratio.
 
         Parameters
@@ -67,15 +69,18 @@ class DensityRatio:
             Number of levels of each column, 0 for numbers.
         seed : int
             Of the split that decides when to stop.
+        weight : ndarray of shape (n,), optional
+            Weights of the real rows.
         """
-        self.scales_ = [_scale(real[:, j], drawn[:, j], k) if k else None for j, k in enumerate(n_levels)]
+        own = np.ones(len(real)) if weight is None else weight * (len(real) / weight.sum())
+        self.scales_ = [_scale(real[:, j], drawn[:, j], k, own) if k else None for j, k in enumerate(n_levels)]
         rng = np.random.default_rng(seed)
         # A part of the drawn rows is not shown to the trees: it decides how often a row will be kept.
         order = rng.permutation(len(drawn))
         apart, shown = np.split(drawn[order], [len(drawn) // 5])
         X = self._features(np.concatenate([real, shown]))
         y = np.repeat([1, 0], [len(real), len(shown)])
-        weight = np.repeat([len(shown) / len(real), 1.0], [len(real), len(shown)])
+        balanced = np.concatenate([own * (len(shown) / len(real)), np.ones(len(shown))])
         model = HistGradientBoostingClassifier(
             max_iter=self.max_iter,
             learning_rate=0.1,
@@ -85,7 +90,7 @@ class DensityRatio:
             validation_fraction=0.2,
             n_iter_no_change=20,
             random_state=seed,
-        ).fit(X, y, sample_weight=weight)
+        ).fit(X, y, sample_weight=balanced)
         self._read_trees(model)
         ratio = np.exp(self.log_ratio(apart))
         self.cutoff_ = _cutoff(ratio, self.captured)
@@ -182,9 +187,11 @@ class DensityRatio:
         return ratio
 
 
-def _scale(real: np.ndarray, drawn: np.ndarray, n_levels: int) -> np.ndarray:
+def _scale(real: np.ndarray, drawn: np.ndarray, n_levels: int, weight: np.ndarray) -> np.ndarray:
     """Return a place on a line for each level, and one for unknown ones, shape (n_levels + 1,)."""
-    counts = [np.bincount(c[~np.isnan(c)].astype(np.int64), minlength=n_levels)[:n_levels] for c in (real, drawn)]
+    pairs = ((real, weight), (drawn, np.ones(len(drawn))))
+    known = [(c[~np.isnan(c)].astype(np.int64), w[~np.isnan(c)]) for c, w in pairs]
+    counts = [np.bincount(c, weights=w, minlength=n_levels)[:n_levels] for c, w in known]
     prior = PRIOR_COUNT / min(len(real), len(drawn))
     log_ratio = np.log(counts[0] / len(real) + prior) - np.log(counts[1] / len(drawn) + prior)
     # Equal ratios would fall together: the order of frequency sets levels apart.

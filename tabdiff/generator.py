@@ -6,6 +6,7 @@ import copy
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,31 +18,29 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from tabdiff import persistence, saving
-from tabdiff.building import ModelSpec, build_denoiser, check_parameters, resolve_steps
+from tabdiff.building import check_parameters, resolve_steps
 from tabdiff.cell_requests import latent
-from tabdiff.codecs import make_codec
-from tabdiff.conditions import Conditions, condition_frame, resolve_condition
-from tabdiff.diffusion import flow_log_likelihood, make_schedule
+from tabdiff.conditions import condition_frame, resolve_condition
+from tabdiff.diffusion import Denoiser, flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.drawing import draw
+from tabdiff.fitting import Start, begin, shallow_copy
 from tabdiff.imputing import impute, training_masks
-from tabdiff.inputs import read_features, read_fit_inputs
+from tabdiff.inputs import read_features
 from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.sampling import SamplePlan
 from tabdiff.saving import container_name
 from tabdiff.streaming import check_path, write_cells
-from tabdiff.training import autocast_dtype, resolve_device, train
+from tabdiff.training import Training, Validation, autocast_dtype, resolve_device, train
+from tabdiff.training.checkpoint import Checkpoints, check_folder
+from tabdiff.weights import population
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["DiffusionGenerator"]
 
-# Rows are encoded several times over when there are few, so that the network sees the spread inside each step of the
-# randomised transform and of the cells' posterior, not one draw of it.
-ENCODED_ROWS = 20_000
-MAX_DRAWS = 8
 # Cells decoded to calibrate marginals: several times the training set, but no more than this.
 CALIBRATION_ROWS = 20_000
 SCORE_BATCH = 2048
@@ -101,6 +100,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Decay of the average of the weights, which is what samples.
     clip_grad_norm : float or None, default=1.0
         Largest norm of the gradient.
+    early_stopping : bool, default=False
+        Whether to hold out rows, stop when the loss on them no longer improves, and keep the weights that did best.
+        They are averaged weights, evaluated every 50 steps at times and noises that stay the same.
+    validation_fraction : float, default=0.1
+        Share of the rows that is held out, in (0, 1); they still count for the distribution of each column.
+    patience : int, default=10
+        Evaluations in a row without an improvement after which training stops.
     categorical_features : "auto" or list, default="auto"
         Columns to treat as categories beside those whose dtype says so; "auto" adds numeric columns with at most ten
         distinct values.
@@ -120,6 +126,17 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Type of the matrix products; "auto" is bfloat16 on CUDA and on CPUs that multiply it (AVX-512 BF16), otherwise
         float32.
+    warm_start : bool, default=False
+        Whether another `fit` goes on with the fitted network, for `max_steps` more steps on the data that it is given:
+        the same columns and conditions, with the same labels. What the codec learned stays, and the history goes on.
+    checkpoint_dir : path-like, optional
+        A folder, made if need be, in which the fit in progress is kept as ``checkpoint.safetensors``, so that
+        ``fit(..., resume=True)`` can go on with it; one for each fit. A new fit replaces the checkpoint there.
+    checkpoint_every : float, default=300.0
+        Seconds between checkpoints; 0 writes one after each step. There is always one at the end of training.
+    callbacks : list, optional
+        What watches the fit and may end it, called in this order: objects with the methods of
+        `tabdiff.training.Callback`, such as `CSVLog`, `PeriodicSamples` and `TensorBoard` there.
     random_state : int, RandomState or None, default=None
         Seeds everything: the same seed gives the same model and the same rows on one machine.
     verbose : int, default=0
@@ -136,11 +153,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     conditions_ : Conditions or None
         The attributes of the condition: their names, kinds, levels and ranges.
     history_ : dict of list
-        "step", "loss", "gradient_norm", "learning_rate", "rows_per_second" and "seconds" for every 50 steps.
+        "step", "loss", "gradient_norm", "learning_rate", "rows_per_second" and "seconds" for every 50 steps; with
+        early stopping "validation_loss" and, for each of these, its "validation_step".
     n_steps_ : int
-        Training steps done.
+        Training steps done, all fits of a warm start together.
     n_samples_fit_ : int
-        Number of training rows.
+        Number of training rows, held-out ones included, those of weight 0 not.
     denoiser_ : Denoiser
         The trained denoiser, of averaged weights.
     codec_ : object
@@ -198,12 +216,19 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         weight_decay: float = 0.01,
         ema_decay: float = 0.999,
         clip_grad_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
         categorical_features: Any = "auto",
         dependencies: bool = True,
         constraints: Any = None,
         layer: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
+        warm_start: bool = False,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_every: float = 300.0,
+        callbacks: Any = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -226,18 +251,27 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.weight_decay = weight_decay
         self.ema_decay = ema_decay
         self.clip_grad_norm = clip_grad_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
         self.categorical_features = categorical_features
         self.dependencies = dependencies
         self.constraints = constraints
         self.layer = layer
         self.device = device
         self.precision = precision
+        self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
+        self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, X: Any, y: Any = None, *, condition: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, condition: Any = None, sample_weight: Any = None, resume: bool = False
+    ) -> Self:
         """Learn to generate rows like those of X.
 
         Parameters
@@ -252,6 +286,18 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
             integers and times classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides
             it. A missing value teaches the unconditional model only.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows, not negative; 0 leaves a row out, and equal weights are as none. Rows are drawn in
+            proportion to them in training, and the distributions of numbers, the conditions that `sample` draws, held
+            out losses and the refinement are weighted, so an integer weight does what so many copies of the row would;
+            "auto" sizes, what counts as a spike, and the draws among levels too rare for a code go by the number of
+            rows. The codec of an AnnData is fitted on cells repeated in proportion, at most four times as many as
+            there are.
+        resume : bool, default=False
+            Whether to go on from the checkpoint in `checkpoint_dir`; without one there, the fit starts from the
+            beginning. Data and parameters must be those of the interrupted fit; with `max_time` None, the CPU and as
+            many threads, the model is bit by bit what it would have been. A fit that was complete is taken up at the
+            end of its training.
 
         Returns
         -------
@@ -262,80 +308,94 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         ------
         ValueError
             For parameters out of range, infinities (the column is named), fewer than two rows, unknown names, lengths
-            that differ.
+            that differ; for data that do not match what `warm_start` or `resume` goes on with.
         TypeError
             For containers or columns that cannot be modelled.
+        OSError
+            If a checkpoint cannot be written; the last one stays.
         """
         check_parameters(self)
-        start = time.perf_counter()
+        started = time.perf_counter()
         device = resolve_device(self.device)
-        schedule = make_schedule(self.schedule, None if self.n_timesteps is None else int(self.n_timesteps))
-        inputs = read_fit_inputs(self, X, y, condition)
-        seeds = np.random.SeedSequence(int(check_random_state(self.random_state).randint(2**31 - 1)))
-        codec_seed, network_seed, loop_seed, encode_seed, calibrate_seed, stream_seed = (
-            int(s) for s in seeds.generate_state(6)
-        )
-        conditions = Conditions(inputs.condition) if inputs.condition is not None else None
-        codes = torch.from_numpy(conditions.codes) if conditions is not None else None
-        levels = conditions.n_levels if conditions is not None else []
-
-        codec = make_codec(
-            inputs.features,
-            categorical_features=self.categorical_features,
-            layer=self.layer,
-            dependencies=self.dependencies,
-            constraints=self.constraints,
-        )
-        codec.fit(inputs.features, codes, levels, seed=codec_seed, device=device, max_time=self.max_time)
-        data, repeated = _encode_draws(codec, inputs.features, codes, encode_seed)
-        n_rows = _n_rows(inputs.features)
-
-        spec = ModelSpec.of(self, codec, levels, schedule, data, n_rows)
-        denoiser = build_denoiser(spec, self.denoiser, network_seed).to(device)
+        precision = autocast_dtype(self.precision, device)
+        if self.checkpoint_dir is not None:
+            check_folder(self.checkpoint_dir)
+        start = begin(self, X, y, condition, sample_weight, resume=resume, device=device)
+        callbacks = list(self.callbacks or ())
+        if self.checkpoint_dir is not None:
+            callbacks.append(Checkpoints(self.checkpoint_dir, self.checkpoint_every, start.description))
+        validation = None
+        if start.held_out is not None:
+            validation = Validation(
+                start.held_out.data,
+                start.held_out.condition,
+                start.held_out.weight,
+                denoiser=start.denoiser,
+                event_shape=(start.spec.width,),
+                times=self.times,
+                patience=int(self.patience),
+                generator=torch.Generator(device).manual_seed(start.seeds.validation),
+                precision=precision,
+            )
         left = None
         if self.max_time is not None:
             # What follows training has its share of the time.
-            share = 0.75 if wants_refinement(self.refine, codec, n_rows) else 1.0
-            left = max(share * (self.max_time - (time.perf_counter() - start)), 1.0)
+            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows) else 1.0
+            left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
         result = train(
-            denoiser,
-            data,
-            repeated,
-            event_shape=(spec.width,),
-            max_steps=resolve_steps(self.max_steps, n_rows),
+            start.denoiser,
+            start.training.data,
+            start.training.condition,
+            weight=start.training.weight,
+            event_shape=(start.spec.width,),
+            max_steps=resolve_steps(self.max_steps, start.n_rows),
             max_time=left,
-            batch_size=min(512, max(n_rows, 32)) if self.batch_size == "auto" else int(self.batch_size),
+            batch_size=min(512, max(start.n_rows, 32)) if self.batch_size == "auto" else int(self.batch_size),
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             ema_decay=self.ema_decay,
             clip_grad_norm=self.clip_grad_norm,
             condition_dropout=self.condition_dropout,
             times=self.times,
-            draw_given=training_masks(spec),
-            generator=torch.Generator(device).manual_seed(loop_seed),
-            precision=autocast_dtype(self.precision, device),
+            draw_given=training_masks(start.spec),
+            generator=torch.Generator(device).manual_seed(start.seeds.loop),
+            precision=precision,
+            validation=validation,
+            callbacks=callbacks,
+            snapshot=partial(_snapshot, shallow_copy(self), start),
+            saved=start.saved,
             verbose=self.verbose,
         )
-        self.codec_, self.conditions_, self.denoiser_ = codec, conditions, result.denoiser
-        self.history_, self.n_steps_ = result.history, result.n_steps
-        self.n_samples_fit_ = n_rows
-        self._spec, self._source = spec, inputs.source
-        self._columns = inputs.columns if inputs.source == "columns" else None
-        self._origin = inputs.origin
-        self._stream = np.random.default_rng(stream_seed)
-        self._calibrate(inputs.features, codes, calibrate_seed)
+        self._take(start, result.denoiser, result.history, result.n_steps)
+        self._calibrate(start)
         return self
 
-    def _calibrate(self, features: Any, codes: Tensor | None, seed: int) -> None:
-        """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
+    def _take(self, start: Start, denoiser: Denoiser, history: dict[str, list[float]], n_steps: int) -> None:
+        """Become the model of a fit."""
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self.__dict__.update(start.marks)
+        self.codec_, self.conditions_, self.denoiser_ = start.codec, start.conditions, denoiser
+        self.history_, self.n_steps_ = start.joined(history), start.n_steps + n_steps
+        self.n_samples_fit_ = start.n_rows
+        inputs = start.inputs
+        self._spec, self._source = start.spec, inputs.source
+        self._columns = inputs.columns if inputs.source == "columns" else None
+        self._origin = inputs.origin
+        self._stream = np.random.default_rng(start.seeds.stream)
         self.refinement_: Refinement | None = None
-        refine = wants_refinement(self.refine, self.codec_, _n_rows(features))
-        if not refine and not hasattr(self.codec_, "calibrate"):
+
+    def _calibrate(self, start: Start) -> None:
+        """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
+        refine = wants_refinement(self.refine, self.codec_, start.n_rows)
+        # A codec that goes on from another fit knows the rows of that one only.
+        if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
             return
-        generator = torch.Generator().manual_seed(seed)
-        n = refinement_rows(_n_rows(features)) if refine else CALIBRATION_ROWS
+        generator = torch.Generator().manual_seed(start.seeds.calibrate)
+        n = refinement_rows(start.n_rows) if refine else CALIBRATION_ROWS
         condition = None
-        if codes is not None:
+        if start.codes is not None:
+            codes = start.codes if start.weight is None else start.codes[population(start.weight)]
             n = n if refine else min(n, 5 * len(codes))
             condition = codes.repeat(-(-n // len(codes)), 1)[:n]
         data = draw(
@@ -349,7 +409,14 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         )
         if refine:
             self.refinement_ = fit_refinement(
-                self.codec_, features, codes, data, condition, self._spec.condition_levels, seed
+                self.codec_,
+                start.inputs.features,
+                start.codes,
+                data,
+                condition,
+                self._spec.condition_levels,
+                start.seeds.calibrate,
+                start.weight,
             )
         else:
             self.codec_.calibrate(data, condition, generator)
@@ -363,7 +430,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         return pd.DataFrame([{"kind": self.codec_.kind_, "layer": self.codec_.layer_, "genes": self.n_features_in_}])
 
     def plot_loss(self, ax: Axes | None = None) -> Axes:
-        """Plot the training loss against the step.
+        """Plot the training loss against the step, and that on held-out rows if there were any.
 
         Parameters
         ----------
@@ -379,7 +446,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             import matplotlib.pyplot as plt
 
             ax = plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
-        ax.plot(self.history_["step"], self.history_["loss"])
+        ax.plot(self.history_["step"], self.history_["loss"], label="training")
+        if self.history_.get("validation_loss"):
+            ax.plot(self.history_["validation_step"], self.history_["validation_loss"], label="held out")
+            ax.legend()
         ax.set(xlabel="training step", ylabel="loss", title="Training loss")
         return ax
 
@@ -763,6 +833,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to a folder: ``config.json`` and ``model.safetensors``, which hold no code.
 
+        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model.
+
         Parameters
         ----------
         path : path-like
@@ -828,9 +900,8 @@ def _slice(codes: Tensor | None, i: int) -> Tensor | None:
     return codes[i : i + SCORE_BATCH].double() if codes is not None else None
 
 
-def _encode_draws(codec: Any, features: Any, codes: Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Encode the rows as often as there is room for, with their conditions."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = int(np.clip(ENCODED_ROWS // _n_rows(features), 1, MAX_DRAWS))
-    data = torch.cat([codec.encode(features, codes, generator) for _ in range(draws)])
-    return data, codes.repeat(draws, 1) if codes is not None else None
+def _snapshot(gen: DiffusionGenerator, start: Start, training: Training) -> DiffusionGenerator:
+    """Return a generator as `fit` would leave it now, but for what follows training."""
+    taken = shallow_copy(gen)
+    taken._take(start, copy.deepcopy(training.ema.model).eval(), training.history, training.step)
+    return taken

@@ -50,7 +50,7 @@ def pack(value: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
                 raise TypeError(f"{path}: a key must be a string that does not start with $, got {key!r}")
         return {k: pack(v, arrays, f"{path}/{k}") for k, v in value.items()}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        arrays[path] = np.ascontiguousarray(value)
+        arrays[path] = np.ascontiguousarray(value).reshape(value.shape)  # it would give a scalar a dimension
         return {"$array": path}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
         return {"$objects": [pack(v, arrays, f"{path}/{i}") for i, v in enumerate(value.tolist())]}

@@ -102,7 +102,15 @@ class Refinement:
         self.n_continuous = n_continuous
         self.n_levels = n_levels
 
-    def fit(self, real: np.ndarray, drawn: Tensor, features: Callable[[Tensor], np.ndarray], *, seed: int) -> Self:
+    def fit(
+        self,
+        real: np.ndarray,
+        drawn: Tensor,
+        features: Callable[[Tensor], np.ndarray],
+        *,
+        seed: int,
+        weight: np.ndarray | None = None,
+    ) -> Self:
         """Learn from drawn rows how they differ from real ones.
 
         Parameters
@@ -115,6 +123,8 @@ class Refinement:
             From encoded rows (m, d) to their features (m, k).
         seed : int
             Of the classifier.
+        weight : ndarray of shape (n,), optional
+            Weights of the training rows.
         """
         self.marginals_ = MarginalMap(drawn[:, : self.n_continuous].numpy())
         rows = features(self.map(drawn))
@@ -124,7 +134,7 @@ class Refinement:
         learned_from, kept = rows[:first], np.ones(len(rows) - first, dtype=bool)
         for leaves, captured in STAGES:
             ratio = DensityRatio(max_leaf_nodes=leaves, captured=captured)
-            self.ratios_.append(ratio.fit(real, learned_from, self.n_levels, seed=seed))
+            self.ratios_.append(ratio.fit(real, learned_from, self.n_levels, seed=seed, weight=weight))
             # Rows that no classifier has learned from, as the stages so far keep them.
             kept = self._log_chance(rows[first:]) > np.log(rng.random(len(rows) - first))
             learned_from = rows[first:][kept]
@@ -251,7 +261,14 @@ def frame_features(codec: Any, frame: Any, codes: Tensor | None) -> np.ndarray:
 
 
 def fit_refinement(
-    codec: Any, frame: Any, codes: Tensor | None, drawn: Tensor, condition: Tensor | None, levels: list[int], seed: int
+    codec: Any,
+    frame: Any,
+    codes: Tensor | None,
+    drawn: Tensor,
+    condition: Tensor | None,
+    levels: list[int],
+    seed: int,
+    weight: np.ndarray | None = None,
 ) -> Refinement:
     """Fit the refinement of a model.
 
@@ -270,9 +287,11 @@ def fit_refinement(
     levels : list of int
         Number of classes of each attribute of the condition, 0 for continuous ones.
     seed : int
+    weight : ndarray of shape (n,), optional
+        Weights of the training rows.
     """
     n_levels = [0] * codec.n_continuous_ + codec.n_levels_ + levels
     real = frame_features(codec, frame, codes)
     return Refinement(codec.n_continuous_, n_levels).fit(
-        real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed
+        real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed, weight=weight
     )

@@ -43,6 +43,8 @@ def describe(gen: DiffusionGenerator) -> dict:
         if not isinstance(parameters[name], str | int | np.integer | None):
             parameters[name] = default
     parameters["device"] = "auto"
+    # Who watches a fit, and where it may be taken up again, is of one machine and no part of the model.
+    parameters["callbacks"] = parameters["checkpoint_dir"] = None
     if not isinstance(gen.categorical_features, str):
         parameters["categorical_features"] = list(gen.categorical_features)
     weights = {k: v.detach().cpu().numpy() for k, v in gen.denoiser_.state_dict().items()}

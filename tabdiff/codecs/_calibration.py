@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-
 # Weights of the model's distribution that are tried, in cells, and bins of a gene in which they are compared.
 WEIGHT_BINS = 8
 WEIGHTS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)

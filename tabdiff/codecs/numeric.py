@@ -70,6 +70,9 @@ class NumericColumn:
         What decoded values are cast to.
     name : hashable
         Column name, for messages and output.
+    weight : ndarray of shape (n,), optional
+        Positive weights of the values. The distribution function and density are weighted; what is a spike, and what
+        the unit, is decided by how often values occur.
 
     Attributes
     ----------
@@ -77,6 +80,8 @@ class NumericColumn:
         Sorted distinct values.
     cdf_ : ndarray of shape (u + 1,)
         Empirical distribution function at the steps' edges, from 0 to 1.
+    mass_ : ndarray of shape (u,)
+        Weight of each value in units of rows; without weights, how often it occurs.
     edges_ : ndarray of shape (u, 2)
         Interval of values that a step stands for: the value itself when it is heavy, half-way to its neighbours
         when it is light.
@@ -87,16 +92,22 @@ class NumericColumn:
     range; it rounds to the unit that all values share: whole numbers, cents, multiples of 25.
     """
 
-    def __init__(self, values: np.ndarray, dtype: Any, name: Any) -> None:
+    def __init__(self, values: np.ndarray, dtype: Any, name: Any, weight: np.ndarray | None = None) -> None:
         self.dtype, self.name = dtype, name
-        observed = values[~np.isnan(values)]
-        self.values_, counts = np.unique(observed, return_counts=True)
-        self._finish(counts)
+        known = ~np.isnan(values)
+        self.values_, counts = np.unique(values[known], return_counts=True)
+        mass = None
+        if weight is not None:
+            mass = np.bincount(np.searchsorted(self.values_, values[known]), weights=weight[known])
+            # In units of rows; a step of no width at all could not be told from its neighbour.
+            mass = np.maximum(mass * (counts.sum() / mass.sum()), 1e-6)
+        self._finish(counts, mass)
 
-    def _finish(self, counts: np.ndarray) -> None:
+    def _finish(self, counts: np.ndarray, mass: np.ndarray | None = None) -> None:
         values = self.values_
         self.counts_ = counts.astype(np.int64)
-        self.cdf_ = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+        self.mass_ = self.counts_ if mass is None else mass
+        self.cdf_ = np.concatenate([[0.0], np.cumsum(self.mass_) / self.mass_.sum()])
         self.cdf_[-1] = 1.0
         # Halving before adding keeps the midpoints of values near the largest float finite.
         middle = 0.5 * values[1:] + 0.5 * values[:-1]
@@ -201,13 +212,13 @@ class NumericColumn:
         missing = np.isnan(values)
         v = np.where(missing, self.values_[0], values)
         step = self._step(v)
-        mass = self.counts_[step] / self.n_observed_
+        mass = self.mass_[step] / self.mass_.sum()
         width = self.edges_[step, 1] - self.edges_[step, 0]
         log_p = np.log(mass) - np.log(np.where(width > 0, width, 1.0))
         # In units of the largest value, so that squares neither overflow nor vanish.
         largest = np.abs(self.values_).max() or 1.0
-        mean = np.average(self.values_ / largest, weights=self.counts_)
-        spread = np.sqrt(np.average((self.values_ / largest - mean) ** 2, weights=self.counts_)) or 1.0
+        mean = np.average(self.values_ / largest, weights=self.mass_)
+        spread = np.sqrt(np.average((self.values_ / largest - mean) ** 2, weights=self.mass_)) or 1.0
         # Far outside of tiny values the quotient is infinite, and so is the distance.
         with np.errstate(over="ignore"):
             v, low, high = v / largest, self.values_[0] / largest, self.values_[-1] / largest
@@ -223,6 +234,7 @@ class NumericColumn:
             "dtype": dtype_to_state(self.dtype),
             "values": self.values_,
             "counts": self.counts_,
+            "mass": None if self.mass_ is self.counts_ else self.mass_,
         }
 
     @classmethod
@@ -231,7 +243,8 @@ class NumericColumn:
         column = cls.__new__(cls)
         column.dtype, column.name = dtype_from_state(state["dtype"]), state["name"]
         column.values_ = np.asarray(state["values"], dtype=np.float64)
-        column._finish(np.asarray(state["counts"]))
+        mass = state.get("mass")
+        column._finish(np.asarray(state["counts"]), None if mass is None else np.asarray(mass))
         return column
 
 

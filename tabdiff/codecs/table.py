@@ -99,11 +99,14 @@ class TableCodec:
         frame: pd.DataFrame,
         condition: Tensor | None = None,
         condition_levels: Sequence[int] = (),
+        *,
+        sample_weight: np.ndarray | None = None,
         **_: Any,
     ) -> Self:
-        """Learn columns from a frame (n, d).
+        """Learn columns from a frame (n, d), whose rows may have positive weights (n,).
 
-        Columns are coded the same under each condition (n, k); it is used to find what its classes determine.
+        Columns are coded the same under each condition (n, k); it is used to find what its classes determine. Weights
+        act on the distributions of numbers and times.
 
         Raises
         ------
@@ -125,7 +128,7 @@ class TableCodec:
         frame = self.constraints_.reduce(frame)
         self.index_ = frame.columns
         self.columns_: list[Column] = [
-            self._make_column(frame.iloc[:, j], frame.columns[j], j) for j in range(frame.shape[1])
+            self._make_column(frame.iloc[:, j], frame.columns[j], sample_weight) for j in range(frame.shape[1])
         ]
         if all(isinstance(c, ConstantColumn) for c in self.columns_):
             # The network needs something to run on: one column stays, with a single level.
@@ -162,7 +165,7 @@ class TableCodec:
         if unknown:
             raise ValueError(f"categorical_features names unknown columns {unknown}. Columns: {list(frame.columns)}.")
 
-    def _make_column(self, series: pd.Series, name: Any, position: int) -> Column:
+    def _make_column(self, series: pd.Series, name: Any, weight: np.ndarray | None) -> Column:
         if series.isna().all():
             return ConstantColumn(series, name)
         as_levels = not isinstance(self.categorical_features, str) and name in self.categorical_features
@@ -173,7 +176,9 @@ class TableCodec:
         few = distinct <= FEW_VALUES and distinct * 10 <= len(series)
         if distinct == 1 or (self.categorical_features == "auto" and few and self._auto_levels):
             return self._make_levels(series, name)
-        return TimeColumn(series, name) if is_time(series.dtype) else NumericColumn(values, series.dtype, name)
+        if is_time(series.dtype):
+            return TimeColumn(series, name, weight)
+        return NumericColumn(values, series.dtype, name, weight)
 
     def _make_levels(self, series: pd.Series, name: Any) -> LevelColumn:
         column = LevelColumn(series, name, max_codes=MAX_CODES)

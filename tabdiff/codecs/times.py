@@ -131,6 +131,8 @@ class TimeColumn(NumericColumn):
         datetime64 or timedelta64 of any resolution, with or without time zone; NaT is left out.
     name : hashable
         Column name, for messages and output.
+    weight : ndarray of shape (n,), optional
+        Positive weights of the values; see `NumericColumn`.
 
     Attributes
     ----------
@@ -138,9 +140,9 @@ class TimeColumn(NumericColumn):
         Maps times to counts and back.
     """
 
-    def __init__(self, series: pd.Series, name: Any) -> None:
+    def __init__(self, series: pd.Series, name: Any, weight: np.ndarray | None = None) -> None:
         self.clock_ = Clock(series, name)
-        super().__init__(self.clock_.read(series), series.dtype, name)
+        super().__init__(self.clock_.read(series), series.dtype, name, weight)
 
     def read(self, series: pd.Series) -> np.ndarray:
         """Counts (n,) of the clock's unit as float64, NaN where missing; see `Clock.read`."""

@@ -260,6 +260,14 @@ class LossAware:
             self._losses[k, self._counts[k] % self.history] = loss
             self._counts[k] += 1
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learned, for a checkpoint."""
+        return {"losses": self._losses, "counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` returned."""
+        self._losses, self._counts = state["losses"].clone(), state["counts"].clone()
+
     def _bins(self, t: Tensor, schedule: Schedule) -> Tensor:
         t = t.detach().cpu().double()
         if schedule.n_timesteps is not None:

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tabdiff.nn.seeding import borrowed_rng
+
 # Standard deviations of the Gaussian priors on weights, in units of log rate and log dispersion.
 LOADING_SD = 0.4
 OUTPUT_SD = 0.02
@@ -194,7 +196,7 @@ class CountAutoencoder(nn.Module):
         self.class_shift = nn.Parameter(torch.zeros_like(class_log_rate))
         self.theta_shift = nn.Parameter(torch.zeros(n_features))
         self.class_theta_shift = nn.Parameter(torch.zeros_like(class_log_theta))
-        with torch.random.fork_rng(devices=[]):  # layers draw a start from the global stream: leave it as it was
+        with borrowed_rng():  # layers draw a start from the global stream, before `_reset` gives them theirs
             self.embedding = ConditionEmbedding(levels, 16)
             self.loadings = nn.Linear(n_latent, n_features, bias=False)
             self.hidden = nn.Linear(n_latent + self.embedding.size, hidden_size)

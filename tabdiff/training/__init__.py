@@ -1,7 +1,24 @@
-"""The training loop, weight averaging, and the one place that decides devices and precision."""
+"""The training loop, weight averaging, callbacks, checkpoints, and the one place that decides devices and precision."""
 
+from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, TensorBoard
+from tabdiff.training.checkpoint import CheckpointError
 from tabdiff.training.device import autocast_dtype, resolve_device
 from tabdiff.training.ema import EMA
 from tabdiff.training.loop import TrainingResult, train
+from tabdiff.training.state import Training
+from tabdiff.training.validation import Validation
 
-__all__ = ["EMA", "TrainingResult", "autocast_dtype", "resolve_device", "train"]
+__all__ = [
+    "Callback",
+    "CSVLog",
+    "PeriodicSamples",
+    "TensorBoard",
+    "CheckpointError",
+    "EMA",
+    "Training",
+    "TrainingResult",
+    "Validation",
+    "autocast_dtype",
+    "resolve_device",
+    "train",
+]

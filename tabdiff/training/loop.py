@@ -1,23 +1,29 @@
 """The training loop: reads from top to bottom.
 
-Data stay on the device and are indexed there; a batch is the next slice of a stream of random permutations, so every
-row is seen equally often whatever the batch size.
+Data stay on the device and are indexed there. What the next step depends on stands in a `Training`, so that a fit can
+be looked at, interrupted and taken up again between any two steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tabdiff.diffusion import Denoiser, LossAware, Times, make_times
 from tabdiff.nn import Dropout
+from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
+from tabdiff.training.rows import RowStream
+from tabdiff.training.state import Training
+from tabdiff.training.validation import Validation
 
 __all__ = ["TrainingResult", "train"]
 
@@ -32,10 +38,10 @@ class TrainingResult:
     Attributes
     ----------
     denoiser : Denoiser
-        The averaged denoiser, in evaluation mode, on the training device.
+        The averaged denoiser, in evaluation mode, on the training device: with a validation the one that did best on
+        it, else the last.
     history : dict of list
-        For each window of 50 steps its last "step", the mean "loss" and "gradient_norm" (before clipping), the
-        "learning_rate" at its end, "rows_per_second" and "seconds" since the start.
+        See `tabdiff.training.state.Training`.
     n_steps : int
         Number of optimiser steps done.
     """
@@ -50,6 +56,7 @@ def train(
     data: Tensor,
     condition: Tensor | None = None,
     *,
+    weight: Tensor | None = None,
     event_shape: tuple[int, ...] | None = None,
     max_steps: int,
     max_time: float | None = None,
@@ -63,8 +70,11 @@ def train(
     draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     generator: torch.Generator,
     precision: torch.dtype | None = None,
+    validation: Validation | None = None,
+    callbacks: Sequence[Callback] = (),
+    snapshot: Callable[[Training], Any] | None = None,
+    saved: dict[str, Any] | None = None,
     verbose: int = 0,
-    callback: Callable[[dict[str, float]], None] | None = None,
 ) -> TrainingResult:
     """Train a denoiser with AdamW, warm-up and cosine decay, clipping and weight averaging.
 
@@ -76,6 +86,8 @@ def train(
         Encoded rows, moved to that device once.
     condition : Tensor of shape (n, k), optional
         Encoded conditions.
+    weight : Tensor of shape (n,), optional
+        Rows are drawn in proportion to it; by default alike.
     event_shape : tuple of int, optional
         Shape of the noise of one row, where it differs from the row's own (embedded categories).
     max_steps : int
@@ -100,10 +112,16 @@ def train(
         Source of every draw of the loop, on the denoiser's device.
     precision : torch.dtype, optional
         Type of autocast; None is float32.
+    validation : Validation, optional
+        Held-out rows, evaluated after each window of 50 steps; they end training, and decide which weights are kept.
+    callbacks : sequence of Callback
+        See `tabdiff.training.callbacks`.
+    snapshot : callable, optional
+        From the `Training` to a fitted estimator, for callbacks.
+    saved : dict, optional
+        ``training.state_dict()`` of an interrupted run with the same arguments, to go on from.
     verbose : int
         1 shows a progress bar with loss and remaining time.
-    callback : callable, optional
-        Called with the newest entry of the history after each window.
 
     Returns
     -------
@@ -117,9 +135,9 @@ def train(
     from tqdm.auto import tqdm
 
     device = generator.device
-    n = len(data)
     data = data.to(device)
     condition = condition.to(device) if condition is not None else None
+    weight = weight.to(device) if weight is not None else None
     shape = event_shape if event_shape is not None else tuple(data.shape[1:])
     draw_times = copy.deepcopy(make_times(times))  # one that learns must not carry over to the next fit
     parameters = [p for p in denoiser.parameters() if p.requires_grad]
@@ -131,33 +149,39 @@ def train(
         fused=device.type in ("cpu", "cuda"),
     )
     ema = EMA(denoiser, ema_decay)
-    history: dict[str, list[float]] = {
-        key: [] for key in ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds")
-    }
+    rows = RowStream(len(data), generator, weight)
+    training = Training(denoiser, ema, optimizer, rows, draw_times, generator, max_steps, validation)
+    if snapshot is not None:
+        training.snapshot = partial(snapshot, training)
+    if saved is not None:
+        training.load_state_dict(saved)
     denoiser.train()
-    order = torch.empty(0, dtype=torch.long, device=device)
-    total_loss = torch.zeros((), device=device)
-    total_norm = torch.zeros((), device=device)
-    start = window_start = time.perf_counter()
-    step = window_steps = 0
     for module in denoiser.modules():
         if isinstance(module, Dropout):
             module.generator = generator
-    with tqdm(total=max_steps, disable=not verbose, desc="fit", unit="step") as bar:
-        last = False
-        while not last:
-            elapsed = time.perf_counter() - start
-            last = step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
-            progress = max(step / max_steps, elapsed / max_time if max_time else 0.0)
-            rate = learning_rate * _schedule(step, progress, max_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+    bar = tqdm(total=max_steps, initial=training.step, disable=not verbose, desc="fit", unit="step")
 
-            while len(order) < batch_size:
-                order = torch.cat([order, torch.randperm(n, generator=generator, device=device)])
-            rows, order = order[:batch_size], order[batch_size:]
-            batch = data[rows]
-            given = None if condition is None else _drop(condition[rows], condition_dropout, generator)
+    def log() -> None:
+        entry = training.close_window(batch_size)
+        if not math.isfinite(entry["loss"]):
+            raise FloatingPointError(
+                f"the training loss became {entry['loss']} at step {training.step}; lower learning_rate "
+                f"(now {learning_rate:g}), or use precision='float32' if it was another"
+            )
+        bar.set_postfix(loss=f"{entry['loss']:.4f}", refresh=False)
+
+    with bar, _told(callbacks, training):
+        while not training.finished:
+            elapsed = training.seconds
+            last = training.step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
+            progress = max(training.step / max_steps, elapsed / max_time if max_time else 0.0)
+            training.learning_rate = learning_rate * _schedule(training.step, progress, max_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate
+
+            chosen = rows.take(batch_size)
+            batch = data[chosen]
+            given = None if condition is None else _drop(condition[chosen], condition_dropout, generator)
             if draw_given is not None:
                 entries = draw_given(batch, generator)
                 given = entries if given is None else torch.cat([given, entries], dim=1)
@@ -167,9 +191,9 @@ def train(
             with torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
                 losses = denoiser.loss(batch, given, t=t, eps=eps)
                 if isinstance(draw_times, LossAware):
-                    weights = draw_times.weights(t, denoiser.schedule)
+                    importance = draw_times.weights(t, denoiser.schedule)
                     draw_times.update(t, losses, denoiser.schedule)
-                    losses = weights * losses
+                    losses = importance * losses
                 loss = losses.mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -177,35 +201,44 @@ def train(
             optimizer.step()
             ema.update(denoiser)
 
-            total_loss += loss.detach()
-            total_norm += norm
-            step += 1
-            window_steps += 1
+            training.count(loss, norm)
+            training.finished = last
             bar.update()
-            if window_steps == WINDOW_STEPS or last:
-                now = time.perf_counter()
-                entry = {
-                    "step": float(step),
-                    "loss": total_loss.item() / window_steps,
-                    "gradient_norm": total_norm.item() / window_steps,
-                    "learning_rate": rate,
-                    "rows_per_second": window_steps * batch_size / (now - window_start),
-                    "seconds": now - start,
-                }
-                if not math.isfinite(entry["loss"]):
-                    raise FloatingPointError(
-                        f"the training loss became {entry['loss']} at step {step}; lower learning_rate "
-                        f"(now {learning_rate:g}), or use precision='float32' if it was another"
-                    )
-                for key, value in entry.items():
-                    history[key].append(value)
-                bar.set_postfix(loss=f"{entry['loss']:.4f}", refresh=False)
-                if callback is not None:
-                    callback(entry)
-                total_loss.zero_()
-                total_norm.zero_()
-                window_start, window_steps = now, 0
-    return TrainingResult(ema.model.eval(), history, step)
+            if training.window_steps == WINDOW_STEPS or last:
+                log()
+                if validation is not None:
+                    training.validate()
+                    _ask(callbacks, "on_validation_end", training)
+            _ask(callbacks, "on_step_end", training)
+        if training.window_steps:  # a callback has ended the fit between two entries
+            log()
+        if validation is not None:
+            validation.put_best(ema.model)
+    return TrainingResult(ema.model.eval(), training.history, training.step)
+
+
+@contextlib.contextmanager
+def _told(callbacks: Sequence[Callback], training: Training) -> Iterator[None]:
+    """Tell callbacks of the beginning, and of the end whatever brings it."""
+    begun = []
+    try:
+        for callback in callbacks:
+            callback.on_fit_begin(training)
+            begun.append(callback)
+        yield
+    except BaseException:
+        training.finished = False
+        raise
+    finally:
+        for callback in begun:
+            callback.on_fit_end(training)
+
+
+def _ask(callbacks: Sequence[Callback], method: str, training: Training) -> None:
+    """Call a method of each callback; one that returns True ends training."""
+    for callback in callbacks:
+        if getattr(callback, method)(training):
+            training.finished = True
 
 
 def _schedule(step: int, progress: float, max_steps: int) -> float:

@@ -1,0 +1,164 @@
+"""Where training stands between two steps: everything that the next step depends on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tabdiff.diffusion import Denoiser, Times
+from tabdiff.training.ema import EMA
+from tabdiff.training.rows import RowStream
+from tabdiff.training.validation import Validation
+
+__all__ = ["Training"]
+
+KEYS = ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds")
+
+
+@dataclass
+class Training:
+    """A fit in progress: what callbacks are told, and what a checkpoint holds.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+        The denoiser in training.
+    ema : EMA
+        Its average; ``ema.model`` is what samples.
+    optimizer : torch.optim.Optimizer
+    rows : RowStream
+        Which rows come next.
+    times : Times
+        How times are drawn.
+    generator : torch.Generator
+        Source of every draw of the loop.
+    max_steps : int
+        Number of steps at most.
+    validation : Validation or None
+        The held-out rows.
+    history : dict of list
+        For each window of 50 steps its last "step", the mean "loss" and "gradient_norm" (before clipping), the
+        "learning_rate" at its end, "rows_per_second" and "seconds" since the start; with `validation`,
+        "validation_loss" and the "validation_step" of each.
+    step : int
+        Number of steps done.
+    finished : bool
+        Whether no step follows. It stays False where an error ends training.
+    learning_rate : float
+        Of the last step.
+    snapshot : callable or None
+        Within `DiffusionGenerator.fit`, returns a fitted generator with the averaged weights as they are now, to
+        sample from, score or save. It is a copy, and not refined.
+    """
+
+    denoiser: Denoiser
+    ema: EMA[Denoiser]
+    optimizer: torch.optim.Optimizer
+    rows: RowStream
+    times: Times
+    generator: torch.Generator
+    max_steps: int
+    validation: Validation | None = None
+    snapshot: Callable[[], Any] | None = None
+    history: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in KEYS})
+    step: int = 0
+    finished: bool = False
+    learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        device = self.generator.device
+        self._total_loss = torch.zeros((), device=device)
+        self._total_norm = torch.zeros((), device=device)
+        self._window_steps = 0
+        self._window_start = 0.0
+        self._start = time.perf_counter()
+        if self.validation is not None:
+            self.history |= {"validation_step": [], "validation_loss": []}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return time.perf_counter() - self._start
+
+    @property
+    def window_steps(self) -> int:
+        """Number of steps since the last entry of the history."""
+        return self._window_steps
+
+    def count(self, loss: Tensor, norm: Tensor) -> None:
+        """Count a step with its loss and the norm of its gradient."""
+        self._total_loss += loss.detach()
+        self._total_norm += norm
+        self._window_steps += 1
+        self.step += 1
+
+    def close_window(self, batch_size: int) -> dict[str, float]:
+        """Add an entry to the history, and return it."""
+        now, steps = self.seconds, self._window_steps
+        entry = {
+            "step": float(self.step),
+            "loss": self._total_loss.item() / steps,
+            "gradient_norm": self._total_norm.item() / steps,
+            "learning_rate": self.learning_rate,
+            "rows_per_second": steps * batch_size / (now - self._window_start),
+            "seconds": now,
+        }
+        for key, value in entry.items():
+            self.history[key].append(value)
+        self._total_loss.zero_()
+        self._total_norm.zero_()
+        self._window_steps, self._window_start = 0, now
+        return entry
+
+    def validate(self) -> None:
+        """Evaluate the average on the held-out rows, and finish where it has stopped to improve."""
+        assert self.validation is not None
+        self.history["validation_loss"].append(self.validation.watch(self.ema.model))
+        self.history["validation_step"].append(float(self.step))
+        self.finished = self.finished or self.validation.is_over
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values and tensors, from which :meth:`load_state_dict` goes on bit by bit."""
+        learned = getattr(self.times, "state_dict", None)
+        return {
+            "weights": self.denoiser.state_dict(),
+            "average": self.ema.model.state_dict(),
+            "n_updates": self.ema.n_updates,
+            "optimizer": {str(i): dict(moments) for i, moments in self.optimizer.state_dict()["state"].items()},
+            "generator": self.generator.get_state(),
+            "waiting": self.rows.waiting,
+            "times": learned() if learned is not None else None,
+            "validation": self.validation.state_dict() if self.validation is not None else None,
+            "history": {key: list(values) for key, values in self.history.items()},
+            "step": self.step,
+            "finished": self.finished,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+            "window": [self._window_steps, self._window_start],
+            "totals": torch.stack([self._total_loss, self._total_norm]),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        device = self.generator.device
+        self.denoiser.load_state_dict(state["weights"])
+        self.ema.model.load_state_dict(state["average"])
+        self.ema.n_updates = state["n_updates"]
+        moments = {int(i): values for i, values in state["optimizer"].items()}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.generator.set_state(state["generator"].cpu())
+        self.rows.waiting = state["waiting"].to(device)
+        if state["times"] is not None:
+            self.times.load_state_dict(state["times"])  # type: ignore[attr-defined]
+        if self.validation is not None:
+            self.validation.load_state_dict(state["validation"])
+        self.history = {key: list(values) for key, values in state["history"].items()}
+        self.step, self.finished, self.learning_rate = state["step"], state["finished"], state["learning_rate"]
+        self._start = time.perf_counter() - state["seconds"]
+        self._window_steps, self._window_start = state["window"]
+        self._total_loss, self._total_norm = (total.clone() for total in state["totals"].to(device))
