@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tabdiff.evaluation import evaluate
     from tabdiff.generator import DiffusionGenerator
+    from tabdiff.imputer import DiffusionImputer
 
-__all__ = ["DiffusionGenerator", "evaluate"]
+__all__ = [
+    "DiffusionGenerator",
+    "DiffusionImputer",
+    "evaluate",
+]
 
-_HOME = {"DiffusionGenerator": "tabdiff.generator", "evaluate": "tabdiff.evaluation"}
+_HOME = {
+    "DiffusionGenerator": "tabdiff.generator",
+    "DiffusionImputer": "tabdiff.imputer",
+    "evaluate": "tabdiff.evaluation",
+}
 
 
 def __getattr__(name: str) -> Any:
