@@ -242,7 +242,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _put_in(self, table: pd.DataFrame, holes: np.ndarray, filled: pd.DataFrame, dtypes: Any) -> pd.DataFrame:
         """Return the table with its holes filled; `dtypes` are those from before its holes were marked as such."""
-        places = dict(zip(np.flatnonzero(~self._empty), range(filled.shape[1])))
+        places = {int(j): i for i, j in enumerate(np.flatnonzero(~self._empty))}
         kept = [j for j in range(table.shape[1]) if j in places or self.keep_empty_features]
         columns = []
         for j in kept:
