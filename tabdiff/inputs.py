@@ -186,7 +186,7 @@ def _mark(estimator: Any, adata: Any) -> None:
 
 def _length(X: Any) -> int | None:
     """Return the number of rows of an array-like, None where it has none: validation will say so."""
-    shape = np.shape(X) if not hasattr(X, "shape") else X.shape
+    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
     return shape[0] if shape else None
 
 
