@@ -9,7 +9,7 @@ from typing import Any, Self
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.multiclass import type_of_target
 
 from tabdiff.companions import clone_generator, refuse_anndata
@@ -24,7 +24,7 @@ DEFAULTS = {"observed_masks": 0.0}
 NAMES = ("auto", "not majority", "minority", "not minority", "all")
 
 
-class DiffusionOverSampler(BaseEstimator):
+class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
     """Add synthetic rows of the rarer classes, drawn from a diffusion model that is conditioned on the class.
 
     One model learns all classes, so that what they share is learned from all rows. Tables may mix numbers, categories

@@ -230,3 +230,25 @@ def test_without_imbalanced_learn():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "48", done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "check_target_type",
+        "check_samplers_one_label",
+        "check_samplers_fit",
+        "check_samplers_fit_resample",
+        "check_samplers_sampling_strategy_fit_resample",
+        "check_samplers_nan",
+        "check_samplers_list",
+        "check_samplers_preserve_dtype",
+        "check_samplers_2d_target",
+        "check_sampler_get_feature_names_out",
+        "check_sampler_get_feature_names_out_pandas",
+    ],
+)
+def test_checks_of_imbalanced_learn(name):
+    # Of those for its own samplers, the others ask for one-hot targets, rows by index and tags that only these have.
+    checks = pytest.importorskip("imblearn.utils.estimator_checks")
+    getattr(checks, name)("DiffusionOverSampler", sampler({"max_steps": 2}))
