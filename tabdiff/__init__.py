@@ -4,12 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tabdiff.detector import DiffusionOutlierDetector
     from tabdiff.evaluation import evaluate
     from tabdiff.generator import DiffusionGenerator
+    from tabdiff.imputer import DiffusionImputer
+    from tabdiff.oversampler import DiffusionOverSampler
+    from tabdiff.sampling_pipeline import sample_pipeline
 
-__all__ = ["DiffusionGenerator", "evaluate"]
+__all__ = [
+    "DiffusionGenerator",
+    "DiffusionImputer",
+    "DiffusionOutlierDetector",
+    "DiffusionOverSampler",
+    "evaluate",
+    "sample_pipeline",
+]
 
-_HOME = {"DiffusionGenerator": "tabdiff.generator", "evaluate": "tabdiff.evaluation"}
+_HOME = {
+    "DiffusionGenerator": "tabdiff.generator",
+    "DiffusionImputer": "tabdiff.imputer",
+    "DiffusionOutlierDetector": "tabdiff.detector",
+    "DiffusionOverSampler": "tabdiff.oversampler",
+    "evaluate": "tabdiff.evaluation",
+    "sample_pipeline": "tabdiff.sampling_pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

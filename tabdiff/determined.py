@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tabdiff.codecs.columns import NumericColumn
+from tabdiff.codecs.levels import pick
 from tabdiff.codecs.relations import agree
 
 __all__ = ["hold_determinants", "patch", "settle"]
@@ -39,7 +41,7 @@ def patch(series: pd.Series, where: np.ndarray, values: pd.Series) -> pd.Series:
     return cast if kept.all() else out.infer_objects()
 
 
-def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarray, rng: np.random.Generator) -> None:
+def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarray, rng: Any) -> None:
     """Make what was filled into holes agree with the cells that are there, in place.
 
     A determinant that was drawn in contradiction with an observed column that it determines is drawn anew among the
@@ -55,7 +57,7 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
         The rows as they came.
     holes : ndarray of shape (n, n_columns)
         Where they lack values.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or RowStreams
         Source of the draws.
     """
     relations, columns = codec.dependencies_, codec.columns_
@@ -81,12 +83,23 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
         before = np.where(hole, positions(source, drawn), positions(source, theirs))
         codes = before.copy()
         demands = [(r.table, np.where(holes[:, r.target], -1, positions(r.target, theirs))) for r in own_rules]
-        agree(codes, hole, demands, relations.counts_[source], rng)
+        # A hole that is filled is not missing, even if all training rows that agree are.
+        counts = relations.counts_[source].copy()
+        counts[_n_values(columns[source]) :] = 0
+        agree(codes, hole, demands, counts, rng)
         write(source, hole & (codes != before), codes)
         for rule in own_rules:
             if relations.determinant_.get(rule.target) == source:
-                found = rule.table[codes]
+                found, target = rule.table[codes], columns[rule.target].column
+                # Where the rule says that it is always missing, nothing is known but how often each value occurs.
+                known = pick(target.counts_, rng.random(len(found)))
+                found = np.where(found == _n_values(target), known, found)
                 write(rule.target, holes[:, rule.target] & (found >= 0), np.maximum(found, 0))
+
+
+def _n_values(column: Any) -> int:
+    """Return the number of values of a column, which is the position that stands for a missing one."""
+    return len(column.values_ if isinstance(column, NumericColumn) else column.levels_)
 
 
 def hold_determinants(codec: Any, frame: pd.DataFrame, holes: np.ndarray, rng: np.random.Generator) -> None:

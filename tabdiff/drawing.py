@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.diffusion.streams import RowStreams
 from tabdiff.training import autocast_dtype
 
 __all__ = ["draw", "guide"]
@@ -46,7 +47,7 @@ def draw(
     condition: Tensor | None,
     *,
     width: int,
-    generator: torch.Generator,
+    generator: torch.Generator | RowStreams,
     guided: DenoiserLike | None = None,
     condition_last: bool = True,
     method: Any = "auto",
@@ -68,8 +69,9 @@ def draw(
         Encoded condition.
     width : int
         Length of a noisy row.
-    generator : torch.Generator
-        On the CPU.
+    generator : torch.Generator or RowStreams
+        On the CPU. With streams of the rows' own, what is drawn for a row depends on no other row; `method` must then
+        be one that draws no noise on its way.
     guided : callable, optional
         What samples; by default the denoiser itself.
     condition_last : bool
@@ -101,11 +103,14 @@ def draw(
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = SAMPLE_BATCH.get(device.type, LARGE_SAMPLE_BATCH) if batch_size == "auto" else int(batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
+    own, shared = (generator.spawn(), None) if isinstance(generator, RowStreams) else (None, generator)
     # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
     # the batch size nor on the device.
     if noise is None:
-        noise = torch.randn((n, width), generator=generator)
+        noise = own.normal(width) if own is not None else torch.randn((n, width), generator=shared)
+    condition = None if condition is None else condition.to(noise.dtype)
     if given is not None:
+        given = given.to(noise.dtype)
         condition = beside(denoiser, condition, given)
     t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
     dtype = autocast_dtype(precision, device)
@@ -118,12 +123,12 @@ def draw(
                 _rows(condition, i, size, device),
                 method=method,
                 steps=max(int(steps) - 1, 1) if mixed else int(steps),
-                generator=generator,
+                generator=shared,
                 denoise_last=mixed is None,
             )
             if mixed:
                 last = _rows(condition, i, size, device) if condition_last else None
-                part = mixed.to_data(part, t_min, last, generator)
+                part = mixed.to_data(part, t_min, last, own[i : i + size] if own is not None else shared)
         parts.append(part.cpu())
     rows = torch.cat(parts)
     return rows if given is None else torch.where(given.isfinite(), given, rows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from tabdiff.conditions import resolve_condition
 from tabdiff.containers import ForeignFrame
 from tabdiff.determined import patch, settle
 from tabdiff.diffusion.given import LEFT_OUT, PRESENT, draw_given
+from tabdiff.diffusion.streams import RowStreams
 from tabdiff.drawing import draw
 from tabdiff.inputs import read_features
 from tabdiff.saving import container_name
@@ -79,8 +83,14 @@ def impute(
     steps: str | int,
     batch_size: str | int,
     seed: int,
+    by_row: bool = False,
 ) -> Any:
-    """Fill the holes of X; see `DiffusionGenerator.impute`."""
+    """Fill the holes of X; see `DiffusionGenerator.impute`.
+
+    With `by_row` the seed and a row alone decide what fills it, not its place or the rows beside it, so that the same
+    rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of them
+    gets the k-th draw.
+    """
     check_masks(gen, "impute")
     integer = isinstance(n_draws, int | np.integer) and not isinstance(n_draws, bool)
     if not integer or n_draws < 1:
@@ -111,19 +121,23 @@ def impute(
     rows = np.flatnonzero(every.any(axis=1))
     part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
-    generator = torch.Generator().manual_seed(seed)
     mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
     settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": gen.precision}
-    settings["generator"] = generator
     if steps == "auto" and method == "auto":
         settings["steps"] = STEPS_MEAN if mean else STEPS_DRAW
-    rng = np.random.default_rng(seed)
+    generator: torch.Generator | RowStreams = torch.Generator().manual_seed(seed)
+    rng: Any = np.random.default_rng(seed)
+    denoiser = gen.denoiser_
+    if by_row:
+        settings["precision"], denoiser = "float32", copy.deepcopy(denoiser).double()
+        generator = rng = RowStreams(_row_keys(part, seed, alike=mean))
+    settings["generator"] = generator
     filled: list[Any] = []
     for _ in range(n_draws):
         if len(rows) == 0:
             filled.append(table.copy())
             continue
-        data, means = (_estimate if mean else _draw)(gen, part, holes, codes, settings)
+        data, means = (_estimate if mean else _draw)(gen, denoiser, part, holes, codes, settings)
         for slot in slots(gen.codec_):
             if slot.presence is not None:
                 data[:, slot.presence] = 0.0
@@ -139,16 +153,38 @@ def impute(
     return filled[0] if n_draws == 1 else filled
 
 
+def _row_keys(frame: pd.DataFrame, seed: int, *, alike: bool) -> Tensor:
+    """Return a key (n,) for the random numbers of each row, by what it holds; with `alike` one for all.
+
+    Averages over the same noise for every row are a continuous function of the row: a last digit that differs does not
+    change them.
+    """
+    seed_bytes = seed.to_bytes(8, "little")
+
+    def key(content: bytes) -> int:
+        return int.from_bytes(blake2b(content, digest_size=8, key=seed_bytes).digest(), "little", signed=True)
+
+    if alike:
+        return torch.full((len(frame),), key(b""))
+    seen: Counter[bytes] = Counter()
+    keys = []
+    for row in pd.util.hash_pandas_object(frame, index=False).to_numpy():
+        content = row.tobytes()
+        keys.append(key(content + seen[content].to_bytes(8, "little")))
+        seen[content] += 1
+    return torch.tensor(keys, dtype=torch.int64)
+
+
 def _draw(
-    gen: DiffusionGenerator, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+    gen: DiffusionGenerator, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
 ) -> tuple[Tensor, dict[int, np.ndarray]]:
     """Draw what is in holes; returns what `_estimate` does, without means."""
     given = encode_given(gen.codec_, frame, holes, settings["generator"], filling=True)
-    return draw(gen.denoiser_, len(frame), codes, width=gen._spec.width, given=given, **settings), {}
+    return draw(denoiser, len(frame), codes, width=gen._spec.width, given=given, **settings), {}
 
 
 def _estimate(
-    gen: DiffusionGenerator, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+    gen: DiffusionGenerator, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
 ) -> tuple[Tensor, dict[int, np.ndarray]]:
     """Estimate what is in holes: the mean of numbers, the likeliest level of categories.
 
@@ -163,11 +199,12 @@ def _estimate(
     given = encode_given(codec, frame, holes, None, filling=True)
     draws = []
     for _ in range(PAIRS):
-        noise = torch.randn((len(frame), width), generator=generator)
+        if isinstance(generator, RowStreams):
+            noise = generator.normal(width)
+        else:
+            noise = torch.randn((len(frame), width), generator=generator)
         for start in (noise, -noise):
-            draws.append(
-                draw(gen.denoiser_, len(frame), codes, width=width, given=given, noise=start, **settings).numpy()
-            )
+            draws.append(draw(denoiser, len(frame), codes, width=width, given=given, noise=start, **settings).numpy())
     stacked = np.stack(draws)
     data = draws[0].copy()
     means: dict[int, np.ndarray] = {}

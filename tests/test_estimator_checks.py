@@ -1,9 +1,18 @@
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler
+
+GENERATOR = DiffusionGenerator(max_steps=5, hidden_size=16, n_blocks=1, random_state=0)
 
 
 # No expected failures: every check of scikit-learn passes as it stands.
-@parametrize_with_checks([DiffusionGenerator(max_steps=5, hidden_size=16, n_blocks=1, random_state=0)])
+@parametrize_with_checks(
+    [
+        GENERATOR,
+        DiffusionImputer(GENERATOR),
+        DiffusionOutlierDetector(GENERATOR),
+        DiffusionOverSampler(GENERATOR),
+    ]
+)
 def test_scikit_learns_contract(estimator, check):
     check(estimator)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs.table import TableCodec
+from tabdiff.diffusion.streams import RowStreams
 
 __all__ = ["ArrayCodec"]
 
@@ -32,13 +33,19 @@ class ArrayCodec(TableCodec):
         return super().fit(pd.DataFrame(array), *args, **kwargs)
 
     def encode(
-        self, array: np.ndarray, condition: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        array: np.ndarray,
+        condition: Tensor | None = None,
+        generator: torch.Generator | RowStreams | None = None,
     ) -> Tensor:
         """Map an array (n, d) to a float32 tensor."""
         return super().encode(pd.DataFrame(array), condition, generator)
 
     def decode(
-        self, data: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        data: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | RowStreams | None = None,
     ) -> np.ndarray:
         """Map a tensor to an array (n, d) of the fitted dtype."""
         return super().decode(data, condition, generator).to_numpy(dtype=self.dtype_)

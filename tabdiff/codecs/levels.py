@@ -14,6 +14,7 @@ from tabdiff.codecs.dtypes import (
     values_from_state,
     values_to_state,
 )
+from tabdiff.diffusion.streams import RowStreams
 
 __all__ = ["ConstantColumn", "LevelColumn", "unknown_level_message"]
 
@@ -127,6 +128,14 @@ class LevelColumn:
         # The last entry is what the missing code -1 picks.
         return np.append(known, -1)[codes]
 
+    def is_unknown(self, series: pd.Series) -> np.ndarray:
+        """Whether each value of a Series (n,) is one that `encode` refuses: not missing, and no level."""
+        if is_numeric(self.dtype) and is_numeric(series.dtype):
+            return np.zeros(len(series), dtype=bool)
+        codes, values = _factorize(series, self.name)
+        unknown = self._index.get_indexer(pd.Index([plain(v) for v in values], dtype=object)) < 0
+        return np.append(unknown, False)[codes]
+
     def positions(self, series: pd.Series) -> np.ndarray:
         """Position (n,) of each value in `levels_`; missing is ``len(levels_)``. Rare levels have each their own."""
         level = self._level_of(series)
@@ -144,7 +153,7 @@ class LevelColumn:
         shares[self._rare] = np.log(rare) - np.log(max(rare.sum(), 1))
         return shares[level]
 
-    def decode(self, codes: np.ndarray, rng: np.random.Generator | None = None) -> pd.Series:
+    def decode(self, codes: np.ndarray, rng: np.random.Generator | RowStreams | None = None) -> pd.Series:
         """Map codes (n,) to a Series of the fitted dtype; NaN and the missing code become missing.
 
         `rng` draws among rare levels by their frequency; None draws them from a stream of fixed seed.
@@ -155,10 +164,10 @@ class LevelColumn:
         rare = ~missing & (codes == len(self._own))
         own = ~missing & ~rare
         level[own] = self._own[codes[own].astype(np.int64)]
-        if rare.any():
+        if self.n_rare_:
             rng = np.random.default_rng(0) if rng is None else rng
-            edges = np.cumsum(self.counts_[self._rare])
-            level[rare] = self._rare[np.searchsorted(edges, rng.integers(edges[-1], size=rare.sum()), side="right")]
+            # A number for every row: what a row gets must not depend on how many rows before it are rare.
+            level[rare] = self._rare[pick(self.counts_[self._rare], rng.random(len(codes))[rare])]
         return self._take(level)
 
     def _take(self, level: np.ndarray) -> pd.Series:
@@ -208,6 +217,13 @@ class ConstantColumn(LevelColumn):
     def state(self) -> dict:
         """Plain description, for persistence."""
         return {**super().state(), "type": "constant"}
+
+
+def pick(counts: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Return a position in counts (k,) for each number (n,) in [0, 1), as often as its count says."""
+    edges = np.cumsum(counts)
+    # A product just below the sum may be rounded up to it.
+    return np.minimum(np.searchsorted(edges, uniform * edges[-1], side="right"), np.flatnonzero(counts)[-1])
 
 
 def _factorize(series: pd.Series, name: Any) -> tuple[np.ndarray, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from tabdiff.codecs.dtypes import dtype_from_state, dtype_to_state
+from tabdiff.diffusion.streams import RowStreams
 
 __all__ = ["NumericColumn", "restore", "to_float"]
 
@@ -145,7 +146,7 @@ class NumericColumn:
         """Make a Series of the fitted dtype of values (n,) and a mask of missing entries (n,)."""
         return restore(values, missing, self.dtype, self.name)
 
-    def encode(self, values: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def encode(self, values: np.ndarray, rng: np.random.Generator | RowStreams | None) -> np.ndarray:
         """Map values (n,) to standard normal scores (n,), NaN to NaN.
 
         `rng` draws the place inside a step; None takes the deterministic place: the middle of a heavy value's step,

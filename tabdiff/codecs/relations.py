@@ -18,6 +18,8 @@ import pandas as pd
 from torch import Tensor
 
 from tabdiff.codecs.columns import COLUMN_TYPES, ConstantColumn, NumericColumn
+from tabdiff.codecs.levels import pick
+from tabdiff.diffusion.streams import RowStreams
 
 __all__ = ["Dependencies", "DependentColumn", "Rule", "agree"]
 
@@ -177,7 +179,7 @@ class Dependencies:
         series: Sequence[pd.Series | None],
         columns: Sequence[Any],
         condition: Tensor | None = None,
-        rng: np.random.Generator | None = None,
+        rng: np.random.Generator | RowStreams | None = None,
     ) -> list[Any]:
         """Look up dependent columns, and make their determinants agree with each other and with the condition.
 
@@ -189,7 +191,7 @@ class Dependencies:
             How each is coded.
         condition : Tensor of shape (n, k), optional
             NaN, the null token, fixes nothing.
-        rng : numpy.random.Generator, optional
+        rng : numpy.random.Generator or RowStreams, optional
             Draws values for rows that contradict themselves; None takes a fixed seed.
 
         Returns
@@ -349,7 +351,7 @@ def agree(
     free: np.ndarray,
     demands: list[tuple[np.ndarray, np.ndarray]],
     counts: np.ndarray,
-    rng: np.random.Generator,
+    rng: np.random.Generator | RowStreams,
 ) -> None:
     """Redraw, in place, the free codes (n,) that contradict what is known of the columns that they determine.
 
@@ -363,9 +365,11 @@ def agree(
         For each determined column its `Rule.table`, and its codes, shape (n,), -1 where they are not known.
     counts : ndarray of shape (n_codes,)
         Training rows with each code.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or RowStreams
         Source of the draws.
     """
+    # A number for every row: what a row gets must not depend on how many rows before it are redrawn.
+    uniform = rng.random(len(codes))
     wanted = np.stack([known for _, known in demands], axis=1)
     given = np.stack([table for table, _ in demands], axis=1)
     wrong = np.flatnonzero(free & ((given[codes] != wanted) & (wanted >= 0)).any(axis=1))
@@ -375,7 +379,7 @@ def agree(
         fits = counts * ((given == key) | (key < 0)).all(axis=1)
         if fits.sum() > 0:
             rows = wrong[inverse == i]
-            codes[rows] = rng.choice(len(fits), size=len(rows), p=fits / fits.sum())
+            codes[rows] = pick(fits, uniform[rows])
 
 
 def _write(column: Any, series: Any, codes: np.ndarray, changed: np.ndarray, rules: list[Rule]) -> pd.Series:

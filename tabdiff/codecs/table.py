@@ -30,6 +30,7 @@ from tabdiff.codecs.columns import (
 )
 from tabdiff.codecs.constraints import Constraints
 from tabdiff.codecs.relations import Dependencies, DependentColumn
+from tabdiff.diffusion.streams import RowStreams
 
 __all__ = ["TableCodec"]
 
@@ -267,7 +268,10 @@ class TableCodec:
     # ----------------------------------------------------- encode and decode
 
     def encode(
-        self, frame: pd.DataFrame, condition: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        frame: pd.DataFrame,
+        condition: Tensor | None = None,
+        generator: torch.Generator | RowStreams | None = None,
     ) -> Tensor:
         """Map a frame (n, d) to a float32 tensor (n, n_continuous_ + len(n_levels_)).
 
@@ -293,7 +297,10 @@ class TableCodec:
         return torch.from_numpy(out)
 
     def decode(
-        self, data: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        data: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | RowStreams | None = None,
     ) -> pd.DataFrame:
         """Map a tensor (n, n_continuous_ + len(n_levels_)) to a frame (n, d) with the fitted dtypes and order.
 
@@ -367,7 +374,7 @@ class TableCodec:
         return codec
 
 
-def _numpy_stream(generator: torch.Generator | None) -> np.random.Generator | None:
-    if generator is None:
-        return None
+def _numpy_stream(generator: torch.Generator | RowStreams | None) -> np.random.Generator | RowStreams | None:
+    if generator is None or isinstance(generator, RowStreams):
+        return generator
     return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))

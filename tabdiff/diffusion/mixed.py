@@ -24,6 +24,7 @@ from tabdiff.diffusion.denoiser import Denoiser, coefficients
 from tabdiff.diffusion.given import PRESENT, given_inputs
 from tabdiff.diffusion.losses import Loss
 from tabdiff.diffusion.schedules import Schedule
+from tabdiff.diffusion.streams import RowStreams
 from tabdiff.diffusion.targets import _to_x0, target_of
 
 __all__ = ["MixedDenoiser"]
@@ -251,7 +252,7 @@ class MixedDenoiser(Denoiser):
         x_t: Tensor,
         t: Tensor,
         condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | RowStreams | None = None,
     ) -> Tensor:
         """Take the last step, from slightly noisy rows to data: estimate the numbers, draw the categories.
 
@@ -263,7 +264,7 @@ class MixedDenoiser(Denoiser):
             A time near the clean end, 0-d.
         condition : Tensor, optional
             Shape (B, k).
-        generator : torch.Generator, optional
+        generator : torch.Generator or RowStreams, optional
             Draws the levels; on the CPU.
 
         Returns
@@ -275,7 +276,10 @@ class MixedDenoiser(Denoiser):
         alpha, sigma = coefficients(self.schedule, t, x_t)
         numbers = self.clip(_to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data))
         # Gumbel's trick: the largest of log p_k plus Gumbel noise is a draw from p.
-        uniform = torch.rand(log_p.shape, generator=generator).clamp(min=1e-20).to(log_p.device)
-        scores = log_p - (-uniform.log()).log()
+        if isinstance(generator, RowStreams):
+            uniform = generator.uniform(log_p.shape[1])
+        else:
+            uniform = torch.rand(log_p.shape, generator=generator).clamp(min=1e-20)
+        scores = log_p - (-uniform.to(log_p.device).log()).log()
         codes = [part.argmax(1) for part in scores.split(self.n_levels, dim=1)]
         return torch.cat([numbers, *(c[:, None].to(numbers.dtype) for c in codes)], dim=1)

@@ -1,0 +1,93 @@
+"""Random numbers that belong to a row, whatever rows stand beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["RowStreams"]
+
+
+def _signed(constant: int) -> int:
+    """Return an unsigned 64-bit constant as the signed integer of the same bits, which is what torch multiplies."""
+    return constant - 2**64 if constant >= 2**63 else constant
+
+
+GAMMA = _signed(0x9E3779B97F4A7C15)
+MULTIPLIERS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+
+class RowStreams:
+    """A stream of random numbers for each row, that follows from the row's key alone.
+
+    With a `torch.Generator` what a row gets depends on its place in the batch. Here rows that are evaluated alone, in
+    another order or among others get the same numbers. They are those of SplitMix64 (Steele, Lea and Flood, 2014,
+    https://doi.org/10.1145/2714064.2660195), a counter that starts at the key and is hashed.
+
+    Parameters
+    ----------
+    keys : Tensor of shape (n,)
+        int64. Rows of equal keys get equal numbers.
+
+    Examples
+    --------
+    >>> keys = torch.tensor([11, 12, 13])
+    >>> first = RowStreams(keys).normal(4)
+    >>> bool((RowStreams(keys[[2, 0]]).normal(4) == first[[2, 0]]).all())
+    True
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = _mix(keys)
+        self.position = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: slice) -> RowStreams:
+        part = RowStreams.__new__(RowStreams)
+        part.keys, part.position = self.keys[rows], self.position
+        return part
+
+    def spawn(self) -> RowStreams:
+        """Return new streams for the same rows, independent of what these give afterwards."""
+        return RowStreams(self._bits(1)[:, 0])
+
+    def _bits(self, k: int) -> Tensor:
+        counter = torch.arange(self.position + 1, self.position + k + 1)
+        self.position += k
+        return _mix(self.keys[:, None] + counter * GAMMA)
+
+    def uniform(self, k: int) -> Tensor:
+        """Return the next k numbers of each row, uniform on (0, 1) without its ends, float64 of shape (n, k)."""
+        return (_shift(self._bits(k), 12).double() + 0.5) * 2.0**-52
+
+    def normal(self, k: int) -> Tensor:
+        """Return the next k numbers of each row, standard normal, float64 of shape (n, k)."""
+        return torch.special.ndtri(self.uniform(k))
+
+    def random(self, size: int) -> Any:
+        """Return the next number of each row as an ndarray (n,), as `numpy.random.Generator.random` does.
+
+        Raises
+        ------
+        ValueError
+            If `size` is not the number of rows.
+        """
+        if size != len(self):
+            raise ValueError(f"there is a stream for each of {len(self)} rows, however: {size} numbers were asked for.")
+        return self.uniform(1)[:, 0].numpy()
+
+
+def _shift(bits: Tensor, places: int) -> Tensor:
+    """Shift 64 bits to the right and fill with zeros, not with the sign."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """Hash 64 bits to 64 bits, one to one."""
+    bits = (bits ^ _shift(bits, 30)) * MULTIPLIERS[0]
+    bits = (bits ^ _shift(bits, 27)) * MULTIPLIERS[1]
+    return bits ^ _shift(bits, 31)
