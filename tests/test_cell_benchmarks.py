@@ -1,4 +1,4 @@
-"""The cell benchmark: splits, baselines of held-out conditions, simulated matrices, verdicts, and one tiny run of each."""
+"""The cell benchmark: splits, baselines of held-out conditions, simulated matrices, verdicts, a tiny run of each."""
 
 import importlib
 import json
