@@ -9,16 +9,21 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
-ARGUMENTS = {"diffusion_tour.py": ["--quick", "-o", "pictures"]}
+ARGUMENTS = {"diffusion_tour.py": ["--quick", "-o", "pictures"], "cells.py": ["-o", "pictures"]}
 PICTURES = {
+    "cells.py": [
+        f"pictures/cells-{number}-{name}.png"
+        for number, name in enumerate(("umap", "markers", "rare-types", "doses"), start=1)
+    ],
     "diffusion_tour.py": [
         f"pictures/{number}_{name}.png"
         for number, name in enumerate(
             ("forward", "schedules", "samplers", "guidance", "likelihood", "latent", "learned"), start=1
         )
-    ]
+    ],
 }
 WORDS = {
+    "cells.py": ("within_type_correlation", "interpolated (SMOTE)", "nearest measured (10)"),
     "quickstart_table.py": ("body mass of Gentoos", "draws the same rows for the same seed: True"),
     "quickstart_cells.py": ("marker genes", "{'CD14+ Monocyte': 200, 'CD56+ NK': 100}"),
 }
@@ -33,6 +38,8 @@ def test_every_script_is_known_here():
 def test_script_runs(script, tmp_path, monkeypatch, capsys):
     if script in PICTURES and importlib.util.find_spec("matplotlib") is None:
         pytest.skip("matplotlib is not installed")
+    if script == "cells.py":
+        pytest.importorskip("imblearn")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *ARGUMENTS.get(script, [])])
     monkeypatch.setattr("tabdiff.generator.resolve_steps", lambda max_steps, n_rows: 10)

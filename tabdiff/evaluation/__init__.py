@@ -1,9 +1,13 @@
 """How good are synthetic tables and cells, beside what real data score and what a trivial baseline scores."""
 
+from ._evaluate import evaluate
 from .cells import (
     cell_scorecard,
+    cell_scores,
+    gene_correlation_agreement,
     gene_mean_correlation,
     log_fold_change_error,
+    log_normalize,
     nb_baseline,
     rbf_mmd,
     rf_auc,
@@ -18,7 +22,6 @@ from .tables import (
     column_shape_errors,
     dcr_share,
     downstream_score,
-    evaluate,
     independent_columns,
     lr_c2st,
     missingness_error,
@@ -29,6 +32,7 @@ from .tables import (
 )
 
 __all__ = [
+    "evaluate",
     # tables
     "alpha_precision",
     "beta_recall",
@@ -36,7 +40,6 @@ __all__ = [
     "column_shape_errors",
     "dcr_share",
     "downstream_score",
-    "evaluate",
     "independent_columns",
     "lr_c2st",
     "missingness_error",
@@ -46,8 +49,11 @@ __all__ = [
     "trend_error",
     # cells
     "cell_scorecard",
+    "cell_scores",
+    "gene_correlation_agreement",
     "gene_mean_correlation",
     "log_fold_change_error",
+    "log_normalize",
     "nb_baseline",
     "rbf_mmd",
     "rf_auc",

@@ -15,13 +15,25 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ._expression import (
+    as_matrix,
+    check_pair,
+    log_normalize,
+    principal_components,
+    squared_distances,
+    type_labels,
+)
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = [
     "cell_scorecard",
+    "cell_scores",
+    "gene_correlation_agreement",
     "gene_mean_correlation",
     "log_fold_change_error",
+    "log_normalize",
     "nb_baseline",
     "rbf_mmd",
     "rf_auc",
@@ -29,51 +41,6 @@ __all__ = [
     "within_type_correlation",
     "zero_fraction_gap",
 ]
-
-
-def _matrix(cells: Any) -> Any:
-    """The matrix of an AnnData (X in memory), or the matrix itself; float32, CSR or dense."""
-    if hasattr(cells, "obs") and hasattr(cells, "X"):
-        cells = cells.X
-        if hasattr(cells, "to_memory"):
-            cells = cells.to_memory()
-    if sparse.issparse(cells):
-        return sparse.csr_matrix(cells).astype(np.float32)
-    return np.asarray(cells, dtype=np.float32)
-
-
-def _pair(real: Any, synthetic: Any) -> tuple[Any, Any]:
-    real, synthetic = _matrix(real), _matrix(synthetic)
-    if real.shape[1] != synthetic.shape[1]:
-        raise ValueError(
-            f"real has {real.shape[1]} genes and synthetic {synthetic.shape[1]}; give both the same genes in order."
-        )
-    if min(real.shape[0], synthetic.shape[0]) < 2:
-        raise ValueError("Each of real and synthetic needs at least 2 cells.")
-    return real, synthetic
-
-
-def log_normalize(cells: Any, *, target: float = 1e4) -> np.ndarray:
-    """log1p of counts scaled to `target` per cell, dense (n_cells, n_genes) float32.
-
-    A matrix with a negative or fractional value is taken as normalised already and returned as it is.
-    """
-    x = _matrix(cells)
-    values = x.data if sparse.issparse(x) else x
-    if values.size and (values.min() < 0 or np.any(values != np.rint(values))):
-        return x.toarray() if sparse.issparse(x) else x
-    total = np.asarray(x.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-    dense = x.toarray() if sparse.issparse(x) else x
-    return np.log1p(dense * (target / np.maximum(total, 1.0))).astype(np.float32)
-
-
-def _labels(cells: Any, by: Any) -> np.ndarray:
-    """Labels of each cell: an obs column, several joined by " / ", or an array as given."""
-    if isinstance(by, str):
-        return np.asarray(cells.obs[by].astype(str))
-    if isinstance(by, (list, tuple)) and by and all(isinstance(b, str) for b in by) and hasattr(cells, "obs"):
-        return np.asarray(cells.obs[list(by)].astype(str).agg(" / ".join, axis=1))
-    return np.asarray(by)
 
 
 def rf_auc(real: Any, synthetic: Any, *, seed: int = 0, n_repeats: int = 3, n_jobs: int | None = None) -> float:
@@ -100,7 +67,7 @@ def rf_auc(real: Any, synthetic: Any, *, seed: int = 0, n_repeats: int = 3, n_jo
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
-    a, b = (log_normalize(x) for x in _pair(real, synthetic))
+    a, b = (log_normalize(x) for x in check_pair(real, synthetic))
     rng = np.random.default_rng(seed)
     n = min(len(a), len(b))
     a, b = (x[rng.permutation(len(x))[:n]] for x in (a, b))
@@ -114,23 +81,6 @@ def rf_auc(real: Any, synthetic: Any, *, seed: int = 0, n_repeats: int = 3, n_jo
     return float(np.mean(scores))
 
 
-def _principal_components(real: np.ndarray, synthetic: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.decomposition import PCA
-
-    pca = PCA(
-        min(n_components, *real.shape),
-        svd_solver="full" if min(real.shape) < 500 else "randomized",
-        random_state=0,
-    )
-    return pca.fit_transform(real), pca.transform(synthetic)
-
-
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    from sklearn.metrics import pairwise_distances
-
-    return pairwise_distances(a.astype(np.float64), b.astype(np.float64), metric="sqeuclidean")
-
-
 def rbf_mmd(real: Any, synthetic: Any, *, n_components: int = 30, max_cells: int = 4000, seed: int = 0) -> float:
     """Maximum mean discrepancy with an RBF kernel in principal components of the real cells.
 
@@ -142,11 +92,11 @@ def rbf_mmd(real: Any, synthetic: Any, *, n_components: int = 30, max_cells: int
     float
         The square root of MMD², >= 0; 0 is ideal.
     """
-    x, y = _pair(real, synthetic)
-    a, b = _principal_components(log_normalize(x), log_normalize(y), n_components)
+    x, y = check_pair(real, synthetic)
+    a, b = principal_components(log_normalize(x), log_normalize(y), n_components)
     rng = np.random.default_rng(seed)
     a, b = (z[rng.permutation(len(z))[:max_cells]] for z in (a, b))
-    d = _squared_distances(np.concatenate([a, b]), np.concatenate([a, b]))
+    d = squared_distances(np.concatenate([a, b]), np.concatenate([a, b]))
     k = np.exp(-d / (2 * max(float(np.median(d[np.triu_indices_from(d, 1)])), 1e-12)))
     n = len(a)
     return float(np.sqrt(max(k[:n, :n].mean() + k[n:, n:].mean() - 2 * k[:n, n:].mean(), 0.0)))
@@ -181,10 +131,10 @@ def wasserstein2(
     """
     from scipy.optimize import linear_sum_assignment
 
-    x, y = _pair(real, synthetic)
-    types = np.zeros(x.shape[0]) if real_labels is None else _labels(real, real_labels)
-    other = np.zeros(y.shape[0]) if synthetic_labels is None else _labels(synthetic, synthetic_labels)
-    a, b = _principal_components(log_normalize(x), log_normalize(y), n_components)
+    x, y = check_pair(real, synthetic)
+    types = np.zeros(x.shape[0]) if real_labels is None else type_labels(real, real_labels)
+    other = np.zeros(y.shape[0]) if synthetic_labels is None else type_labels(synthetic, synthetic_labels)
+    a, b = principal_components(log_normalize(x), log_normalize(y), n_components)
     rng = np.random.default_rng(seed)
     total, weight = 0.0, 0
     for label in np.unique(types):
@@ -192,7 +142,7 @@ def wasserstein2(
         n = min(len(one), len(two), max_cells)
         if n < 2:
             continue
-        cost = _squared_distances(one[rng.permutation(len(one))[:n]], two[rng.permutation(len(two))[:n]])
+        cost = squared_distances(one[rng.permutation(len(one))[:n]], two[rng.permutation(len(two))[:n]])
         rows, columns = linear_sum_assignment(cost)
         total += len(one) * float(np.sqrt(cost[rows, columns].mean()))
         weight += len(one)
@@ -214,9 +164,9 @@ def within_type_correlation(
     float
         In [-1, 1]; the real other half is the ceiling, because correlations are estimated with noise.
     """
-    x, y = _pair(real, synthetic)
-    types = np.zeros(x.shape[0]) if real_labels is None else _labels(real, real_labels)
-    other = np.zeros(y.shape[0]) if synthetic_labels is None else _labels(synthetic, synthetic_labels)
+    x, y = check_pair(real, synthetic)
+    types = np.zeros(x.shape[0]) if real_labels is None else type_labels(real, real_labels)
+    other = np.zeros(y.shape[0]) if synthetic_labels is None else type_labels(synthetic, synthetic_labels)
     a, b = log_normalize(x), log_normalize(y)
     genes = np.sort(np.argsort(-a.var(axis=0))[:n_genes])
     triangle = np.triu_indices(len(genes), 1)
@@ -232,9 +182,24 @@ def within_type_correlation(
     return float(np.corrcoef(correlations[0], correlations[1])[0, 1])
 
 
+def gene_correlation_agreement(real: Any, synthetic: Any, *, n_genes: int = 200) -> float:
+    """Agreement of gene-gene correlations over all cells, differences between types included.
+
+    Pearson correlation between the upper triangles of the two correlation matrices, of the `n_genes` genes with the
+    largest variance over real cells (log-normalised). Types alone make genes correlate, so even genes that are
+    independent inside each type score high: read it beside `within_type_correlation`.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; the real other half is the ceiling, because correlations are estimated with noise.
+    """
+    return within_type_correlation(real, synthetic, n_genes=n_genes)
+
+
 def gene_mean_correlation(real: Any, synthetic: Any) -> float:
     """Pearson correlation over genes of the mean log-normalised expression; 1 is ideal."""
-    a, b = (log_normalize(x).mean(axis=0, dtype=np.float64) for x in _pair(real, synthetic))
+    a, b = (log_normalize(x).mean(axis=0, dtype=np.float64) for x in check_pair(real, synthetic))
     return float(np.corrcoef(a, b)[0, 1])
 
 
@@ -245,7 +210,7 @@ def zero_fraction_gap(real: Any, synthetic: Any) -> float:
         stored = x.count_nonzero() if sparse.issparse(x) else np.count_nonzero(x)
         return 1.0 - stored / (x.shape[0] * x.shape[1])
 
-    a, b = _pair(real, synthetic)
+    a, b = check_pair(real, synthetic)
     return 100.0 * (zeros(b) - zeros(a))
 
 
@@ -259,8 +224,8 @@ def log_fold_change_error(real: Any, synthetic: Any, *, real_labels: Any, synthe
     float
         In log2 units, >= 0; the real other half's own error is the floor.
     """
-    types, other = _labels(real, real_labels), _labels(synthetic, synthetic_labels)
-    x, y = _pair(real, synthetic)
+    types, other = type_labels(real, real_labels), type_labels(synthetic, synthetic_labels)
+    x, y = check_pair(real, synthetic)
     shared = [t for t in pd.Series(types).value_counts().index if np.any(other == t)][:2]
     if len(shared) < 2:
         raise ValueError("Log-fold changes need two types that are present in real and synthetic cells.")
@@ -295,13 +260,13 @@ def nb_baseline(train: AnnData, by: str | Sequence[str], *, labels: Any = None, 
     """
     from anndata import AnnData
 
-    types = _labels(train, by if isinstance(by, str) else list(by))
+    types = type_labels(train, by if isinstance(by, str) else list(by))
     wanted = types if labels is None else np.asarray(labels).astype(str)
     unknown = sorted(str(t) for t in set(wanted) - set(types))
     if unknown:
         raise ValueError(f"labels holds {unknown}, but the types in train are {sorted(str(t) for t in set(types))}.")
     rng = np.random.default_rng(seed)
-    x = _matrix(train)
+    x = as_matrix(train)
     x = x.toarray() if sparse.issparse(x) else x
     library = np.maximum(x.sum(axis=1, dtype=np.float64), 1.0)
     names, code = np.unique(types, return_inverse=True)
@@ -332,6 +297,69 @@ def nb_baseline(train: AnnData, by: str | Sequence[str], *, labels: Any = None, 
     return AnnData(sparse.vstack(rows, format="csr"), obs=obs, var=train.var.copy())
 
 
+_TITLES = {
+    "rf_auc": "RF-AUC",
+    "rbf_mmd": "RBF-MMD",
+    "wasserstein2": "Wasserstein-2 per type",
+    "within_type_correlation": "within-type correlation",
+    "gene_correlation_agreement": "gene-gene correlation",
+    "gene_mean_correlation": "gene-mean correlation",
+    "zero_fraction_gap": "zero-fraction gap (points)",
+    "log_fold_change_error": "log2 fold-change error",
+}
+
+
+def cell_scores(
+    real: Any,
+    synthetic: Any,
+    *,
+    real_labels: Any = None,
+    synthetic_labels: Any = None,
+    seed: int = 0,
+    n_jobs: int | None = None,
+) -> dict[str, float]:
+    """Every metric of this module, by the name of its function.
+
+    Parameters
+    ----------
+    real, synthetic : AnnData or matrix
+        Cells × genes.
+    real_labels, synthetic_labels : str, list of str or array, optional
+        Types of the cells: obs columns or an array. Without them `within_type_correlation` is left out.
+    seed : int
+        Seed of the subsamples and forests.
+    n_jobs : int, optional
+        Processes of `rf_auc`, as in scikit-learn.
+
+    Returns
+    -------
+    dict of str to float
+        `log_fold_change_error` is NaN where fewer than two types are on both sides.
+    """
+    labels: dict[str, Any] = {}
+    if real_labels is not None:
+        labels = {
+            "real_labels": type_labels(real, real_labels),
+            "synthetic_labels": type_labels(synthetic, synthetic_labels),
+        }
+    scores = {
+        "rf_auc": rf_auc(real, synthetic, seed=seed, n_jobs=n_jobs),
+        "rbf_mmd": rbf_mmd(real, synthetic, seed=seed),
+        "wasserstein2": wasserstein2(real, synthetic, seed=seed, **labels),
+    }
+    if labels:
+        scores["within_type_correlation"] = within_type_correlation(real, synthetic, **labels)
+    scores |= {
+        "gene_correlation_agreement": gene_correlation_agreement(real, synthetic),
+        "gene_mean_correlation": gene_mean_correlation(real, synthetic),
+        "zero_fraction_gap": zero_fraction_gap(real, synthetic),
+    }
+    if labels:
+        shared = len(set(labels["real_labels"]) & set(labels["synthetic_labels"])) > 1
+        scores["log_fold_change_error"] = log_fold_change_error(real, synthetic, **labels) if shared else np.nan
+    return scores
+
+
 def cell_scorecard(
     real: AnnData,
     synthetic: AnnData,
@@ -360,31 +388,27 @@ def cell_scorecard(
     -------
     DataFrame
         A row per metric, columns "ideal", "synthetic" and, with `floor`, "real half" and "NB baseline".
+
+    See Also
+    --------
+    tabdiff.evaluate : The same figures with one call, halves and baseline made for you.
     """
     by = by if isinstance(by, str) else list(by)
-    real_types = _labels(real, by)
-    columns: dict[str, tuple[Any, np.ndarray]] = {"synthetic": (synthetic, _labels(synthetic, by))}
+    real_types = type_labels(real, by)
+    columns: dict[str, tuple[Any, np.ndarray]] = {"synthetic": (synthetic, type_labels(synthetic, by))}
     if floor is not None:
-        columns["real half"] = (floor, _labels(floor, by))
+        columns["real half"] = (floor, type_labels(floor, by))
         known = np.isin(columns["synthetic"][1], columns["real half"][1])
         labels = columns["synthetic"][1][known]
         columns["NB baseline"] = (nb_baseline(floor, by, labels=labels, seed=seed), labels)
 
-    def scores(cells: Any, types: np.ndarray) -> dict[str, float]:
-        labels: dict[str, Any] = {"real_labels": real_types, "synthetic_labels": types}
-        shared = set(real_types) & set(types)
-        return {
-            "RF-AUC": rf_auc(real, cells, seed=seed),
-            "RBF-MMD": rbf_mmd(real, cells, seed=seed),
-            "Wasserstein-2 per type": wasserstein2(real, cells, seed=seed, **labels),
-            "within-type correlation": within_type_correlation(real, cells, **labels),
-            "gene-mean correlation": gene_mean_correlation(real, cells),
-            "zero-fraction gap (points)": zero_fraction_gap(real, cells),
-            "log2 fold-change error": log_fold_change_error(real, cells, **labels) if len(shared) > 1 else np.nan,
+    table = pd.DataFrame(
+        {
+            name: cell_scores(real, cells, real_labels=real_types, synthetic_labels=types, seed=seed)
+            for name, (cells, types) in columns.items()
         }
-
-    ideal = {"RF-AUC": 0.5, "within-type correlation": 1.0, "gene-mean correlation": 1.0}
-    table = pd.DataFrame({name: scores(*value) for name, value in columns.items()})
+    ).rename(index=_TITLES)
+    ideal = {"RF-AUC": 0.5, **dict.fromkeys((title for title in _TITLES.values() if "correlation" in title), 1.0)}
     table.insert(0, "ideal", [ideal.get(str(metric), 0.0) for metric in table.index])
     table.index.name = "metric"
     return table

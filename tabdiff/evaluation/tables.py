@@ -29,7 +29,7 @@ __all__ = [
     "column_shape_errors",
     "dcr_share",
     "downstream_score",
-    "evaluate",
+    "evaluate_table",
     "independent_columns",
     "lr_c2st",
     "missingness_error",
@@ -210,67 +210,17 @@ def independent_columns(df: pd.DataFrame, n: int | None = None, *, random_state:
     return pd.concat(columns, axis=1)
 
 
-def evaluate(
+def evaluate_table(
     real: pd.DataFrame,
     synthetic: pd.DataFrame,
     *,
-    holdout: pd.DataFrame | None = None,
-    target: Any = None,
-    classifier: Callable[[], Any] | None = None,
-    max_rows: int | None = 50_000,
-    random_state: int | None = 0,
+    holdout: pd.DataFrame | None,
+    target: Any,
+    classifier: Callable[[], Any] | None,
+    max_rows: int | None,
+    random_state: int | None,
 ) -> pd.DataFrame:
-    """Put every metric of a synthetic table beside what real rows and what independent columns score.
-
-    Parameters
-    ----------
-    real : DataFrame
-        The rows that the generator was fitted on.
-    synthetic : DataFrame
-        Same columns.
-    holdout : DataFrame, optional
-        Real rows that the generator has not seen. They are the floor, and `dcr_share` and
-        `downstream_score` exist with them only.
-    target : column name, optional
-        Adds `downstream_score`: trained on `synthetic`, tested on `holdout`.
-    classifier : callable, optional
-        Of `c2st`: returns an unfitted classifier.
-    max_rows : int, optional
-        Classifier tests and distances use at most so many rows of each frame (`nearest_neighbour_ratio`
-        always searches all of `real`). None: all rows, at a cost that grows with their square.
-    random_state : int, optional
-        The same number gives the same frame.
-
-    Returns
-    -------
-    scores : DataFrame
-        A row a metric, with columns
-
-        - ``metric``: errors and shares in percent, scores from 0 to 1;
-        - ``synthetic``: its value;
-        - ``floor``: what real rows score: `holdout`, or without one a bootstrap of `real` (shape, trend and
-          missingness) and one half of `real` against the other (the rest);
-        - ``independent``: what `independent_columns` of `real` scores;
-        - ``better``: "lower", "higher", "near 1" or "near 50".
-
-    Raises
-    ------
-    ValueError
-        If columns differ, a frame is empty, or `target` comes without `holdout`.
-
-    Examples
-    --------
-    >>> from tabdiff.datasets import load_penguins
-    >>> from tabdiff.evaluation import evaluate, independent_columns
-    >>> penguins = load_penguins()
-    >>> scores = evaluate(penguins, independent_columns(penguins)).set_index("metric")
-    >>> scores["better"].to_dict()
-    {'shape_error': 'lower', 'trend_error': 'lower', 'missingness_error': 'lower', 'c2st': 'higher',
-     'lr_c2st': 'higher', 'alpha_precision': 'higher', 'beta_recall': 'higher', 'nearest_neighbour_ratio':
-     'near 1'}
-    >>> bool(scores.loc["trend_error", "synthetic"] > 2 * scores.loc["trend_error", "floor"])
-    True
-    """
+    """Score a table; see `tabdiff.evaluate`."""
     if target is not None and holdout is None:
         raise ValueError("target= needs holdout=: the downstream score is tested on real rows that trained nothing.")
     frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})

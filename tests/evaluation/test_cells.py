@@ -6,8 +6,12 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from tabdiff import evaluate
+from tabdiff.datasets import load_penguins
 from tabdiff.evaluation.cells import (
     cell_scorecard,
+    cell_scores,
+    gene_correlation_agreement,
     gene_mean_correlation,
     log_fold_change_error,
     log_normalize,
@@ -97,6 +101,21 @@ def test_within_type_correlation_ignores_differences_between_types() -> None:
     assert abs(score) < 0.3 < 0.7 < real
 
 
+def test_gene_correlation_agreement_is_the_correlation_of_correlations() -> None:
+    a, b = cells(300, seed=1), cells(300, seed=2)
+    triangle = np.triu_indices(30, 1)
+    expected = [np.corrcoef(log_normalize(x), rowvar=False)[triangle] for x in (a, b)]
+    assert gene_correlation_agreement(a, b) == pytest.approx(np.corrcoef(*expected)[0, 1], abs=1e-6)
+
+
+def test_gene_correlation_agreement_sees_what_types_share_and_what_they_do_not() -> None:
+    real, independent = cells(400, seed=3), nb_baseline(cells(400), "type")
+    other = gene_correlation_agreement(real, cells(400, seed=4))
+    assert 0.5 < gene_correlation_agreement(real, independent) < other - 0.02
+    shuffled = AnnData(np.random.default_rng(0).permuted(real.X.toarray(), axis=0))
+    assert abs(gene_correlation_agreement(real, shuffled)) < 0.2
+
+
 def test_baseline_keeps_means_and_variances_by_type() -> None:
     train = cells(600)
     drawn = nb_baseline(train, "type", labels=["a"] * 3000, seed=1)
@@ -127,3 +146,102 @@ def test_scorecard_has_floor_and_baseline() -> None:
     row = table.loc["within-type correlation"]
     assert row["synthetic"] > 0.5 > abs(row["NB baseline"])
     assert list(cell_scorecard(real, synthetic, by=["type"]).columns) == ["ideal", "synthetic"]
+
+
+def test_scores_without_labels_leave_out_what_needs_types() -> None:
+    scores = cell_scores(cells(seed=1), cells(seed=2))
+    assert set(scores) == {
+        *("rf_auc", "rbf_mmd", "wasserstein2"),
+        *("gene_correlation_agreement", "gene_mean_correlation", "zero_fraction_gap"),
+    }
+
+
+class TestEvaluate:
+    def test_fresh_cells_score_like_the_floor_and_independent_genes_do_not(self) -> None:
+        train, unseen, fresh = (cells(400, seed=seed) for seed in (1, 2, 3))
+        scores = evaluate(train, fresh, condition="type", holdout=unseen).set_index("metric")
+        assert list(scores.columns) == ["synthetic", "floor", "independent", "better"]
+        assert scores["better"].to_dict() == {
+            "rf_auc": "near 0.5",
+            "rbf_mmd": "lower",
+            "wasserstein2": "lower",
+            "within_type_correlation": "higher",
+            "gene_correlation_agreement": "higher",
+            "gene_mean_correlation": "higher",
+            "zero_fraction_gap": "near 0",
+            "log_fold_change_error": "lower",
+        }
+        for metric in ("rf_auc", "rbf_mmd", "within_type_correlation", "gene_correlation_agreement"):
+            synthetic, floor, independent = scores.loc[metric, ["synthetic", "floor", "independent"]].astype(float)
+            assert abs(synthetic - floor) < abs(independent - floor), metric
+
+    def test_without_a_holdout_both_halves_of_the_real_cells_stand_in(self) -> None:
+        real = cells(400, seed=1)
+        scores = evaluate(real, cells(400, seed=2), condition="type").set_index("metric")
+        assert scores.loc["rf_auc", "floor"] == pytest.approx(0.5, abs=0.1)
+        assert scores.loc["rf_auc", "independent"] > scores.loc["rf_auc", "synthetic"]
+        # Copies of the real cells: half of them are in the half that they are compared with.
+        assert evaluate(real, real, condition="type").set_index("metric").loc["rbf_mmd", "synthetic"] > 0
+
+    def test_the_same_seed_gives_the_same_frame(self) -> None:
+        real, synthetic = cells(100, seed=1), cells(100, seed=2)
+        first, second, other = (evaluate(real, synthetic, condition="type", random_state=s) for s in (0, 0, 1))
+        pd.testing.assert_frame_equal(first, second)
+        assert not first.equals(other)
+
+    def test_counts_are_found_where_a_fit_finds_them_and_nothing_changes(self) -> None:
+        real, synthetic = cells(100, seed=1), cells(100, seed=2)
+        plain = evaluate(real, synthetic, condition="type")
+        layered = real.copy()
+        layered.layers["counts"] = real.X.copy()
+        layered.X = log_normalize(real)
+        before = layered.X.copy()
+        pd.testing.assert_frame_equal(evaluate(layered, synthetic, condition="type"), plain)
+        np.testing.assert_array_equal(layered.X, before)
+
+    def test_numbers_are_types_or_bins_of_the_real_range(self) -> None:
+        real, synthetic = cells(120, seed=1), cells(120, seed=2)
+        real.obs["dose"], synthetic.obs["dose"] = np.repeat([0, 1, 2], 40), np.repeat([0.0, 1.0, 2.0], 40)
+        by_dose = evaluate(real, synthetic, condition=["type", "dose"])
+        assert by_dose["synthetic"].notna().all()
+        real.obs["time"], synthetic.obs["time"] = np.linspace(0, 1, 120), np.linspace(0.01, 1.02, 120)
+        assert evaluate(real, synthetic, condition="time")["synthetic"].notna().all()
+
+    def test_continuous_values_have_a_baseline_without_dependence_too(self) -> None:
+        real, fresh = cells(300, seed=1), cells(300, seed=2)
+        for one in (real, fresh):
+            one.X = log_normalize(one) - 1
+        scores = evaluate(real, fresh, condition="type").set_index("metric")
+        assert abs(scores.loc["within_type_correlation", "independent"]) < 0.3
+        assert scores.loc["within_type_correlation", "synthetic"] > 0.5
+        fold_changes = scores.loc["log_fold_change_error"]
+        assert fold_changes["independent"] < 2 * fold_changes["floor"]
+
+    def test_max_rows_bounds_the_cells(self, monkeypatch) -> None:
+        seen = []
+
+        def record(real, synthetic, **kwargs):
+            seen.append((real.shape[0], synthetic.shape[0]))
+            return {"rf_auc": 0.5}
+
+        monkeypatch.setattr("tabdiff.evaluation._evaluate.cell_scores", record)
+        evaluate(cells(200), cells(200), max_rows=30)
+        evaluate(cells(200), cells(300))
+        assert seen == [(30, 30)] * 3 + [(100, 100)] * 3
+
+    def test_what_does_not_fit_together_is_refused(self) -> None:
+        real = cells(60)
+        with pytest.raises(TypeError, match="real is an AnnData, but synthetic is a ndarray"):
+            evaluate(real, real.X.toarray())
+        with pytest.raises(TypeError, match="target= is for tables"):
+            evaluate(real, real, target="type")
+        with pytest.raises(TypeError, match="condition='species' is for AnnData"):
+            evaluate(load_penguins(), load_penguins(), condition="species")
+        with pytest.raises(ValueError, match=r"synthetic.obs has no \['batch'\]"):
+            evaluate(AnnData(real.X, obs=real.obs.assign(batch="a")), real, condition=["type", "batch"])
+        with pytest.raises(ValueError, match=r"give synthetic\[:, real.var_names\]"):
+            evaluate(real, real[:, ::-1], condition="type")
+        log = real.copy()
+        log.X = log_normalize(real)
+        with pytest.raises(ValueError, match="real holds counts, but synthetic does not"):
+            evaluate(real, log)
