@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -10,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tabdiff import DiffusionGenerator, DiffusionOutlierDetector
 from tabdiff.datasets import load_penguins
+from tabdiff.detector import Marginal
 
 QUICK = {"max_steps": 20, "hidden_size": 16, "n_blocks": 1, "random_state": 0}
 
@@ -65,6 +67,30 @@ def test_mixed_frames_with_missing_values(correlated):
     assert fitted.feature_names_in_.tolist() == penguins.columns.to_list() and fitted.n_features_in_ == 8
     far = penguins.head(3).assign(bill_length_mm=500.0)
     assert (fitted.score_samples(far) < scores[:3]).all() and np.isfinite(fitted.score_samples(far)).all()
+
+
+def test_a_value_that_repeats_is_no_odder_than_one_that_does_not():
+    # A probability beside densities would rank all rounded values last.
+    x = np.random.default_rng(0).normal(size=600)
+    rounded = np.arange(600) % 2 == 0
+    fitted = detector().fit(np.where(rounded, np.round(x, 1), x)[:, None])
+    scores = fitted.score_samples(np.where(rounded, np.round(x, 1), x)[:, None])
+    assert roc_auc_score(rounded, scores) == pytest.approx(0.5, abs=0.1)
+    assert roc_auc_score(np.abs(x) < 2, scores) > 0.97
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e300, 1e-300])
+@pytest.mark.parametrize("n", [400, 4000])
+def test_marginals_are_near_the_truth_and_finite_everywhere(scale, n):
+    x = np.sort(np.random.default_rng(0).normal(2.0, 1.0, size=n))
+    marginal = Marginal(x * scale, np.ones(n))
+    at = np.linspace(0.5, 3.5, 50)
+    error = marginal.log_density(at * scale) + np.log(scale) - norm.logpdf(at, 2.0, 1.0)
+    assert np.abs(error).max() < 0.3
+    fine = np.linspace(-20, 20, 4001)
+    assert np.exp(marginal.log_density(fine * scale) + np.log(scale)).sum() * 0.01 == pytest.approx(1, abs=0.01)
+    far = marginal.log_density(np.array([10.0, 100.0, 1e6, np.nan]) * scale)
+    assert np.isfinite(far).all() and (np.diff(far[:3]) < 0).all() and far[3] == 0
 
 
 def test_by_default_a_broken_rule_counts():

@@ -1,5 +1,6 @@
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,5 +73,7 @@ def test_what_is_done_is_not_run_again_and_tables_have_the_means(usefulness):
 
 def test_the_script_says_how_it_is_used():
     pytest.importorskip("imblearn")
-    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    command = [sys.executable, str(SCRIPT), "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--max-time" in done.stdout, done.stderr

@@ -20,7 +20,13 @@ LOG_SNR_RANGE = (-7.0, 6.0)
 
 @torch.no_grad()
 def row_bound(
-    denoiser: Denoiser, data: Tensor, condition: Tensor | None = None, *, steps: int = 24, seed: int = 0
+    denoiser: Denoiser,
+    data: Tensor,
+    condition: Tensor | None = None,
+    *,
+    steps: int = 24,
+    seed: int = 0,
+    log_snr_max: float = LOG_SNR_RANGE[1],
 ) -> Tensor:
     """Return a lower bound on the log-likelihood of each row, in nats.
 
@@ -39,6 +45,8 @@ def row_bound(
         Steps of the chain, two evaluations each; more give a tighter bound.
     seed : int
         Of the fixed noises.
+    log_snr_max : float
+        Where the chain ends. Less leaves more noise in the row: what is finer than it takes no part.
 
     Returns
     -------
@@ -47,7 +55,7 @@ def row_bound(
     """
     schedule = denoiser.schedule
     low = max(schedule.log_snr(schedule.t_max).item(), LOG_SNR_RANGE[0])
-    high = min(schedule.log_snr(schedule.t_min).item(), LOG_SNR_RANGE[1])
+    high = min(schedule.log_snr(schedule.t_min).item(), log_snr_max)
     times = schedule.t_from_log_snr(torch.linspace(low, high, steps + 1, dtype=torch.float64))
     settings: dict[str, Any] = {"grid": times, "generator": torch.Generator().manual_seed(seed)}
     if not isinstance(denoiser, MixedDenoiser):
