@@ -226,7 +226,7 @@ def draw_doses(path: Path) -> None:
     gen = DiffusionGenerator(random_state=SEED).fit(cells, condition="dose")
     drawn = {dose: gen.sample(400, condition={"dose": dose}, random_state=SEED) for dose in ASKED}
     grid = np.geomspace(0.02, 100, 100)
-    shown = {"rises at a low dose": 0, "rises at a high dose": 1, "falls": 2, "does not respond": 3}
+    shown = {"rises at a low dose": 0, "rises at a high dose": 1, "falls": 2, "unaffected (its share shrinks)": 3}
 
     figure = Figure(figsize=(12.5, 3.4), layout="constrained")
     for ax, (title, gene) in zip(figure.subplots(1, 4), shown.items()):
