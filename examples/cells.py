@@ -180,13 +180,14 @@ def draw_rare_types(path: Path, gen: DiffusionGenerator, train: AnnData, unseen:
 
     figure = Figure(figsize=(8.5, 3), layout="constrained")
     ax = figure.subplots()
-    bars = [np.mean(scores) for scores in found.values()]
-    ax.barh(list(found), bars, color=["#BBBBBB"] * (len(bars) - 1) + ["#EE7733"], height=0.6)
-    for place, scores in enumerate(found.values()):
-        ax.plot(scores, [place] * len(scores), "o", color="black", markersize=3)
-    ax.set(xlim=(min(map(min, found.values())) - 0.05, None), xlabel="balanced accuracy on unseen cells")
-    ax.set_title(f"types of {counts.min()} to {counts.max()} cells brought to {EVEN} each (dots: {n_draws} draws)")
-    ax.invert_yaxis()
+    for place, (name, scores) in enumerate(found.items()):
+        color = "#EE7733" if "tabdiff" in name else "#555555"
+        ax.plot(scores, [place] * len(scores), "o", color=color, alpha=0.5, markersize=5, linewidth=0)
+        ax.plot(np.mean(scores), place, "D", color=color, markersize=9)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set(ylim=(len(found) - 0.5, -0.5), xlabel="balanced accuracy on unseen cells")
+    ax.grid(axis="x", color="#DDDDDD")
+    ax.set_title(f"types of {counts.min()} to {counts.max()} cells brought to {EVEN} each (mean and {n_draws} draws)")
     ax.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 
@@ -226,7 +227,7 @@ def draw_doses(path: Path) -> None:
     gen = DiffusionGenerator(random_state=SEED).fit(cells, condition="dose")
     drawn = {dose: gen.sample(400, condition={"dose": dose}, random_state=SEED) for dose in ASKED}
     grid = np.geomspace(0.02, 100, 100)
-    shown = {"rises at a low dose": 0, "rises at a high dose": 1, "falls": 2, "does not respond": 3}
+    shown = {"rises at a low dose": 0, "rises at a high dose": 1, "falls": 2, "unaffected (its share shrinks)": 3}
 
     figure = Figure(figsize=(12.5, 3.4), layout="constrained")
     for ax, (title, gene) in zip(figure.subplots(1, 4), shown.items()):
