@@ -34,5 +34,5 @@ def borrowed_rng(seed: int | None = None) -> Iterator[None]:
     """
     with _lock, torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # of the CPU alone
         yield
