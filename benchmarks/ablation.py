@@ -120,7 +120,8 @@ def measure(label: str) -> dict:
 
 def print_table(records: list[dict]) -> None:
     """Print a row for each variant."""
-    print("| variant | XGB-C2ST | shape error, % | trend error, % | nearest-neighbour ratio | fit, CPU s | sample, CPU s |")
+    columns = "XGB-C2ST | shape error, % | trend error, % | nearest-neighbour ratio | fit, CPU s | sample, CPU s"
+    print(f"| variant | {columns} |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for r in records:
         seconds = [f"{r[k]:.0f}" if k in r else "" for k in ("fit_seconds", "sample_seconds")]

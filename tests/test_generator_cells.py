@@ -96,8 +96,9 @@ def test_views_backed_files_and_layers_work_and_stay_as_they_are(adata, tmp_path
 def test_continuous_expression(adata):
     logged = adata.copy()
     logged.X = logged.X.log1p()
-    with pytest.warns(UserWarning, match="X looks log-transformed.*layers"):
+    with pytest.warns(UserWarning, match="X looks log-transformed.*layers") as caught:
         gen = quick().fit(logged, condition="cell_type")
+    assert caught[0].filename == __file__  # it points at the line of the user
     assert gen.schema_["kind"][0] == "continuous"
     assert np.issubdtype(gen.sample(5).X.dtype, np.floating)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from tabdiff.codecs._counts import CountModel
 from tabdiff.codecs._expression import ExpressionModel
 from tabdiff.codecs._matrix import find_expression, not_counts_message
+from tabdiff.notices import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ class CellCodec:
             )
         matrix, self.layer_, is_counts = find_expression(adata, self.layer)
         if self.layer is None and not is_counts:
-            warnings.warn(not_counts_message(adata, matrix), UserWarning, stacklevel=3)
+            warn(not_counts_message(adata, matrix))
         self.kind_ = "counts" if is_counts else "continuous"
         self.n_features_in_ = int(adata.n_vars)
         self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
