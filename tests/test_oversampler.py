@@ -55,7 +55,7 @@ BINARY = np.array([0] * 60 + [1] * 20)
         (0.4, BINARY, {1: 4}),
         ("auto", np.array([1, 1, 0, 0]), {1: 0}),
     ],
-    ids=str,
+    ids=lambda part: "" if isinstance(part, np.ndarray) else "callable" if callable(part) else str(part),
 )
 def test_strategies_mean_what_they_mean_to_imbalanced_learn(strategy, labels, expected):
     found = read_strategy(strategy, labels, labels)

@@ -90,7 +90,9 @@ def test_cells_go_on_also_from_a_file(tmp_path):
         ({"X": "new level"}, "unknown|Gento"),
         ({"X": "new missing"}, "NaN|missing"),
     ],
-    ids=lambda c: str(c)[:40] if isinstance(c, dict) else "",
+    ids=lambda c: (
+        "-".join(f"{k}={'callable' if callable(v) else v}" for k, v in c.items()) if isinstance(c, dict) else ""
+    ),
 )
 def test_what_does_not_match_is_refused_and_leaves_the_model(penguins, case, message):
     frames = {
