@@ -15,7 +15,6 @@ and its metadata, with row positions under metadata["split"]["train"] and ["test
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 import scipy.linalg
 import torch
+from harness import data_loader
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -132,7 +132,7 @@ class Adult:
     settings: ClassVar[dict[str, int]] = {"max_steps": 3000}
 
     def __init__(self) -> None:
-        loader = _data_loader()
+        loader = data_loader()
         frame, meta = loader.load_table("adult", benchmark=True)
         self.train = frame.iloc[meta["split"]["train"]].reset_index(drop=True)
         self.holdout = frame.iloc[meta["split"]["test"]].reset_index(drop=True)
@@ -210,20 +210,6 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     eigenvalues = scipy.linalg.eigvals(cov_a @ cov_b).real.clip(min=0)
     gap = a.mean(0) - b.mean(0)
     return float(gap @ gap + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(eigenvalues).sum())
-
-
-def _data_loader() -> Any:
-    folder = os.environ.get("TABDIFF_DATA")
-    if not folder:
-        raise FileNotFoundError("the Adult model needs TABDIFF_DATA, a folder with load.py and its tables; it is unset")
-    path = Path(folder) / "load.py"
-    if not path.is_file():
-        raise FileNotFoundError(f"TABDIFF_DATA={folder} has no load.py; give the folder that holds it and its tables")
-    spec = importlib.util.spec_from_file_location("tabdiff_data_load", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # -------------------------------------------------------------------------------------------------- running

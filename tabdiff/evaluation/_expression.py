@@ -22,6 +22,7 @@ def as_matrix(cells: Any) -> Any:
 
 
 def check_pair(real: Any, synthetic: Any) -> tuple[Any, Any]:
+    """Both matrices, float32; ValueError unless they have the same number of genes and at least 2 cells each."""
     real, synthetic = as_matrix(real), as_matrix(synthetic)
     if real.shape[1] != synthetic.shape[1]:
         raise ValueError(
@@ -56,6 +57,7 @@ def type_labels(cells: Any, by: Any) -> np.ndarray:
 
 
 def principal_components(real: np.ndarray, synthetic: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n_cells, k) of both in the components fitted on the real cells, k at most `n_components`."""
     from sklearn.decomposition import PCA
 
     pca = PCA(
@@ -67,6 +69,7 @@ def principal_components(real: np.ndarray, synthetic: np.ndarray, n_components: 
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances (n, m) float64 between rows of a (n, k) and b (m, k)."""
     from sklearn.metrics import pairwise_distances
 
     return pairwise_distances(a.astype(np.float64), b.astype(np.float64), metric="sqeuclidean")
