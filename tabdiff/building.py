@@ -27,6 +27,8 @@ LARGE_ROWS = 5000
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
+# Waves of each number of a table, and how many of them the network sees in all at most, so that wide tables stay cheap.
+FREQUENCIES, MAX_WAVES = 8, 512
 MIN_STEPS, MAX_STEPS = 200, 10_000
 
 
@@ -60,6 +62,8 @@ class ModelSpec:
         For each number the column that says whether it is missing, -1 where there is none.
     observed_masks : float
         Share of the training rows of which a random part is given.
+    n_frequencies : int
+        Waves of each number that the network sees; see `FourierFeatures`.
     """
 
     width: int
@@ -77,6 +81,7 @@ class ModelSpec:
     missing_levels: list[int] | None = None
     presence: list[int] = field(default_factory=list)
     observed_masks: float = 0.0
+    n_frequencies: int = 0
 
     @classmethod
     def of(
@@ -119,6 +124,7 @@ class ModelSpec:
             observed_masks=_observed_share(
                 parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
             ),
+            n_frequencies=min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if hasattr(codec, "mask_of_") else 0,
         )
 
     def state(self) -> dict:
@@ -167,6 +173,8 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
                 dropout=spec.dropout,
                 given_size=spec.width + 2 * n_given if n_given else 0,
                 n_exact=spec.n_continuous,
+                n_waved=spec.n_continuous if spec.n_frequencies else 0,
+                n_frequencies=spec.n_frequencies,
             )
         embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-__all__ = ["DensityRatio"]
+__all__ = ["DensityRatio", "cutoff"]
 
 # At least so many of the rows are kept.
 MIN_ACCEPTANCE = 0.15
@@ -93,7 +93,7 @@ class DensityRatio:
         ).fit(X, y, sample_weight=balanced)
         self._read_trees(model)
         ratio = np.exp(self.log_ratio(apart))
-        self.cutoff_ = _cutoff(ratio, self.captured)
+        self.cutoff_ = cutoff(ratio, self.captured)
         return self
 
     def _features(self, rows: np.ndarray) -> np.ndarray:
@@ -199,13 +199,22 @@ def _scale(real: np.ndarray, drawn: np.ndarray, n_levels: int, weight: np.ndarra
     return np.append(log_ratio + 1e-4 * rank, np.nan).astype(np.float32)
 
 
-def _cutoff(ratio: np.ndarray, captured: float) -> float:
-    """Return the smallest M that leaves a share of the ratio's mass uncut, or at which few enough rows are kept."""
+def cutoff(ratio: np.ndarray, captured: float, weight: np.ndarray | None = None) -> float:
+    """Return the smallest M that leaves a share of the ratio's mass uncut, or at which few enough rows are kept.
+
+    Parameters
+    ----------
+    ratio : ndarray of shape (n,)
+    captured : float
+        The share, in (0, 1].
+    weight : ndarray of shape (n,), optional
+        Weights of the rows.
+    """
     low, high = 1.0, MAX_CUTOFF
     for _ in range(40):
         middle = 0.5 * (low + high)
-        uncut = np.minimum(ratio, middle).mean()
-        if uncut < captured * ratio.mean() and uncut / middle > MIN_ACCEPTANCE:
+        uncut = np.average(np.minimum(ratio, middle), weights=weight)
+        if uncut < captured * np.average(ratio, weights=weight) and uncut / middle > MIN_ACCEPTANCE:
             low = middle
         else:
             high = middle

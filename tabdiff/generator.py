@@ -85,9 +85,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
         gives slightly better samples. It has no effect on AnnData or with a callable `denoiser`.
     refine : "auto" or bool, default="auto"
-        Whether rows of a DataFrame are refined as they are drawn: the marginals of numbers are corrected, and rows
-        that trees can tell from training rows are rejected (Azadi et al., 2019), so that sampling takes about three
-        times as long. "auto" does so from 1,000 training rows on. See `tabdiff.refining`.
+        Whether rows of a DataFrame are refined as they are drawn: the marginals of numbers are corrected, rows that
+        trees can tell from training rows are rejected (Azadi et al., 2019), and so are rows of columns and pairs that
+        come too often, so that sampling takes about three times as long. "auto" does so from 1,000 training rows on.
+        See `tabdiff.refining`.
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000.
     max_time : float, optional

@@ -1,7 +1,7 @@
 """Networks and embeddings: plain torch modules that know nothing of tables, cells or estimators."""
 
 from tabdiff.nn.dropout import Dropout
-from tabdiff.nn.embeddings import ConditionEmbedding, SinusoidalEmbedding
+from tabdiff.nn.embeddings import ConditionEmbedding, FourierFeatures, SinusoidalEmbedding
 from tabdiff.nn.mlp import ResidualMLP
 
-__all__ = ["ConditionEmbedding", "Dropout", "ResidualMLP", "SinusoidalEmbedding"]
+__all__ = ["ConditionEmbedding", "Dropout", "FourierFeatures", "ResidualMLP", "SinusoidalEmbedding"]

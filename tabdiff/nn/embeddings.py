@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConditionEmbedding", "SinusoidalEmbedding"]
+__all__ = ["ConditionEmbedding", "FourierFeatures", "SinusoidalEmbedding"]
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -54,6 +54,48 @@ class SinusoidalEmbedding(nn.Module):
         """Map times (B,) to features (B, size)."""
         angles = t[:, None] * self.frequencies.to(t.dtype)
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class FourierFeatures(nn.Module):
+    r"""Waves of a few frequencies of each number, by which a network sees small differences between numbers.
+
+    .. math:: g_k(c) \sin(2 \pi f_k x),\ g_k(c) \cos(2 \pi f_k x), \qquad f_k = 2^{k - 3}
+
+    A network of plain numbers learns functions that change fast last of all (Tancik et al., 2020,
+    https://arxiv.org/abs/2006.10739; for columns of tables Gorishniy et al., 2022, https://arxiv.org/abs/2203.05556).
+    Under much noise the fast waves are noise themselves, so each frequency has a gate g that the time decides.
+
+    Parameters
+    ----------
+    n_numbers : int
+        Number of numbers in a row, each of about unit variance.
+    n_frequencies : int
+        Waves of a number; the slowest has period 8.
+    embedding_size : int
+        Width of the embedding c that opens the gates, all of which start at 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> FourierFeatures(5, 8, 64)(torch.zeros(2, 5), torch.zeros(2, 64)).shape
+    torch.Size([2, 80])
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, n_numbers: int, n_frequencies: int, embedding_size: int) -> None:
+        super().__init__()
+        self.size = 2 * n_numbers * n_frequencies
+        self.gate = nn.Linear(embedding_size, n_frequencies)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.ones_(self.gate.bias)
+        self.register_buffer("frequencies", 2 * math.pi * 2.0 ** (torch.arange(n_frequencies) - 3), persistent=False)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Map numbers x (B, n_numbers) and an embedding c (B, embedding_size) or (1, embedding_size) to (B, size)."""
+        gate = self.gate(c.to(x.dtype))[:, None]
+        angle = x[:, :, None] * self.frequencies.to(x.dtype)
+        return torch.cat([angle.sin() * gate, angle.cos() * gate], dim=2).flatten(1)
 
 
 class ConditionEmbedding(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tabdiff.nn.dropout import Dropout
-from tabdiff.nn.embeddings import SinusoidalEmbedding
+from tabdiff.nn.embeddings import FourierFeatures, SinusoidalEmbedding
 
 __all__ = ["ResidualMLP"]
 
@@ -53,6 +53,10 @@ class ResidualMLP(nn.Module):
         Width of what `forward` is told of given entries; 0 for a network that is told nothing.
     n_exact : int, optional
         Number of leading outputs that are computed in float32 under autocast; by default all. Logits need it less.
+    n_waved : int, default=0
+        Number of leading inputs whose Fourier features the network sees beside them.
+    n_frequencies : int, default=8
+        Frequencies of these features; see `FourierFeatures`.
     embedding_size : int, default=64
         Width of the embedding that modulates the blocks. A wide one costs more than the blocks themselves at small
         batches and gains nothing.
@@ -76,6 +80,8 @@ class ResidualMLP(nn.Module):
         dropout: float = 0.0,
         given_size: int = 0,
         n_exact: int | None = None,
+        n_waved: int = 0,
+        n_frequencies: int = 8,
         embedding_size: int = 64,
     ) -> None:
         super().__init__()
@@ -93,6 +99,9 @@ class ResidualMLP(nn.Module):
         self.n_exact = n_outputs if n_exact is None else n_exact
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
+        self.n_waved = n_waved
+        self.waves = FourierFeatures(n_waved, n_frequencies, embedding_size) if n_waved else None
+        self.project_waves = nn.Linear(self.waves.size, hidden_size, bias=False) if self.waves is not None else None
         # Without biases, so that a row of which nothing is given is as it would be without these layers.
         self.project_given = (
             nn.Sequential(
@@ -120,6 +129,8 @@ class ResidualMLP(nn.Module):
         # The ends stay in float32 under autocast: eight bits of mantissa would blur the input itself.
         with torch.autocast(x.device.type, enabled=False):
             h = self.project_in(x)
+            if self.waves is not None and self.project_waves is not None:
+                h = h + self.project_waves(self.waves(x[:, : self.n_waved], embedding))
             seen = self.project_given[0](given) if self.project_given is not None and given is not None else None
         if self.project_given is not None and seen is not None:
             h = h + self.project_given[1:](seen)
