@@ -12,6 +12,7 @@ from torch import Tensor
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.diffusion.streams import RowStreams
+from tabdiff.nn import UNet
 from tabdiff.training import autocast_dtype
 
 __all__ = ["draw", "guide"]
@@ -19,6 +20,9 @@ __all__ = ["draw", "guide"]
 # What a CPU keeps in its caches, and what fills a GPU.
 SAMPLE_BATCH = {"cpu": 2048}
 LARGE_SAMPLE_BATCH = 16384
+# Of images, as many as have so many values together, for a U-Net keeps dozens of maps of each.
+IMAGE_VALUES = {"cpu": 2**17}
+LARGE_IMAGE_VALUES = 2**21
 GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
     "classifier_free": ClassifierFreeGuidance,
     "cfg++": CFGPlusPlus,
@@ -102,6 +106,8 @@ def draw(
         if value != "auto" and (not integer or int(value) < 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = SAMPLE_BATCH.get(device.type, LARGE_SAMPLE_BATCH) if batch_size == "auto" else int(batch_size)
+    if batch_size == "auto" and isinstance(denoiser.network, UNet):
+        size = max(1, min(size, IMAGE_VALUES.get(device.type, LARGE_IMAGE_VALUES) // width))
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
     own, shared = (generator.spawn(), None) if isinstance(generator, RowStreams) else (None, generator)
     # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on

@@ -3,5 +3,6 @@
 from tabdiff.nn.dropout import Dropout
 from tabdiff.nn.embeddings import ConditionEmbedding, SinusoidalEmbedding
 from tabdiff.nn.mlp import ResidualMLP
+from tabdiff.nn.unet import UNet
 
-__all__ = ["ConditionEmbedding", "Dropout", "ResidualMLP", "SinusoidalEmbedding"]
+__all__ = ["ConditionEmbedding", "Dropout", "ResidualMLP", "SinusoidalEmbedding", "UNet"]
