@@ -30,8 +30,9 @@ LARGE_ROWS = 5000
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
 MIN_STEPS, MAX_STEPS = 200, 10_000
-# A U-Net needs more steps than an MLP on as many rows, and of smaller batches.
-IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 50, (500, 20_000)
+# A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
+IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
+GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
 
 
 @dataclass
@@ -239,7 +240,9 @@ def resolve_learning_rate(learning_rate: str | float, unet: dict[str, Any] | Non
     return 1e-3 if unet is None else min(1e-3, 2e-4 * 128 / unet["base"])
 
 
-def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None = None) -> int:
+def resolve_steps(
+    max_steps: str | int, n_rows: int, unet: dict[str, Any] | None = None, device: str = "cpu"
+) -> int:
     """Return the number of training steps; "auto" grows a little slower than the number of rows.
 
     A few hundred rows are copied when they are seen too often: on half of the penguins (172 rows) the median distance
@@ -249,7 +252,9 @@ def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None
     if max_steps != "auto":
         return int(max_steps)
     if unet is not None:
-        return int(np.clip(IMAGE_STEPS * n_rows**0.5, *IMAGE_STEPS_RANGE))
+        if device == "cpu":
+            return int(np.clip(IMAGE_STEPS * n_rows**0.5, *IMAGE_STEPS_RANGE))
+        return int(np.clip(GPU_IMAGE_STEPS * n_rows**0.5, *GPU_IMAGE_STEPS_RANGE))
     return int(np.clip(8 * n_rows**0.69, MIN_STEPS, MAX_STEPS))
 
 

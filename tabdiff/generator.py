@@ -59,7 +59,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     ----------
     denoiser : "auto", "mlp", "unet" or callable, default="auto"
         The network. "auto" is "unet" for images, and "mlp", a residual MLP, for everything else. The U-Net is of a size
-        that suits the images (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels.
+        that suits the images (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on
+        a CPU at most 32 channels at the first level.
         A callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
         ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or
         None, and returns (B, n_outputs).
@@ -93,7 +94,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         that trees can tell from training rows are rejected (Azadi et al., 2019), so that sampling takes about three
         times as long. "auto" does so from 1,000 training rows on. See `tabdiff.refining`.
     max_steps : "auto" or int, default="auto"
-        Training steps; "auto" follows the number of rows, from 200 to 10,000, and to 20,000 for images.
+        Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
+        and from 2,000 to 50,000 on a GPU.
     max_time : float, optional
         Seconds of `fit` at most, about. Results then depend on the machine's speed.
     batch_size : "auto" or int, default="auto"
@@ -380,7 +382,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             start.training.condition,
             weight=start.training.weight,
             event_shape=(start.spec.width,),
-            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet),
+            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
             max_time=left,
             batch_size=resolve_batch_size(self.batch_size, start.n_rows, start.spec.unet),
             accumulation_steps=int(self.accumulation_steps),

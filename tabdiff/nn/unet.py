@@ -23,7 +23,7 @@ __all__ = ["UNET_PRESETS", "UNet", "unet_preset"]
 # By the longer side of an image at most. That of 32 is the network of Ho et al. for CIFAR-10, of 35.7 million
 # parameters for three channels; the widths and depths of the others are as large as their images are worth.
 UNET_PRESETS: dict[int, dict[str, Any]] = {
-    12: {"base": 64, "multipliers": (1, 2), "n_blocks": 2, "attention": (4, 5, 6), "modulation": "film"},
+    12: {"base": 32, "multipliers": (1, 2), "n_blocks": 1, "attention": (4, 5, 6), "modulation": "film"},
     28: {"base": 64, "multipliers": (1, 2, 2), "n_blocks": 2, "attention": (7,), "modulation": "film"},
     48: {"base": 128, "multipliers": (1, 2, 2, 2), "n_blocks": 2, "attention": (16,), "modulation": "add"},
     64: {"base": 128, "multipliers": (1, 2, 3, 4), "n_blocks": 2, "attention": (16, 8), "modulation": "film"},
