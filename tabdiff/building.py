@@ -240,9 +240,7 @@ def resolve_learning_rate(learning_rate: str | float, unet: dict[str, Any] | Non
     return 1e-3 if unet is None else min(1e-3, 2e-4 * 128 / unet["base"])
 
 
-def resolve_steps(
-    max_steps: str | int, n_rows: int, unet: dict[str, Any] | None = None, device: str = "cpu"
-) -> int:
+def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None = None, device: str = "cpu") -> int:
     """Return the number of training steps; "auto" grows a little slower than the number of rows.
 
     A few hundred rows are copied when they are seen too often: on half of the penguins (172 rows) the median distance
