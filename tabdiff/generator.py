@@ -30,6 +30,7 @@ from tabdiff.imaging import image_log_likelihood
 from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features
 from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
+from tabdiff.restoring import impute_images
 from tabdiff.sampling import SamplePlan
 from tabdiff.saving import container_name
 from tabdiff.streaming import check_path, write_cells
@@ -703,6 +704,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         X: Any,
         *,
         condition: Any = None,
+        mask: Any = None,
         n_draws: int = 1,
         strategy: str = "auto",
         method: Any = "auto",
@@ -710,7 +712,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         random_state: Any = None,
         batch_size: str | int = "auto",
     ) -> Any:
-        """Fill the holes of a table, given the cells that are there.
+        """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
 
         The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
         is missing depends on the cells that are there only (Rubin, 1976).
@@ -722,13 +724,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         condition : optional
             Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
             X's own columns, a missing one being unknown, or else none.
+        mask : array-like of bool, optional
+            For images, and needed there: True where a pixel is missing. Of shape (h, w) for all, (n, h, w), or that of
+            the images. They are drawn by RePaint (Lugmayr et al., 2022); all other pixels stay exactly as they are.
         n_draws : int, default=1
             Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
         strategy : {"auto", "mean", "draw"}, default="auto"
-            "mean" is the best guess: the mean of numbers, rounded where the column holds integers or times, and the
-            likeliest level of categories, each over draws. "draw" is a draw from what the model believes, which keeps
-            the spread of the columns and how they depend on each other. "auto" is "mean" for one table, "draw" for
-            several.
+            For tables; images are drawn. "mean" is the best guess: the mean of numbers, rounded where the column holds
+            integers or times, and the likeliest level of categories, each over draws. "draw" is a draw from what the
+            model believes, which keeps the spread of the columns and how they depend on each other. "auto" is "mean"
+            for one table, "draw" for several.
         method : str or Sampler, default="auto"
             As in `sample`.
         steps : "auto" or int, default="auto"
@@ -751,7 +756,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             For columns or labels that differ from the fit's, parameters out of range, or a model that was fitted with
             ``observed_masks=0``.
         TypeError
-            For AnnData, and models with a callable denoiser.
+            For AnnData, for tables with a callable denoiser or a mask.
 
         Examples
         --------
@@ -765,6 +770,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         [344, 344, 344]
         """
         check_is_fitted(self)
+        if container_name(self.codec_) == "images":
+            return impute_images(self, X, mask, condition, n_draws, strategy, method, steps, batch_size, random_state)
+        if mask is not None:
+            raise TypeError("mask is for images; holes of a table are its missing values.")
         return impute(
             self,
             X,

@@ -259,6 +259,11 @@ class ImageCodec:
         return pd.DataFrame([{"kind": "images", **found, "dtype": str(self.dtype_), "range": self.range_}])
 
     @property
+    def scale_(self) -> tuple[float, float]:
+        """Slope and start of the line from values as given to those that the network sees."""
+        return {"byte": (1 / 128, 1 / 256 - 1), "unit": (2.0, -1.0), "symmetric": (1.0, 0.0)}[self.range_]
+
+    @property
     def bounds_(self) -> tuple[float, float]:
         """Smallest and largest value to the network."""
         return -1.0, 1.0
@@ -316,6 +321,10 @@ class ImageCodec:
             array = images.add(1).mul(128).floor().clamp(0, 255).to(torch.uint8).numpy()
         else:
             array = (images.add(1).div(2) if self.range_ == "unit" else images).numpy().astype(self.dtype_)
+        return self._put(array)
+
+    def _put(self, array: np.ndarray) -> Any:
+        """Put pixels (n, c, h, w) into the container of the fit."""
         if self.layout_ == "chw":
             return array
         array = array[:, 0] if self.layout_ == "hw" or self.size_[0] == 1 == len(self.mode_ or "") else array
@@ -325,6 +334,15 @@ class ImageCodec:
         from PIL import Image
 
         return [Image.fromarray(image) for image in array]
+
+    def put_in(self, images: Images, drawn: Any, missing: np.ndarray) -> Any:
+        """Return images with what was drawn in the places of a mask (n, c, h, w), and as they are everywhere else."""
+        read = read_images(drawn)
+        assert read is not None
+        pixels = images.pixels
+        if isinstance(pixels, ImageFiles):
+            pixels = pixels[np.arange(len(pixels))].numpy().reshape(missing.shape)
+        return self._put(np.where(missing, read.pixels, pixels.astype(self.dtype_)))
 
     def log_jacobian(self, images: Any, data: Any) -> np.ndarray:
         """Log factor (n,) from densities of encoded rows to those of the values given; of bytes, to probabilities."""
