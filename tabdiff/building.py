@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tabdiff.codecs.image import ImageCodec, augmentations
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
-from tabdiff.nn import ConditionEmbedding, ResidualMLP
+from tabdiff.imaging import image_network
+from tabdiff.nn import ConditionEmbedding, ResidualMLP, UNet
 from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
@@ -30,6 +32,9 @@ OBSERVED_MASKS = 0.25
 # Waves of each number of a table, and how many of them the network sees in all at most, so that wide tables stay cheap.
 FREQUENCIES, MAX_WAVES = 8, 512
 MIN_STEPS, MAX_STEPS = 200, 10_000
+# A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
+IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
+GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
 
 
 @dataclass
@@ -64,6 +69,8 @@ class ModelSpec:
         Share of the training rows of which a random part is given.
     n_frequencies : int
         Waves of each number that the network sees; see `FourierFeatures`.
+    unet : dict or None
+        What a U-Net is built from, where the network is one.
     """
 
     width: int
@@ -82,6 +89,7 @@ class ModelSpec:
     presence: list[int] = field(default_factory=list)
     observed_masks: float = 0.0
     n_frequencies: int = 0
+    unet: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -106,6 +114,9 @@ class ModelSpec:
         missing = missing_levels(codec) if masks else None
         width_depth = LARGE if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else SMALL
         width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
+        unet = image_network(parameters, codec)
+        if unet is not None:
+            width_depth = unet["base"], unet["n_blocks"]
         return cls(
             width=width,
             n_continuous=n_continuous,
@@ -114,7 +125,7 @@ class ModelSpec:
             schedule=schedule,
             target=parameters.target,
             loss=make_loss(parameters.loss),
-            bounds=_bounds(data[:, :n_continuous]) if parameters.target in ("eps", "score") else None,
+            bounds=_bounds(codec, data, n_continuous, parameters.target),
             custom=callable(parameters.denoiser),
             hidden_size=width_depth[0] if parameters.hidden_size == "auto" else int(parameters.hidden_size),
             n_blocks=width_depth[1] if parameters.n_blocks == "auto" else int(parameters.n_blocks),
@@ -125,6 +136,7 @@ class ModelSpec:
                 parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
             ),
             n_frequencies=min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if hasattr(codec, "mask_of_") else 0,
+            unet=unet,
         )
 
     def state(self) -> dict:
@@ -145,8 +157,8 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     ----------
     spec : ModelSpec
         Sizes, schedule and target.
-    denoiser : "auto", "mlp" or callable
-        See `DiffusionGenerator`.
+    denoiser : "auto", "mlp", "unet" or callable
+        See `DiffusionGenerator`; which of the networks by name it is stands in `spec`.
     seed : int
         Of the weights.
 
@@ -163,6 +175,8 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             network = denoiser(spec.width, n_outputs, condition_size)
             if not isinstance(network, nn.Module):
                 raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
+        elif spec.unet is not None:
+            network = UNet(condition_size=condition_size, dropout=spec.dropout, **spec.unet)
         else:
             network = ResidualMLP(
                 spec.width,
@@ -196,9 +210,13 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
         )
 
 
-def _bounds(numbers: Tensor) -> np.ndarray:
-    """Return the smallest and the largest value of each column, missing ones left out, shape (2, d)."""
-    values = numbers.numpy()
+def _bounds(codec: Any, data: Tensor, n_continuous: int, target: str) -> np.ndarray | None:
+    """Return the smallest and the largest value of each column, missing ones left out, shape (2, d); None for none."""
+    if isinstance(codec, ImageCodec):  # known whatever the target, and where guidance leaves them, colours burn
+        return np.array(codec.bounds_, dtype=np.float32)[:, None]
+    if target not in ("eps", "score"):
+        return None
+    values = data[:, :n_continuous].numpy()
     return np.stack([np.nanmin(values, axis=0), np.nanmax(values, axis=0)])
 
 
@@ -216,7 +234,21 @@ def _observed_share(
     return min(OBSERVED_MASKS + absent / (len(data) * n_columns), 0.75)
 
 
-def resolve_steps(max_steps: str | int, n_rows: int) -> int:
+def resolve_batch_size(batch_size: str | int, n_rows: int, unet: dict[str, Any] | None = None) -> int:
+    """Return the rows of a batch: 512, or 128 images, fewer where there are fewer rows."""
+    if batch_size != "auto":
+        return int(batch_size)
+    return min(512 if unet is None else IMAGE_BATCH, max(n_rows, 32))
+
+
+def resolve_learning_rate(learning_rate: str | float, unet: dict[str, Any] | None = None) -> float:
+    """Return the peak learning rate: 1e-3, for a wide U-Net less, down to 2e-4 at the published width."""
+    if learning_rate != "auto":
+        return float(learning_rate)
+    return 1e-3 if unet is None else min(1e-3, 2e-4 * 128 / unet["base"])
+
+
+def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None = None, device: str = "cpu") -> int:
     """Return the number of training steps; "auto" grows a little slower than the number of rows.
 
     A few hundred rows are copied when they are seen too often: on half of the penguins (172 rows) the median distance
@@ -225,14 +257,18 @@ def resolve_steps(max_steps: str | int, n_rows: int) -> int:
     """
     if max_steps != "auto":
         return int(max_steps)
+    if unet is not None:
+        if device == "cpu":
+            return int(np.clip(IMAGE_STEPS * n_rows**0.5, *IMAGE_STEPS_RANGE))
+        return int(np.clip(GPU_IMAGE_STEPS * n_rows**0.5, *GPU_IMAGE_STEPS_RANGE))
     return int(np.clip(8 * n_rows**0.69, MIN_STEPS, MAX_STEPS))
 
 
 def check_parameters(parameters: Any) -> None:
     """Raise a ValueError that names the first parameter out of range and what is allowed."""
     p = parameters
-    if not callable(p.denoiser) and p.denoiser not in ("auto", "mlp"):
-        raise ValueError(f"denoiser must be 'auto', 'mlp' or a callable, however: {p.denoiser!r}.")
+    if not callable(p.denoiser) and p.denoiser not in ("auto", "mlp", "unet"):
+        raise ValueError(f"denoiser must be 'auto', 'mlp', 'unet' or a callable, however: {p.denoiser!r}.")
     make_times(p.times)  # these two raise where a name is unknown
     make_loss(p.loss)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):
@@ -243,7 +279,15 @@ def check_parameters(parameters: Any) -> None:
         raise ValueError(f"refine must be 'auto', True or False, however: {p.refine!r}.")
     if p.n_timesteps is not None and not (_is_positive_integer(p.n_timesteps) and p.n_timesteps > 1):
         raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
-    for name in ("dropout", "ema_decay", "condition_dropout", "learning_rate", "weight_decay"):
+    augmentations(p.augment)
+    if not _is_positive_integer(p.accumulation_steps):
+        raise ValueError(f"accumulation_steps must be an integer of at least 1, however: {p.accumulation_steps!r}.")
+    if p.learning_rate_schedule not in ("cosine", "constant"):
+        raise ValueError(
+            f"learning_rate_schedule must be 'cosine' or 'constant', however: {p.learning_rate_schedule!r}."
+        )
+    rate = () if isinstance(p.learning_rate, str) and p.learning_rate == "auto" else ("learning_rate",)
+    for name in ("dropout", "ema_decay", "condition_dropout", *rate, "weight_decay"):
         _check_number(name, getattr(p, name))
     if isinstance(p.observed_masks, str) and p.observed_masks != "auto":
         raise ValueError(f"observed_masks must be 'auto' or a number in [0, 1], however: {p.observed_masks!r}.")
@@ -258,7 +302,7 @@ def check_parameters(parameters: Any) -> None:
     for name in ("condition_dropout", *(["observed_masks"] if p.observed_masks != "auto" else [])):
         if not 0 <= getattr(p, name) <= 1:
             raise ValueError(f"{name} must lie in [0, 1], however: {getattr(p, name)!r}.")
-    if not p.learning_rate > 0:
+    if rate and not p.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
     _check_training(p)
     if not p.weight_decay >= 0:

@@ -12,13 +12,17 @@ from torch import Tensor
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.diffusion.streams import RowStreams
+from tabdiff.nn import UNet
 from tabdiff.training import autocast_dtype
 
-__all__ = ["draw", "guide"]
+__all__ = ["draw", "guide", "rows_at_once"]
 
 # What a CPU keeps in its caches, and what fills a GPU.
 SAMPLE_BATCH = {"cpu": 2048}
 LARGE_SAMPLE_BATCH = 16384
+# Of images, as many as have so many values together, for a U-Net keeps dozens of maps of each.
+IMAGE_VALUES = {"cpu": 2**17}
+LARGE_IMAGE_VALUES = 2**21
 GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
     "classifier_free": ClassifierFreeGuidance,
     "cfg++": CFGPlusPlus,
@@ -101,7 +105,7 @@ def draw(
         integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if value != "auto" and (not integer or int(value) < 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
-    size = SAMPLE_BATCH.get(device.type, LARGE_SAMPLE_BATCH) if batch_size == "auto" else int(batch_size)
+    size = rows_at_once(denoiser, width, batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
     own, shared = (generator.spawn(), None) if isinstance(generator, RowStreams) else (None, generator)
     # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
@@ -132,6 +136,17 @@ def draw(
         parts.append(part.cpu())
     rows = torch.cat(parts)
     return rows if given is None else torch.where(given.isfinite(), given, rows)
+
+
+def rows_at_once(denoiser: Denoiser, width: int, batch_size: str | int) -> int:
+    """Return the number of rows of a length that are evaluated at once."""
+    if batch_size != "auto":
+        return int(batch_size)
+    kind = next(denoiser.parameters()).device.type
+    size = SAMPLE_BATCH.get(kind, LARGE_SAMPLE_BATCH)
+    if isinstance(denoiser.network, UNet):
+        size = max(1, min(size, IMAGE_VALUES.get(kind, LARGE_IMAGE_VALUES) // width))
+    return size
 
 
 def beside(denoiser: Denoiser, condition: Tensor | None, given: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from tabdiff.building import ModelSpec, build_denoiser
-from tabdiff.codecs import is_anndata, make_codec
+from tabdiff.codecs import ImageCodec, is_anndata, make_codec
 from tabdiff.conditions import Conditions
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.inputs import FitInputs, read_fit_inputs
@@ -233,6 +233,7 @@ def _fit_codec(
         layer=gen.layer,
         dependencies=gen.dependencies,
         constraints=gen.constraints,
+        augment=gen.augment,
     )
     settings: dict[str, Any] = {"seed": seed, "device": device, "max_time": gen.max_time}
     if weight is None:
@@ -246,6 +247,8 @@ def _fit_codec(
 def _encode(codec: Any, features: Any, codes: Tensor | None, weight: np.ndarray | None, seed: int) -> tuple[Rows, int]:
     """Encode the rows as often as there is room for, and say how often that is."""
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(codec, ImageCodec):  # nothing in it is random, and rows may lie in files
+        return Rows(codec.encode(features), codes, None if weight is None else torch.from_numpy(weight)), 1
     n_draws = int(np.clip(ENCODED_ROWS // features.shape[0], 1, MAX_DRAWS))
     data = torch.cat([codec.encode(features, codes, generator) for _ in range(n_draws)])
     repeated = codes.repeat(n_draws, 1) if codes is not None else None
@@ -316,7 +319,7 @@ def _check_same(
         asked, had = getattr(fitted, name), getattr(spec, name)
         if asked not in ("auto", had):
             differ.append(f"{name} was {had!r} and is {asked!r}")
-    if callable(fitted.denoiser) != spec.custom:
+    if callable(fitted.denoiser) != spec.custom or fitted.denoiser == ("mlp" if spec.unet else "unet"):
         differ.append("the denoiser is another")
     if differ:
         raise ValueError(

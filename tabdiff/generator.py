@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from tabdiff import persistence, saving
-from tabdiff.building import check_parameters, resolve_steps
+from tabdiff.building import check_parameters, resolve_batch_size, resolve_learning_rate, resolve_steps
 from tabdiff.cell_requests import latent
 from tabdiff.conditions import condition_frame, resolve_condition
 from tabdiff.diffusion import Denoiser, flow_log_likelihood
@@ -26,9 +26,11 @@ from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.drawing import draw
 from tabdiff.fitting import Start, begin, shallow_copy
+from tabdiff.imaging import image_log_likelihood
 from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features
 from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
+from tabdiff.restoring import impute_images
 from tabdiff.sampling import SamplePlan
 from tabdiff.saving import container_name
 from tabdiff.streaming import check_path, write_cells
@@ -47,19 +49,22 @@ SCORE_BATCH = 2048
 
 
 class DiffusionGenerator(DensityMixin, BaseEstimator):
-    """Diffusion model of a table, an array or single cells: learns from rows, draws new ones like them.
+    """Diffusion model of a table, an array, single cells or images: learns from rows, draws new ones like them.
 
     The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
     missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
-    labels in ``obs``; an array gives an array; a polars frame or a pyarrow table gives one of the same schema. Labels
-    go in and labels come out.
+    labels in ``obs``; an array gives an array; a polars frame or a pyarrow table gives one of the same schema; images
+    come out in the layout, dtype and range that went in. Labels go in and labels come out.
 
     Parameters
     ----------
-    denoiser : "auto", "mlp" or callable, default="auto"
-        The network. "auto" is "mlp", a residual MLP. A callable ``denoiser(n_inputs, n_outputs, condition_size)``
-        returns an ``nn.Module`` that is called as ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,)
-        in [0, 1], c of shape (B, condition_size) or None, and returns (B, n_outputs).
+    denoiser : "auto", "mlp", "unet" or callable, default="auto"
+        The network. "auto" is "unet" for images, and "mlp", a residual MLP, for everything else. The U-Net is of a size
+        that suits the images (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on
+        a CPU at most 32 channels at the first level.
+        A callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
+        ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or
+        None, and returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
         `tabdiff.diffusion`.
@@ -74,29 +79,37 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
     hidden_size, n_blocks : "auto" or int, default="auto"
-        Width and depth of the MLP; "auto" is 256 and 3, for tables of 5,000 rows or more 512 and 4.
+        Width and depth of the MLP; "auto" is 256 and 3, for tables of 5,000 rows or more 512 and 4. Of a U-Net the
+        channels of its first level, and the residual blocks of each level.
     dropout : float, default=0.0
-        Dropout inside the MLP, in [0, 1).
+        Dropout inside the network, in [0, 1).
     condition_dropout : float, default=0.1
         Probability with which a row's condition is hidden in training, which teaches the unconditional model.
     observed_masks : "auto" or float, default="auto"
         Share of the training rows of which a random part is shown to the network without noise, which teaches it to
         draw some columns given others: `impute`, and columns in `sample` that were not declared as conditions. "auto"
         is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
-        gives slightly better samples. It has no effect on AnnData or with a callable `denoiser`.
+        gives slightly better samples. It has no effect on AnnData, images or with a callable `denoiser`.
     refine : "auto" or bool, default="auto"
         Whether rows of a DataFrame are refined as they are drawn: the marginals of numbers are corrected, rows that
         trees can tell from training rows are rejected (Azadi et al., 2019), and so are rows of columns and pairs that
         come too often, so that sampling takes about three times as long. "auto" does so from 1,000 training rows on.
         See `tabdiff.refining`.
     max_steps : "auto" or int, default="auto"
-        Training steps; "auto" follows the number of rows, from 200 to 10,000.
+        Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
+        and from 2,000 to 50,000 on a GPU.
     max_time : float, optional
         Seconds of `fit` at most, about. Results then depend on the machine's speed.
     batch_size : "auto" or int, default="auto"
-        Rows a training step; "auto" is 512, fewer where there are fewer rows.
-    learning_rate, weight_decay : float, default=1e-3 and 0.01
-        Of AdamW, after warm-up; the rate decays to zero along half a cosine.
+        Rows a training step; "auto" is 512, fewer where there are fewer rows, and 128 for images.
+    accumulation_steps : int, default=1
+        Batches whose gradients make one step, where more rows a step are wanted than memory holds.
+    learning_rate : "auto" or float, default="auto"
+        Of AdamW, after warm-up. "auto" is 1e-3; for a U-Net less the wider it is, 2e-4 at 128 channels.
+    learning_rate_schedule : {"cosine", "constant"}, default="cosine"
+        Whether the rate decays to zero along half a cosine, or stays.
+    weight_decay : float, default=0.01
+        Of AdamW.
     ema_decay : float, default=0.999
         Decay of the average of the weights, which is what samples.
     clip_grad_norm : float or None, default=1.0
@@ -122,6 +135,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         For AnnData: where the expression is, a layer's name, "X" or "raw". By default counts are looked for in
         ``layers["counts"]``, ``X`` and ``raw``; where there are none, X is modelled as continuous expression, with a
         warning.
+    augment : str or list of str, optional
+        For images: "flip" mirrors a random half of the training images left to right, "crop" shifts them by up to an
+        eighth of their sides.
     device : str, default="auto"
         "auto" is CUDA where there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -193,6 +209,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     ((100, 8), True)
     >>> gen.sample(condition={"species": {"Adelie": 3, "Gentoo": 2}})["species"].to_list()
     ['Adelie', 'Adelie', 'Adelie', 'Gentoo', 'Gentoo']
+
+    Images, here of handwritten digits, by their class:
+
+    >>> from sklearn.datasets import load_digits
+    >>> digits = load_digits()
+    >>> gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0)  # leave max_steps and hidden_size out
+    >>> gen = gen.fit(digits.images / 16, digits.target)
+    >>> gen.sample(10, condition=7, guidance_scale=1.5).shape
+    (10, 8, 8)
     """
 
     def __init__(
@@ -213,7 +238,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         max_steps: str | int = "auto",
         max_time: float | None = None,
         batch_size: str | int = "auto",
-        learning_rate: float = 1e-3,
+        accumulation_steps: int = 1,
+        learning_rate: str | float = "auto",
+        learning_rate_schedule: str = "cosine",
         weight_decay: float = 0.01,
         ema_decay: float = 0.999,
         clip_grad_norm: float | None = 1.0,
@@ -224,6 +251,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         dependencies: bool = True,
         constraints: Any = None,
         layer: str | None = None,
+        augment: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         warm_start: bool = False,
@@ -248,7 +276,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.max_steps = max_steps
         self.max_time = max_time
         self.batch_size = batch_size
+        self.accumulation_steps = accumulation_steps
         self.learning_rate = learning_rate
+        self.learning_rate_schedule = learning_rate_schedule
         self.weight_decay = weight_decay
         self.ema_decay = ema_decay
         self.clip_grad_norm = clip_grad_norm
@@ -259,6 +289,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.dependencies = dependencies
         self.constraints = constraints
         self.layer = layer
+        self.augment = augment
         self.device = device
         self.precision = precision
         self.warm_start = warm_start
@@ -277,9 +308,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame or AnnData of shape (n_samples, n_features)
+        X : array-like, DataFrame or AnnData of shape (n_samples, n_features), images or folder
             Numbers, categories, strings, booleans, dates and times, with missing values, in any dtype of pandas, NumPy
-            or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. It is never changed.
+            or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. Images are an array
+            (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, or of floats in [0, 1] or [-1, 1], a list of PIL images,
+            or the path of a folder of files, all of one size; the names of its subfolders, if there are any, are the
+            condition "class" unless another one is given. X is never changed.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional
@@ -337,6 +371,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
                 patience=int(self.patience),
                 generator=torch.Generator(device).manual_seed(start.seeds.validation),
                 precision=precision,
+                prepare=getattr(start.codec, "prepare", None),
             )
         left = None
         if self.max_time is not None:
@@ -349,16 +384,19 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             start.training.condition,
             weight=start.training.weight,
             event_shape=(start.spec.width,),
-            max_steps=resolve_steps(self.max_steps, start.n_rows),
+            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
             max_time=left,
-            batch_size=min(512, max(start.n_rows, 32)) if self.batch_size == "auto" else int(self.batch_size),
-            learning_rate=self.learning_rate,
+            batch_size=resolve_batch_size(self.batch_size, start.n_rows, start.spec.unet),
+            accumulation_steps=int(self.accumulation_steps),
+            learning_rate=resolve_learning_rate(self.learning_rate, start.spec.unet),
+            learning_rate_schedule=self.learning_rate_schedule,
             weight_decay=self.weight_decay,
             ema_decay=self.ema_decay,
             clip_grad_norm=self.clip_grad_norm,
             condition_dropout=self.condition_dropout,
             times=self.times,
             draw_given=training_masks(start.spec),
+            prepare=getattr(start.codec, "prepare", None),
             generator=torch.Generator(device).manual_seed(start.seeds.loop),
             precision=precision,
             validation=validation,
@@ -518,8 +556,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray, DataFrame, AnnData or frame of another library
-            New rows in the container of the fit.
+        ndarray, DataFrame, AnnData, frame of another library or list of PIL images
+            New rows in the container of the fit; images of a folder come as an array (n, h, w) or (n, h, w, c).
         condition : ndarray or DataFrame
             With `return_condition`: the condition of each row, an array where `fit` was given ``y`` or an unnamed
             array with a single attribute, None for a model without condition.
@@ -667,6 +705,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         X: Any,
         *,
         condition: Any = None,
+        mask: Any = None,
         n_draws: int = 1,
         strategy: str = "auto",
         method: Any = "auto",
@@ -674,7 +713,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         random_state: Any = None,
         batch_size: str | int = "auto",
     ) -> Any:
-        """Fill the holes of a table, given the cells that are there.
+        """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
 
         The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
         is missing depends on the cells that are there only (Rubin, 1976).
@@ -686,13 +725,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         condition : optional
             Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
             X's own columns, a missing one being unknown, or else none.
+        mask : array-like of bool, optional
+            For images, and needed there: True where a pixel is missing. Of shape (h, w) for all, (n, h, w), or that of
+            the images. They are drawn by RePaint (Lugmayr et al., 2022); all other pixels stay exactly as they are.
         n_draws : int, default=1
             Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
         strategy : {"auto", "mean", "draw"}, default="auto"
-            "mean" is the best guess: the mean of numbers, rounded where the column holds integers or times, and the
-            likeliest level of categories, each over draws. "draw" is a draw from what the model believes, which keeps
-            the spread of the columns and how they depend on each other. "auto" is "mean" for one table, "draw" for
-            several.
+            For tables; images are drawn. "mean" is the best guess: the mean of numbers, rounded where the column holds
+            integers or times, and the likeliest level of categories, each over draws. "draw" is a draw from what the
+            model believes, which keeps the spread of the columns and how they depend on each other. "auto" is "mean"
+            for one table, "draw" for several.
         method : str or Sampler, default="auto"
             As in `sample`.
         steps : "auto" or int, default="auto"
@@ -715,7 +757,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             For columns or labels that differ from the fit's, parameters out of range, or a model that was fitted with
             ``observed_masks=0``.
         TypeError
-            For AnnData, and models with a callable denoiser.
+            For AnnData, for tables with a callable denoiser or a mask.
 
         Examples
         --------
@@ -729,6 +771,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         [344, 344, 344]
         """
         check_is_fitted(self)
+        if container_name(self.codec_) == "images":
+            return impute_images(self, X, mask, condition, n_draws, strategy, method, steps, batch_size, random_state)
+        if mask is not None:
+            raise TypeError("mask is for images; holes of a table are its missing values.")
         return impute(
             self,
             X,
@@ -759,8 +805,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
-            Rows; a DataFrame may carry the condition columns.
+        X : array-like or DataFrame of shape (n_samples, n_features), or images as in `fit`
+            Rows; a DataFrame may carry the condition columns. Of bytes of images it is a bound on their probability.
         condition : optional
             Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
             X's own columns, or else none: the unconditional likelihood.
@@ -793,9 +839,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             codes = resolve_condition(self.conditions_, n, condition, 1.0, np.random.default_rng(0))
         elif own is not None and self.conditions_ is not None:
             codes = torch.from_numpy(self.conditions_.encode(own))
-        data = self.codec_.encode(features, codes, None)
         if method not in ("bound", "flow"):
             raise ValueError(f"method must be 'bound' or 'flow', however: {method!r}.")
+        if container_name(self.codec_) == "images":
+            if method == "flow":
+                raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
+            return image_log_likelihood(self, features, codes)
+        data = self.codec_.encode(features, codes, None)
         if method == "flow" and isinstance(self.denoiser_, MixedDenoiser):
             raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
         log_likelihood: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood

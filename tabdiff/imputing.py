@@ -61,8 +61,10 @@ def check_masks(gen: DiffusionGenerator, what: str) -> None:
     ValueError
         If it was fitted with ``observed_masks=0``.
     """
-    if container_name(gen.codec_) == "cells":
-        raise TypeError(f"{what} is not available for AnnData: a table model does it, fitted on a DataFrame or array.")
+    container = container_name(gen.codec_)
+    if container in ("cells", "images"):
+        name = "AnnData" if container == "cells" else "images"
+        raise TypeError(f"{what} is not available for {name}: a table model does it, fitted on a DataFrame or array.")
     if gen._spec.custom:
         raise TypeError(
             f"{what} needs a network that is told which entries are given, which a callable denoiser is not. "

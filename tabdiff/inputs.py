@@ -11,7 +11,8 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from tabdiff.codecs import is_anndata
+from tabdiff.codecs import Images, is_anndata
+from tabdiff.codecs.image import read_images
 from tabdiff.conditions import condition_frame
 from tabdiff.containers import ForeignFrame
 
@@ -24,7 +25,7 @@ class FitInputs:
 
     Attributes
     ----------
-    features : ndarray, DataFrame or AnnData
+    features : ndarray, DataFrame, AnnData or Images
         What is modelled, without condition columns.
     condition : DataFrame or None
         A column per attribute, a row per sample.
@@ -44,7 +45,7 @@ class FitInputs:
 
 
 def check_container(X: Any) -> Any:
-    """Return X as ndarray, DataFrame or AnnData, or raise a TypeError that says what to do.
+    """Return X as ndarray, DataFrame, AnnData or Images, or raise a TypeError that says what to do.
 
     Frames of other libraries (polars, pyarrow) become DataFrames of Arrow columns, lists and other array-likes
     arrays; sparse matrices, lazy frames and single columns are refused.
@@ -53,6 +54,9 @@ def check_container(X: Any) -> Any:
 
 
 def _read_container(X: Any) -> tuple[Any, ForeignFrame | None]:
+    images = read_images(X)
+    if images is not None:
+        return images, None
     X, origin = _as_known(X), None
     if not (isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X)):
         X, origin = ForeignFrame.read(X)
@@ -69,7 +73,7 @@ def _as_known(X: Any) -> Any:
         )
     if isinstance(X, pd.Series):
         raise TypeError(f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}).")
-    if isinstance(X, str | bytes | dict):
+    if isinstance(X, bytes | dict):
         raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
     return X
 
@@ -126,6 +130,8 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
     X, origin = _read_container(X)
     if is_anndata(X):
         return _read_anndata(estimator, X, y, condition)
+    if isinstance(X, Images):
+        return _read_images(estimator, X, y, condition)
     if not isinstance(X, pd.DataFrame):
         if isinstance(condition, str):
             raise ValueError(
@@ -179,6 +185,21 @@ def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     return FitInputs(X, X.obs[names].reset_index(drop=True), "obs")
 
 
+def _read_images(estimator: Any, images: Images, y: Any, condition: Any) -> FitInputs:
+    if len(images) < 2:
+        raise ValueError(f"Found {len(images)} image(s), while a minimum of 2 is required.")
+    if isinstance(condition, str):
+        raise ValueError(
+            f"condition={condition!r} names a column, which images do not have. Pass an array with a value per image "
+            "instead, or a folder with a subfolder for each class."
+        )
+    if y is None and condition is None and images.classes is not None:
+        condition = pd.Series(images.classes, name="class")
+    given = _given(y, condition, len(images), None)
+    estimator.n_features_in_ = images.shape[1]
+    return FitInputs(images, *given)
+
+
 def _mark(estimator: Any, adata: Any) -> None:
     estimator.n_features_in_ = int(adata.n_vars)
     estimator.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
@@ -207,7 +228,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
         Fitted, for its feature names.
     X : ndarray, DataFrame, frame of another library or AnnData
         What `score_samples` was given.
-    container : {"array", "table", "cells"}
+    container : {"array", "table", "cells", "images"}
         What was fitted.
     names : list
         Names of the condition's attributes.
@@ -220,6 +241,13 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
             raise TypeError(f"the model was fitted on an AnnData, so X must be one too, however: {type(X).__name__}.")
         has_condition = source == "obs" and all(name in X.obs for name in names)
         return X, X.obs[names].reset_index(drop=True) if has_condition else None
+    if container == "images" or isinstance(X, Images):
+        if not isinstance(X, Images) or container != "images":
+            there = f"on {'images' if container == 'images' else 'no images'}"
+            here = f"images of shape {X.shape}" if isinstance(X, Images) else type(X).__name__
+            raise TypeError(f"the model was fitted {there}, however: X is {here}.")
+        names_known = source == "given" and X.classes is not None and names == ["class"]
+        return X, pd.DataFrame({"class": X.classes}) if names_known else None
     if container == "array":
         return _check_array(estimator, X, reset=False), None
     if not isinstance(X, pd.DataFrame):

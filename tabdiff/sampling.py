@@ -128,7 +128,7 @@ class SamplePlan:
             rows = pd.concat([rows, labels], axis=1)[gen._columns]
         if isinstance(rows, pd.DataFrame):
             return rows if gen._origin is None else gen._origin.write(rows)
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, np.ndarray | list):
             return rows
         if self.obs is not None:
             rows.obs = self.obs.iloc[places].set_axis(self.obs.index[places].astype(str))

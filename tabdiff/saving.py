@@ -21,7 +21,7 @@ __all__ = ["container_name", "describe", "restore"]
 
 
 def container_name(codec: Any) -> str:
-    """Return which kind of container a codec is for: "array", "table" or "cells"."""
+    """Return which kind of container a codec is for: "array", "table", "cells" or "images"."""
     return next(name for name, kind in CODECS.items() if type(codec) is kind)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import _check_sample_weight
 
-from tabdiff.codecs import is_anndata
+from tabdiff.codecs import Images, is_anndata
 from tabdiff.inputs import FitInputs
 from tabdiff.training.rows import in_proportion
 
@@ -65,7 +65,7 @@ def weigh(inputs: FitInputs, sample_weight: Any) -> tuple[FitInputs, np.ndarray 
 
 
 def take_rows(features: Any, rows: np.ndarray) -> Any:
-    """Return rows of an array, a DataFrame or an AnnData by their numbers (k,), which may repeat."""
+    """Return rows of an array, a DataFrame, an AnnData or images by their numbers (k,), which may repeat."""
     if is_anndata(features):
         # Files give rows only in order, and each once.
         features = features.to_memory() if features.isbacked else features
@@ -74,6 +74,8 @@ def take_rows(features: Any, rows: np.ndarray) -> Any:
             taken = features[rows].copy()
         taken.obs_names = [str(i) for i in range(len(rows))]
         return taken
+    if isinstance(features, Images):
+        return features.take(rows)
     return features[rows] if isinstance(features, np.ndarray) else features.iloc[rows]
 
 

@@ -42,7 +42,7 @@ def test_script_runs(script, tmp_path, monkeypatch, capsys):
         pytest.importorskip("imblearn")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *ARGUMENTS.get(script, [])])
-    monkeypatch.setattr("tabdiff.generator.resolve_steps", lambda max_steps, n_rows: 10)
+    monkeypatch.setattr("tabdiff.generator.resolve_steps", lambda *_: 10)
     monkeypatch.setattr("tabdiff.generator.CALIBRATION_ROWS", 500)
     runpy.run_path(str(FOLDER / script), run_name="__main__")
 

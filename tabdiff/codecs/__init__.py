@@ -7,11 +7,12 @@ import pandas as pd
 
 from tabdiff.codecs.array import ArrayCodec
 from tabdiff.codecs.cells import CellCodec
+from tabdiff.codecs.image import ImageCodec, Images
 from tabdiff.codecs.table import TableCodec
 
-__all__ = ["CODECS", "ArrayCodec", "CellCodec", "TableCodec", "is_anndata", "make_codec"]
+__all__ = ["CODECS", "ArrayCodec", "CellCodec", "ImageCodec", "Images", "TableCodec", "is_anndata", "make_codec"]
 
-CODECS: dict[str, Any] = {"array": ArrayCodec, "table": TableCodec, "cells": CellCodec}
+CODECS: dict[str, Any] = {"array": ArrayCodec, "table": TableCodec, "cells": CellCodec, "images": ImageCodec}
 
 
 def is_anndata(X: Any) -> bool:
@@ -26,13 +27,14 @@ def make_codec(
     layer: str | None = None,
     dependencies: bool = True,
     constraints: Any = None,
+    augment: Any = None,
 ) -> Any:
-    """Return the unfitted codec for a container: ndarray, DataFrame or AnnData.
+    """Return the unfitted codec for a container: ndarray, DataFrame, AnnData or images.
 
     Raises
     ------
     ValueError
-        If `layer` is given without an AnnData, or `constraints` without a DataFrame.
+        If `layer` is given without an AnnData, `constraints` without a DataFrame, or `augment` without images.
     TypeError
         For another container.
     """
@@ -40,10 +42,14 @@ def make_codec(
         raise ValueError(
             f"constraints={constraints!r} name columns, so X must be a DataFrame, however: {type(X).__name__}."
         )
+    if augment is not None and not isinstance(X, Images):
+        raise ValueError(f"augment={augment!r} is for images, but X is a {type(X).__name__}.")
     if is_anndata(X):
         return CellCodec(layer=layer)
     if layer is not None:
         raise ValueError(f"layer={layer!r} is for AnnData, but X is a {type(X).__name__}.")
+    if isinstance(X, Images):
+        return ImageCodec(augment)
     if isinstance(X, pd.DataFrame):
         return TableCodec(categorical_features=categorical_features, dependencies=dependencies, constraints=constraints)
     if isinstance(X, np.ndarray):

@@ -1,4 +1,4 @@
-"""How good are synthetic tables and cells, beside what real data score and what a trivial baseline scores."""
+"""How good are synthetic tables, cells and images, beside what real data score and what a trivial baseline scores."""
 
 from ._evaluate import evaluate
 from .cells import (
@@ -15,6 +15,7 @@ from .cells import (
     within_type_correlation,
     zero_fraction_gap,
 )
+from .images import evaluate_images, frechet_distance, kernel_distance, precision_recall
 from .tables import (
     alpha_precision,
     beta_recall,
@@ -60,4 +61,9 @@ __all__ = [
     "wasserstein2",
     "within_type_correlation",
     "zero_fraction_gap",
+    # images
+    "evaluate_images",
+    "frechet_distance",
+    "kernel_distance",
+    "precision_recall",
 ]

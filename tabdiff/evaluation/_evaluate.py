@@ -1,15 +1,18 @@
-"""One call for every metric: a table or cells, beside what real rows score and what a trivial baseline scores."""
+"""One call for every metric: a table, cells or images, beside what real ones and what a trivial baseline score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tabdiff.codecs.image import read_images
+
 from ._frames import draw_rows
 from .cells import cell_scores, nb_baseline
+from .images import evaluate_images
 from .tables import evaluate_table
 
 __all__ = ["evaluate"]
@@ -29,28 +32,32 @@ def evaluate(
     holdout: Any = None,
     target: Any = None,
     classifier: Callable[[], Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
+    features: Callable[..., Any] | None = None,
     max_rows: int | str | None = "auto",
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Put every metric of synthetic rows or cells beside what real ones and what a trivial baseline score.
+    """Put every metric of synthetic rows, cells or images beside what real ones and what a trivial baseline score.
 
     Parameters
     ----------
-    real : DataFrame or AnnData
-        The rows or cells that the generator was fitted on.
-    synthetic : DataFrame or AnnData
+    real : DataFrame, AnnData or images
+        The rows, cells or images that the generator was fitted on.
+    synthetic : DataFrame, AnnData or images
         Same columns, or same genes in the same order. Cells should have the composition of the real ones they are
         compared with, as ``gen.sample(like=holdout)`` draws them.
     condition : str or list of str, optional
         For cells: the obs columns that name their types. Numbers with more than 20 distinct values are cut into six
         bins that hold equally many real cells. Without it, metrics by type are left out.
-    holdout : DataFrame or AnnData, optional
+    holdout : DataFrame, AnnData or images, optional
         Real rows that the generator has not seen. For a table they are the floor, and `dcr_share` and
         `downstream_score` exist with them only. Cells are compared with them, and `real` is the floor.
     target : column name, optional
         For tables: adds `downstream_score`, trained on `synthetic`, tested on `holdout`.
     classifier : callable, optional
         For tables: of `c2st`, returns an unfitted classifier.
+    labels, features : optional
+        For images: see `tabdiff.evaluation.evaluate_images`, whose metrics these are.
     max_rows : "auto", int or None, default="auto"
         Most rows of each table that classifier tests and distances use (`nearest_neighbour_ratio` always searches all
         of `real`), or most cells of each side; "auto" is 50,000 and 5,000. None: all, at a cost that grows with
@@ -106,6 +113,17 @@ def evaluate(
     ['rf_auc', 'rbf_mmd', 'wasserstein2', 'within_type_correlation', 'gene_correlation_agreement',
      'gene_mean_correlation', 'zero_fraction_gap', 'log_fold_change_error']
     """
+    images = [read_images(frame) is not None for frame in (real, synthetic)]
+    if any(images):
+        for name, value in (("condition", condition), ("target", target), ("classifier", classifier)):
+            if value is not None:
+                raise TypeError(f"{name}= is not for images; classes go to labels=, networks to features=.")
+        most = MAX_CELLS if isinstance(max_rows, str) else max_rows
+        settings: dict[str, Any] = {"labels": labels, "features": features, "random_state": random_state}
+        return evaluate_images(real, synthetic, holdout=holdout, max_rows=most, **settings)
+    for name, value in (("labels", labels), ("features", features)):
+        if value is not None:
+            raise TypeError(f"{name}= is for images, but real is a {type(real).__name__}.")
     frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
     cells = [name for name, frame in frames.items() if _is_cells(frame)]
     if cells and len(cells) < len(frames):

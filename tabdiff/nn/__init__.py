@@ -3,5 +3,6 @@
 from tabdiff.nn.dropout import Dropout
 from tabdiff.nn.embeddings import ConditionEmbedding, FourierFeatures, SinusoidalEmbedding
 from tabdiff.nn.mlp import ResidualMLP
+from tabdiff.nn.unet import UNet
 
-__all__ = ["ConditionEmbedding", "Dropout", "FourierFeatures", "ResidualMLP", "SinusoidalEmbedding"]
+__all__ = ["ConditionEmbedding", "Dropout", "FourierFeatures", "ResidualMLP", "SinusoidalEmbedding", "UNet"]

@@ -110,7 +110,8 @@ class PeriodicSamples(Callback):
     Parameters
     ----------
     target : path-like or callable
-        A folder, made if need be, for files such as ``step-000500.csv`` (``.h5ad`` for cells); or a callable
+        A folder, made if need be, for files such as ``step-000500.csv`` (``.h5ad`` for cells, one ``.png`` with all
+        of them for images); or a callable
         ``target(step, rows)`` that is given the rows in the container of the fit.
     every : int, default=500
         Steps between.
@@ -228,7 +229,11 @@ def _write_rows(rows: Any, path: Path) -> None:
     from tabdiff.containers import to_pandas
     from tabdiff.files import write_data
 
-    if hasattr(rows, "obs"):
+    if isinstance(rows, list) or getattr(rows, "ndim", 2) > 2:
+        from tabdiff.pictures import save_grid
+
+        save_grid(rows, path.with_suffix(".png"))
+    elif hasattr(rows, "obs"):
         write_data(rows, path.with_suffix(".h5ad"))
     else:
         write_data(pd.DataFrame(to_pandas(rows)), path.with_suffix(".csv"))

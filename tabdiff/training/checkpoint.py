@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tabdiff.codecs.image_files import ImageFiles
 from tabdiff.persistence import ModelFileError, pack, unpack
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.state import Training
@@ -210,7 +211,7 @@ def _as_text(value: Any) -> str:
     return name + (f"({', '.join(settings)})" if settings else "")
 
 
-def fingerprint(codec: Any, *tensors: Tensor | None) -> str:
+def fingerprint(codec: Any, *tensors: Tensor | ImageFiles | None) -> str:
     """Return a hash of a fitted codec and of tensors: the encoded rows, their condition and weights."""
     digest = hashlib.sha256()
     arrays: dict[str, np.ndarray] = {}
@@ -219,7 +220,11 @@ def fingerprint(codec: Any, *tensors: Tensor | None) -> str:
     except TypeError:
         # A codec that cannot be saved, for the name of a column, say: the encoded rows tell as much but for units.
         arrays = {}
-    arrays |= {f"tensor {i}": t.detach().cpu().numpy() for i, t in enumerate(tensors) if t is not None}
+    for i, t in enumerate(tensors):
+        if isinstance(t, ImageFiles):
+            digest.update(t.digest())
+        elif t is not None:
+            arrays[f"tensor {i}"] = t.detach().cpu().numpy()
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

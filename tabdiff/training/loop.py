@@ -68,6 +68,9 @@ def train(
     condition_dropout: float = 0.1,
     times: str | Times = "stratified",
     draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    accumulation_steps: int = 1,
+    learning_rate_schedule: str = "cosine",
     generator: torch.Generator,
     precision: torch.dtype | None = None,
     validation: Validation | None = None,
@@ -108,6 +111,13 @@ def train(
         How times are drawn; see `tabdiff.diffusion.times`. One that learns from the losses is told them.
     draw_given : callable, optional
         ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.given`.
+    prepare : callable, optional
+        ``prepare(rows, generator)`` makes the rows that the network sees of a batch of `data`, which may then be of a
+        smaller dtype, or any object with a length that gives rows for row numbers and goes to a device.
+    accumulation_steps : int
+        Batches whose gradients make a step, for more rows a step than memory holds at once.
+    learning_rate_schedule : {"cosine", "constant"}
+        What follows warm-up: half a cosine down to zero, or nothing.
     generator : torch.Generator
         Source of every draw of the loop, on the denoiser's device.
     precision : torch.dtype, optional
@@ -162,7 +172,7 @@ def train(
     bar = tqdm(total=max_steps, initial=training.step, disable=not verbose, desc="fit", unit="step")
 
     def log() -> None:
-        entry = training.close_window(batch_size)
+        entry = training.close_window(batch_size * accumulation_steps)
         if not math.isfinite(entry["loss"]):
             raise FloatingPointError(
                 f"the training loss became {entry['loss']} at step {training.step}; lower learning_rate "
@@ -175,28 +185,32 @@ def train(
             elapsed = training.seconds
             last = training.step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
             progress = max(training.step / max_steps, elapsed / max_time if max_time else 0.0)
-            training.learning_rate = learning_rate * _schedule(training.step, progress, max_steps)
+            share = _schedule(training.step, progress, max_steps, learning_rate_schedule)
+            training.learning_rate = learning_rate * share
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate
 
-            chosen = rows.take(batch_size)
-            batch = data[chosen]
-            given = None if condition is None else _drop(condition[chosen], condition_dropout, generator)
-            if draw_given is not None:
-                entries = draw_given(batch, generator)
-                given = entries if given is None else torch.cat([given, entries], dim=1)
-            t = draw_times(batch_size, denoiser.schedule, generator, device=device)
-            eps = torch.randn((batch_size, *shape), generator=generator, device=device)
-
-            with torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
-                losses = denoiser.loss(batch, given, t=t, eps=eps)
-                if isinstance(draw_times, LossAware):
-                    importance = draw_times.weights(t, denoiser.schedule)
-                    draw_times.update(t, losses, denoiser.schedule)
-                    losses = importance * losses
-                loss = losses.mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = torch.zeros((), device=device)
+            for _ in range(accumulation_steps):
+                chosen = rows.take(batch_size)
+                batch = data[chosen] if prepare is None else prepare(data[chosen], generator)
+                given = None if condition is None else _drop(condition[chosen], condition_dropout, generator)
+                if draw_given is not None:
+                    entries = draw_given(batch, generator)
+                    given = entries if given is None else torch.cat([given, entries], dim=1)
+                t = draw_times(batch_size, denoiser.schedule, generator, device=device)
+                eps = torch.randn((batch_size, *shape), generator=generator, device=device)
+
+                with torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+                    losses = denoiser.loss(batch, given, t=t, eps=eps)
+                    if isinstance(draw_times, LossAware):
+                        importance = draw_times.weights(t, denoiser.schedule)
+                        draw_times.update(t, losses, denoiser.schedule)
+                        losses = importance * losses
+                    part = losses.mean() / accumulation_steps
+                part.backward()
+                loss += part.detach()
             norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm if clip_grad_norm is not None else math.inf)
             optimizer.step()
             ema.update(denoiser)
@@ -241,9 +255,11 @@ def _ask(callbacks: Sequence[Callback], method: str, training: Training) -> None
             training.finished = True
 
 
-def _schedule(step: int, progress: float, max_steps: int) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+def _schedule(step: int, progress: float, max_steps: int, kind: str) -> float:
+    """Return the share of the peak learning rate: linear warm-up, then half a cosine down to zero, or constant."""
     warm_up = min(1.0, (step + 1) / max(1, min(WARM_UP_STEPS, max_steps // 10)))
+    if kind == "constant":
+        return warm_up
     return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 

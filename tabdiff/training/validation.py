@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ __all__ = ["Validation"]
 # Few held-out rows are looked at at several times, of many only some: the loss of a row depends strongly on its time.
 MIN_ROWS, MAX_ROWS = 1024, 4096
 CHUNK_ROWS = 2048
+# Of images; their networks keep many maps of the size of each.
+CHUNK_VALUES = 2**18
 
 
 class Validation:
@@ -40,6 +43,8 @@ class Validation:
         Draws the times and noises, on the training device.
     precision : torch.dtype, optional
         Type of autocast; None is float32.
+    prepare : callable, optional
+        ``prepare(rows)`` makes the rows that the network sees, as in training but for what is random there.
 
     Attributes
     ----------
@@ -63,6 +68,7 @@ class Validation:
         patience: int = 10,
         generator: torch.Generator,
         precision: torch.dtype | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         device = generator.device
         if len(data) > MAX_ROWS:
@@ -70,6 +76,10 @@ class Validation:
         else:
             rows = torch.arange(len(data), device=device).repeat(math.ceil(MIN_ROWS / len(data)))
         self.data = data.to(device)[rows]
+        self.chunk_rows = CHUNK_ROWS
+        if prepare is not None:
+            self.data = prepare(self.data)
+            self.chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_VALUES // self.data[0].numel()))
         self.condition = condition.to(device)[rows] if condition is not None else None
         self.weight = weight.to(device)[rows].double() if weight is not None else None
         draw_times = make_times(times)
@@ -90,8 +100,8 @@ class Validation:
         """Return the mean loss of a denoiser, which is set to evaluation mode."""
         denoiser.eval()
         device, parts = self.data.device, []
-        for i in range(0, len(self.data), CHUNK_ROWS):
-            part = slice(i, i + CHUNK_ROWS)
+        for i in range(0, len(self.data), self.chunk_rows):
+            part = slice(i, i + self.chunk_rows)
             condition = self.condition[part] if self.condition is not None else None
             with torch.autocast(
                 device.type, dtype=self.precision or torch.bfloat16, enabled=self.precision is not None

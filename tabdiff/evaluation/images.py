@@ -1,0 +1,253 @@
+"""Metrics of images: distances between features, coverage, classes and copying.
+
+Distances between distributions of features depend on what the features are, and on how many images there are: compare
+figures only where both are the same, and with the floor that real images score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+from tabdiff.codecs.image import ImageCodec, Images, read_images
+
+from ._frames import draw_rows
+from ._image_features import ClassifierFeatures, as_features
+
+__all__ = ["evaluate_images", "frechet_distance", "kernel_distance", "precision_recall"]
+
+NEIGHBOURS = 5
+BETTER = {"class_accuracy": "higher", "memorisation_ratio": "near 1"}
+
+
+def frechet_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
+    r"""Squared Fréchet distance between Gaussians with the means and covariances of two sets of features.
+
+    .. math:: \|\mu_1 - \mu_2\|^2 + \mathrm{tr}(C_1 + C_2 - 2 (C_1^{1/2} C_2 C_1^{1/2})^{1/2})
+
+    Over features of the Inception network it is the FID of Heusel et al., "GANs Trained by a Two Time-Scale Update Rule
+    Converge to a Local Nash Equilibrium", 2017. It falls with the number of rows.
+
+    Parameters
+    ----------
+    real, synthetic : ndarray of shape (n, k) and (m, k)
+        Features, at least two rows each.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[-1.0], [1.0]])
+    >>> frechet_distance(x, 3 * x + 2)  # (0 - 2)² + (√2 - 3√2)²
+    12.0
+    """
+    real, synthetic = _pair(real, synthetic)
+    first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (real, synthetic))
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(0)).sum()
+    gap = real.mean(axis=0) - synthetic.mean(axis=0)
+    return round(max(float(gap @ gap + np.trace(first) + np.trace(second) - 2 * cross), 0.0), 12)
+
+
+def kernel_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
+    r"""Squared maximum mean discrepancy of two sets of features under the kernel :math:`(x^T y / k + 1)^3`.
+
+    Unlike the Fréchet distance its estimate is unbiased, so that it does not depend on the number of rows, and may be
+    below 0. Binkowski et al., "Demystifying MMD GANs", 2018.
+
+    Parameters
+    ----------
+    real, synthetic : ndarray of shape (n, k) and (m, k)
+        Features, at least two rows each.
+    """
+    real, synthetic = _pair(real, synthetic)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: np.ndarray) -> float:
+        matrix = kernel(a, a)
+        return float((matrix.sum() - np.trace(matrix)) / (len(a) * (len(a) - 1)))
+
+    return within(real) + within(synthetic) - 2 * float(kernel(real, synthetic).mean())
+
+
+def precision_recall(real: np.ndarray, synthetic: np.ndarray, *, neighbours: int = NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density and coverage, by balls about each row that reach its k-th neighbour.
+
+    Precision is the share of synthetic rows in a ball of real rows, recall the share of real rows in a ball of
+    synthetic ones (Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019). Density counts in how many balls
+    of real rows a synthetic row lies, over k, and coverage the real rows whose ball holds a synthetic row (Naeem et
+    al., "Reliable Fidelity and Diversity Metrics", 2020); outliers harm these less.
+
+    Parameters
+    ----------
+    real, synthetic : ndarray of shape (n, k) and (m, k)
+        Features.
+    neighbours : int, default=5
+        k.
+
+    Returns
+    -------
+    dict of float
+        "precision", "recall", "density", "coverage".
+    """
+    real, synthetic = _pair(real, synthetic)
+    if min(len(real), len(synthetic)) <= neighbours:
+        raise ValueError(f"{neighbours} neighbours need more rows than {len(real)} and {len(synthetic)}.")
+    radii = [NearestNeighbors(n_neighbors=neighbours).fit(x).kneighbors()[0][:, -1] for x in (real, synthetic)]
+    distances = np.sqrt(np.maximum((real**2).sum(1)[:, None] + (synthetic**2).sum(1)[None] - 2 * real @ synthetic.T, 0))
+    inside = distances <= radii[0][:, None]
+    return {
+        "precision": float(inside.any(axis=0).mean()),
+        "recall": float((distances <= radii[1][None]).any(axis=1).mean()),
+        "density": float(inside.sum(axis=0).mean() / neighbours),
+        "coverage": float(inside.any(axis=1).mean()),
+    }
+
+
+def evaluate_images(
+    real: Any,
+    synthetic: Any,
+    *,
+    holdout: Any = None,
+    labels: Mapping[str, Any] | None = None,
+    features: Any = None,
+    max_rows: int | None = 5_000,
+    random_state: int | None = 0,
+) -> pd.DataFrame:
+    """Put every metric of synthetic images beside what real ones and what independent pixels score.
+
+    Parameters
+    ----------
+    real, synthetic, holdout : images
+        In any form that `DiffusionGenerator.fit` takes: what the generator was fitted on, what it drew, and real ones
+        that it has not seen. Without a holdout, one half of `real` is compared with the other for the floor.
+    labels : dict of array-like, optional
+        Classes by the name of the images: ``{"real": y, "synthetic": asked_for, "holdout": y_test}``.
+    features : callable, optional
+        What maps images, as an array (n, c, h, w), to features (n, k); its ``name`` identifies it in the result. By
+        default a classifier that is trained on `real` here, or principal components of pixels without labels.
+    max_rows : int or None, default=5000
+        Most images of each side.
+    random_state : int, optional
+        The same number gives the same frame.
+
+    Returns
+    -------
+    scores : DataFrame
+        Columns "metric", "synthetic", "floor", "independent" and "better", as of `tabdiff.evaluate`. All are compared
+        with as many images of `real`. ``class_accuracy``, with labels only, is how often the classifier takes an image
+        for what it was asked to be, and ``memorisation_ratio`` the median distance of pixels to the nearest image of
+        `real` over that of the floor. ``scores.attrs["features"]`` says what the features are.
+
+    Raises
+    ------
+    ValueError
+        If sizes differ, or labels of another length.
+    """
+    sides = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
+    images = {name: _read(name, value) for name, value in sides.items()}
+    classes = _labels(labels, images)
+    rng = np.random.default_rng(random_state)
+    seed = int(rng.integers(2**31))
+    train = images["real"]
+    if holdout is None:
+        order = rng.permutation(len(train))
+        train, other = train.take(order[::2]), train.take(order[1::2])
+        floor, floor_classes = other, None if "real" not in classes else classes["real"][order[1::2]]
+        if "real" in classes:
+            classes["real"] = classes["real"][order[::2]]
+    else:
+        floor, floor_classes = images["holdout"], classes.get("holdout")
+    network = as_features(features, train, classes.get("real"), seed)
+    judge = network
+    if not isinstance(judge, ClassifierFeatures) and "real" in classes:
+        judge = ClassifierFeatures(train, classes["real"], seed)
+
+    # As many of each, for distances fall with the number alone.
+    n = min(len(train), len(floor), len(images["synthetic"]), max_rows or len(train))
+    reference = train.take(draw_rows(len(train), n, rng))
+    independent = _independent_pixels(train.take(draw_rows(len(train), n, rng)), rng)
+    places = {name: draw_rows(len(x), n, rng) for name, x in (("synthetic", images["synthetic"]), ("floor", floor))}
+    compared = {
+        "synthetic": (images["synthetic"].take(places["synthetic"]), classes.get("synthetic"), places["synthetic"]),
+        "floor": (floor.take(places["floor"]), floor_classes, places["floor"]),
+        "independent": (independent, None, np.arange(n)),
+    }
+    known, codec = network(reference), ImageCodec().fit(train)
+    neighbours = NearestNeighbors(n_neighbors=1).fit(_pixels(codec, train))
+    columns: dict[str, dict[str, float]] = {}
+    nearest = {}
+    for name, (side, side_classes, chosen) in compared.items():
+        found = network(side)
+        scores = {
+            "frechet_distance": frechet_distance(known, found),
+            "kernel_distance": kernel_distance(known, found),
+            **precision_recall(known, found),
+        }
+        if side_classes is not None and isinstance(judge, ClassifierFeatures):
+            scores["class_accuracy"] = float(np.mean(judge.predict(side) == side_classes[chosen]))
+        nearest[name] = float(np.median(neighbours.kneighbors(_pixels(codec, side))[0]))
+        columns[name] = scores
+    for name, scores in columns.items():
+        scores["memorisation_ratio"] = nearest[name] / nearest["floor"] if nearest["floor"] else np.nan
+    table = pd.DataFrame(columns).rename_axis("metric").reset_index()
+    table["better"] = [BETTER.get(m, "lower" if "distance" in m else "higher") for m in table["metric"]]
+    table.attrs["features"] = network.name
+    return table
+
+
+def _pair(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    real, synthetic = np.asarray(real, dtype=np.float64), np.asarray(synthetic, dtype=np.float64)
+    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
+        raise ValueError(f"features must have shapes (n, k) and (m, k), however: {real.shape} and {synthetic.shape}.")
+    if min(len(real), len(synthetic)) < 2:
+        raise ValueError(f"at least two rows of each are needed, however: {len(real)} and {len(synthetic)}.")
+    return real, synthetic
+
+
+def _read(name: str, value: Any) -> Images:
+    images = read_images(value)
+    if images is None:
+        raise TypeError(f"{name} must be images as real is, however: {type(value).__name__}.")
+    return images
+
+
+def _labels(labels: Mapping[str, Any] | None, images: dict[str, Images]) -> dict[str, np.ndarray]:
+    """Return labels by name, those of folders too."""
+    found = {name: np.asarray(x.classes) for name, x in images.items() if x.classes is not None}
+    for name, values in (labels or {}).items():
+        if name not in images:
+            raise ValueError(f"labels has {name!r}, which is none of the images: {list(images)}.")
+        found[name] = np.asarray(values)
+        if found[name].shape != (len(images[name]),):
+            raise ValueError(
+                f"labels of {name!r} must have shape ({len(images[name])},), however: {found[name].shape}."
+            )
+    if found and "real" not in found:
+        raise ValueError("labels need those of 'real' too, from which the classifier learns.")
+    return found
+
+
+def _independent_pixels(images: Images, rng: np.random.Generator) -> Images:
+    """Draw each value of an image from another image."""
+    pixels = images.pixels
+    if not isinstance(pixels, np.ndarray):
+        pixels = pixels[np.arange(len(pixels))].numpy().reshape(len(images), *images.size)
+    return Images(rng.permuted(pixels, axis=0), images.layout)
+
+
+def _pixels(codec: ImageCodec, images: Images) -> np.ndarray:
+    rows = codec.encode(images)
+    rows = rows if not hasattr(rows, "paths") else rows[np.arange(len(rows))]
+    return codec.prepare(rows).numpy()

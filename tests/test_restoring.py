@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+
+from tabdiff import DiffusionGenerator
+from tabdiff.restoring import restore, super_resolve
+
+
+def shrink(images, factor=2):
+    n, h, w, *rest = images.shape
+    return images.reshape(n, h // factor, factor, w // factor, factor, *rest).astype(np.float64).mean(axis=(2, 4))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    chosen = np.isin(data.target, [0, 1])
+    return (data.images[chosen] / 16 * 255).astype(np.uint8), data.target[chosen]
+
+
+@pytest.fixture(scope="module")
+def learned(digits):
+    images, y = digits
+    settings = {"max_steps": 120, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "learning_rate": 3e-3}
+    return DiffusionGenerator(**settings, ema_decay=0.95, random_state=0).fit(images[60:], y[60:])
+
+
+@pytest.fixture(scope="module")
+def knn(digits):
+    images, y = digits
+    return KNeighborsClassifier(3).fit(images[60:].reshape(-1, 64), y[60:])
+
+
+def coloured(shape, dtype=np.uint8):
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    images = images if dtype == np.uint8 else (images / 255).astype(dtype)
+    return images, DiffusionGenerator(max_steps=2, hidden_size=8, n_blocks=1, random_state=0).fit(images)
+
+
+def test_known_pixels_stay_and_the_others_follow_them(learned, digits, knn):
+    images, y = digits[0][:60], digits[1][:60]
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[:, 4:] = True
+    before = images.copy()
+    filled = learned.impute(images, mask=mask, steps=20, random_state=0)
+    np.testing.assert_array_equal(filled[:, :, :4], images[:, :, :4])
+    np.testing.assert_array_equal(images, before)
+    assert np.mean(knn.predict(filled.reshape(60, -1)) == y) > 0.9
+    # Halves of other drawn digits are farther from the true ones.
+    error = np.abs(filled[:, :, 4:].astype(float) - images[:, :, 4:]).mean()
+    others = learned.sample(60, "unconditional", steps=20, random_state=0)
+    assert error < 0.75 * np.abs(others[:, :, 4:].astype(float) - images[:, :, 4:]).mean()
+
+
+def test_several_draws_differ_where_pixels_are_missing_and_nowhere_else(learned, digits):
+    mask = np.random.default_rng(0).random((3, 8, 8)) < 0.5
+    one, other = learned.impute(digits[0][:3], mask=mask, n_draws=2, steps=5, random_state=0)
+    np.testing.assert_array_equal(one[~mask], digits[0][:3][~mask])
+    assert (one[mask] != other[mask]).mean() > 0.3
+    np.testing.assert_array_equal(
+        learned.impute(digits[0][:3], mask=mask, n_draws=2, steps=5, random_state=0)[1], other
+    )
+
+
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_masks_of_values_in_every_layout(layout, dtype):
+    images, gen = coloured((10, 6, 8, 3) if layout == "hwc" else (10, 3, 6, 8), dtype)
+    mask = np.random.default_rng(1).random(images[:2].shape) < 0.3
+    filled = gen.impute(images[:2], mask=mask, steps=3, random_state=0)
+    assert filled.shape == images[:2].shape and filled.dtype == images.dtype
+    np.testing.assert_array_equal(filled[~mask], images[:2][~mask])
+    assert (filled[mask] != images[:2][mask]).mean() > 0.5
+
+
+def test_pil_images_are_filled():
+    images, _ = coloured((6, 6, 6, 3))
+    pictures = [Image.fromarray(image) for image in images]
+    gen = DiffusionGenerator(max_steps=2, hidden_size=8, n_blocks=1, random_state=0).fit(pictures)
+    filled = gen.impute(pictures[:2], mask=np.eye(6, dtype=bool), steps=3)
+    assert filled[0].size == (6, 6)
+    np.testing.assert_array_equal(np.asarray(filled[1])[0, 1], images[1, 0, 1])
+
+
+def test_small_images_come_out_large_and_shrink_to_themselves(learned, digits, knn):
+    images, y = digits[0][:60], digits[1][:60]
+    small = np.rint(shrink(images)).astype(np.uint8)
+    large = super_resolve(learned, small, steps=25)
+    assert large.shape == images.shape and large.dtype == np.uint8
+    assert np.abs(shrink(large) - small).max() <= 0.51  # the rounding to bytes of each pixel
+    assert np.mean(knn.predict(large.reshape(60, -1)) == y) > 0.8
+    repeated = small.repeat(2, axis=1).repeat(2, axis=2).astype(float)
+    assert np.abs(large - images.astype(float)).mean() < np.abs(repeated - images).mean()
+
+
+def test_any_linear_measurements_are_met(digits):
+    images, gen = coloured((10, 6, 6, 3), np.float64)
+    weights = np.array([0.299, 0.587, 0.114])
+    grey = images[:4] @ weights
+    operator = np.concatenate([w * np.eye(36) for w in weights], axis=1)
+    drawn = restore(gen, grey.reshape(4, -1), operator, steps=5)
+    assert drawn.shape == (4, 6, 6, 3) and drawn.dtype == np.float64
+    np.testing.assert_allclose(drawn @ weights, grey, atol=0.01)
+    assert drawn.min() >= 0 and drawn.max() <= 1 and drawn.std(axis=3).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({}, "needs mask="),
+        ({"mask": np.zeros((8, 8))}, "must be boolean"),
+        ({"mask": np.zeros((8, 9), bool)}, r"shape \(8, 8\), \(2, 8, 8\)"),
+        ({"mask": np.zeros((8, 8), bool), "strategy": "mean"}, "'draw' for images"),
+        ({"mask": np.zeros((8, 8), bool), "n_draws": 0}, "n_draws"),
+        ({"mask": np.zeros((8, 8), bool), "condition": 7}, "7"),
+    ],
+)
+def test_impossible_holes_are_refused(learned, digits, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        learned.impute(digits[0][:2], **kwargs)
+
+
+def test_impossible_measurements_are_refused(learned):
+    with pytest.raises(ValueError, match="no whole share"):
+        super_resolve(learned, np.zeros((2, 5, 5), np.uint8))
+    with pytest.raises(ValueError, match="must be uint8"):
+        super_resolve(learned, np.zeros((2, 4, 4)))
+    with pytest.raises(ValueError, match=r"operator must have shape \(m, 64\)"):
+        restore(learned, np.zeros((2, 3)), np.zeros((3, 60)))
+    with pytest.raises(ValueError, match=r"measurements must have shape \(n, 3\)"):
+        restore(learned, np.zeros((2, 4)), np.zeros((3, 64)))
+    table = DiffusionGenerator(max_steps=1, hidden_size=8, random_state=0).fit(np.random.default_rng(0).random((9, 2)))
+    with pytest.raises(TypeError, match="mask is for images"):
+        table.impute(np.zeros((2, 2)), mask=np.zeros((2, 2), bool))
+    with pytest.raises(TypeError, match="models of images"):
+        restore(table, np.zeros((2, 4)), np.zeros((4, 64)))
