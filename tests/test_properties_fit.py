@@ -88,7 +88,8 @@ def test_any_column_as_condition(case, which):
             gen = tiny().fit(case.frame, condition=name)
             drawn = gen.sample(17, steps=2, random_state=0)
         except (ValueError, TypeError) as error:
-            assert repr(name) in str(error)
+            if repr(name) not in str(error):
+                refusal(case, error)
             return
     like(drawn, case.frame, 17)
 
@@ -109,4 +110,5 @@ def test_scores_and_filled_cells(case):
     assert filled.index.equals(case.frame.index) and (filled.dtypes == case.frame.dtypes).all()
     seen = case.frame.notna()
     # A column of which nothing was seen has nothing to be filled with.
-    assert filled.notna().to_numpy()[:, seen.any().to_numpy()].all()
+    for name in case.frame.columns[seen.any()]:
+        assert filled[name].notna().all(), (name, case.frame[name], filled[name])

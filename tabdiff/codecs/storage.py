@@ -255,7 +255,14 @@ class FrameStorage:
     """How each column of a frame is stored; see `Storage`."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.columns = [Storage(frame.iloc[:, j]) for j in range(frame.shape[1])]
+        self.columns = [self._storage(frame.iloc[:, j], frame.columns[j]) for j in range(frame.shape[1])]
+
+    @staticmethod
+    def _storage(series: pd.Series, name: Any) -> Storage:
+        try:
+            return Storage(series)
+        except decimal.InvalidOperation:  # pandas itself cannot tell whether such a value is missing
+            raise ValueError(f"column {name!r} contains a signalling NaN. Replace it by NaN or None.") from None
 
     @staticmethod
     def read(frame: pd.DataFrame) -> pd.DataFrame:

@@ -48,7 +48,10 @@ def refusal(case: Case, error: Exception) -> None:
     text = str(error)
     if case.refused is not None:
         return
-    named = [name for name in case.names(REFUSED, EITHER) if repr(name) in text]
+    columns = case.frame.columns
+    # A name of a MultiIndex can hold NumPy's integers or Python's, depending on how it is asked for.
+    names = [{repr(columns[j]), repr(name)} for j, name in enumerate(columns) if case.kinds[j].fate in (REFUSED, EITHER)]
+    named = [forms for forms in names if any(form in text for form in forms)]
     assert named, f"{case} was refused, and none of what is wrong with it is named: {type(error).__name__}: {text}"
 
 
