@@ -168,7 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", help="draw new rows from a model", allow_abbrev=False)
     sample.description = "Draw new rows and write them to a file; a file that is there already is replaced."
     sample.set_defaults(run=_sample)
-    sample.add_argument("model", metavar="MODEL", help="folder that fit wrote")
+    sample.add_argument("model", metavar="MODEL", help="folder or file that fit wrote")
     sample.add_argument("-n", "--n-samples", metavar="N", type=_positive_int, required=True, help="number of rows")
     sample.add_argument("-o", "--output", metavar="FILE", required=True, help=FILES)
     sample.add_argument(
@@ -195,7 +195,7 @@ def make_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="describe a model", allow_abbrev=False)
     info.description = "Describe a model: its columns, conditions, training and size."
     info.set_defaults(run=_info)
-    info.add_argument("model", metavar="MODEL", help="folder that fit wrote")
+    info.add_argument("model", metavar="MODEL", help="folder or file that fit wrote")
 
     demo = commands.add_parser("demo", help="fit real data, score the samples and draw a picture", allow_abbrev=False)
     demo.description = (
@@ -301,7 +301,8 @@ def _info(args: argparse.Namespace) -> None:
     from tabdiff.persistence import FORMAT_VERSION
 
     gen = _load(args.model, "cpu")
-    size = sum(f.stat().st_size for f in Path(args.model).iterdir() if f.is_file())
+    path = Path(args.model)
+    size = sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]) if f.is_file())
     weights = sum(p.numel() for p in gen.denoiser_.parameters())
     trained = [f"{gen.n_samples_fit_:,} rows", f"{gen.n_steps_:,} steps", f"final loss {gen.history_['loss'][-1]:.4g}"]
     if gen.history_.get("seconds"):

@@ -152,7 +152,7 @@ def check_output(path: str | os.PathLike) -> Path:
 
 
 def check_model_output(path: str | os.PathLike) -> Path:
-    """Check, before the fit, that a model folder can be written to `path`.
+    """Check, before the fit, that a model can be written to `path`.
 
     Parameters
     ----------
@@ -166,14 +166,19 @@ def check_model_output(path: str | os.PathLike) -> Path:
     Raises
     ------
     DataFileError
-        If the folder above is missing, or `path` is a file or a folder with other things in it.
+        If the folder above is missing, or `path` is something else that is there already.
     """
-    from tabdiff.persistence import CONFIG
+    from tabdiff.persistence import CONFIG, SUFFIX, is_model_file
 
     path = Path(path)
     _check_parent(path)
-    if path.exists() and not path.is_dir():
-        raise DataFileError(f"{path} is a file; a model is a folder. Choose another path.")
+    if path.suffix == SUFFIX and not path.is_dir():
+        if path.exists() and not is_model_file(path):
+            raise DataFileError(f"{path} is there already, and is no model of tabdiff. Choose another path.")
+        return path
+    if path.suffix == SUFFIX or (path.exists() and not path.is_dir()):
+        kind, other = ("folder", f"file, as it ends in {SUFFIX}") if path.is_dir() else ("file", "folder")
+        raise DataFileError(f"{path} is a {kind}; a model is a {other}. Choose another path.")
     if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
         raise DataFileError(f"{path} is not empty and holds no model. Choose another path.")
     return path

@@ -250,7 +250,10 @@ def _encode(codec: Any, features: Any, codes: Tensor | None, weight: np.ndarray 
     if isinstance(codec, ImageCodec):  # nothing in it is random, and rows may lie in files
         return Rows(codec.encode(features), codes, None if weight is None else torch.from_numpy(weight)), 1
     n_draws = int(np.clip(ENCODED_ROWS // features.shape[0], 1, MAX_DRAWS))
-    data = torch.cat([codec.encode(features, codes, generator) for _ in range(n_draws)])
+    if hasattr(codec, "encode_copies"):
+        data = codec.encode_copies(features, n_draws, generator)
+    else:
+        data = torch.cat([codec.encode(features, codes, generator) for _ in range(n_draws)])
     repeated = codes.repeat(n_draws, 1) if codes is not None else None
     return Rows(data, repeated, torch.from_numpy(weight).repeat(n_draws) if weight is not None else None), n_draws
 

@@ -882,33 +882,34 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     # ---------------------------------------------------------- persistence
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted model to a folder: ``config.json`` and ``model.safetensors``, which hold no code.
+        """Write the fitted model to a folder or a file, which hold no code: opening them is safe, unlike a pickle's.
 
         The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model.
 
         Parameters
         ----------
         path : path-like
-            The folder; made if need be, a model that is there already is replaced.
+            A folder, made if need be, for ``config.json`` and ``model.safetensors``; or a file that ends in
+            ``.safetensors``, which holds both. A model that is there already is replaced.
 
         Raises
         ------
         TypeError
             If the denoiser is a callable, or another parameter an object: only `pickle` and `joblib` keep those.
         FileExistsError
-            If `path` is a file or a folder with other things in it.
+            If `path` is something else that is there already.
         """
         check_is_fitted(self)
         persistence.write_model(path, saving.describe(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, device: Any = "auto") -> DiffusionGenerator:
-        """Read a model that `save` wrote, on any machine.
+        """Read a model that `save` wrote, on any machine; it never runs code of the file.
 
         Parameters
         ----------
         path : path-like
-            The folder.
+            The folder or the file.
         device : str, default="auto"
             Where the network goes.
 
@@ -921,14 +922,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Raises
         ------
         tabdiff.persistence.ModelFileError
-            If the folder is missing, damaged, or of another format version.
+            If the model is missing, damaged, or of another format version.
         """
         target = resolve_device(device)
         saved = persistence.read_model(path)
         try:
-            return saving.restore(cls, saved, target, device)
-        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise persistence.ModelFileError(f"{path} is damaged: {error}") from error
+            gen = saving.restore(cls, saved, device)
+        except Exception as error:  # whatever a file can bring about
+            raise persistence.damaged(path, error) from error
+        gen.denoiser_.to(target)
+        return gen
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()

@@ -264,8 +264,7 @@ def encode_given(
         hole = holes[:, j]
         if hole.any():
             value = example.iloc[0, j]
-            series = frame[name] if frame[name].dtype.kind == "f" else frame[name].astype(object)
-            complete[name] = series.mask(hole, value)
+            complete[name] = _fill(frame[name], hole, value)
     data = codec.encode(complete, None, generator)
     given = torch.full_like(data, torch.nan)
     # What stands for a rebuilt column is its distance from others, which holes in these leave unknown.
@@ -282,6 +281,16 @@ def encode_given(
     return given
 
 
+def _fill(series: pd.Series, where: np.ndarray, value: Any) -> pd.Series:
+    """Return a Series with a value, which may be a tuple, in the place of some entries."""
+    if series.dtype.kind == "f":
+        return series.mask(where, value)
+    out = series.astype(object).to_numpy(copy=True)
+    for i in np.flatnonzero(where):
+        out[i] = value
+    return pd.Series(out, series.index, dtype=object)
+
+
 def _put_in(gen: DiffusionGenerator, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
     """Return a copy of X with values, which has a row for each of `rows`, in its holes (n, n_columns)."""
     if isinstance(X, np.ndarray):
@@ -293,5 +302,6 @@ def _put_in(gen: DiffusionGenerator, X: Any, holes: np.ndarray, rows: np.ndarray
     for j, name in enumerate(gen.codec_.index_):
         hole = holes[:, j]
         if hole.any():
-            out[name] = patch(out[name], hole, values.iloc[:, j][hole[rows]]).array
+            # A Series, because pandas would look into a bare array of objects and take it for times.
+            out[name] = patch(out[name], hole, values.iloc[:, j][hole[rows]])
     return out

@@ -12,6 +12,7 @@ from tabdiff.building import ModelSpec, build_denoiser
 from tabdiff.codecs import CODECS
 from tabdiff.conditions import Conditions
 from tabdiff.containers import ForeignFrame
+from tabdiff.diffusion import Denoiser
 from tabdiff.refining import Refinement
 
 if TYPE_CHECKING:
@@ -69,8 +70,14 @@ def describe(gen: DiffusionGenerator) -> dict:
     }
 
 
-def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, asked: Any) -> DiffusionGenerator:
-    """Make the generator that a description describes, its network on `device`; `asked` becomes its parameter."""
+def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> DiffusionGenerator:
+    """Make the generator that a description describes, its network on the CPU; `asked` becomes its device.
+
+    Raises
+    ------
+    ValueError
+        If its parts do not fit together. A description that was tampered with can raise anything else too.
+    """
     spec = ModelSpec.from_state(saved["spec"])
     parameters: dict[str, Any] = {**saved["parameters"], "device": asked}
     fitted: dict[str, Any] = {"schedule": spec.schedule, "loss": spec.loss}
@@ -78,12 +85,8 @@ def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, as
     gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
     gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
     gen.refinement_ = Refinement.from_state(saved["refinement"]) if saved["refinement"] else None
-    denoiser = build_denoiser(spec, "mlp", 0)
     arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
-    denoiser.load_state_dict(
-        {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}
-    )
-    gen.denoiser_ = denoiser.to(device).eval().requires_grad_(False)
+    gen.denoiser_ = _restore_denoiser(spec, dict(zip(saved["weights"], arrays, strict=True)))
     gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
     gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
     gen._origin = ForeignFrame.from_state(saved["origin"]) if saved["origin"] else None
@@ -92,4 +95,37 @@ def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, as
         gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)
     gen._stream = np.random.default_rng()
     gen._stream.bit_generator.state = json.loads(saved["stream"])
+    _check_codec(spec, gen.codec_)
     return gen
+
+
+def _restore_denoiser(spec: ModelSpec, weights: dict[str, np.ndarray]) -> Denoiser:
+    """Build a denoiser with given weights, once they are known to be its own: before that, sizes are claims."""
+    if spec.n_blocks > len(weights):
+        raise ValueError(f"the network is said to have {spec.n_blocks} blocks, and there are {len(weights)} weights")
+    with torch.device("meta"):
+        expected = build_denoiser(spec, "mlp", 0).state_dict()
+    if expected.keys() != weights.keys():
+        raise ValueError(f"the network's weights differ in {sorted(expected.keys() ^ weights.keys())[:5]}")
+    given = {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}
+    for name, wanted in expected.items():
+        value = given[name]
+        if (value.shape, value.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(
+                f"weight {name} has shape {tuple(value.shape)} of {value.dtype}, and the network needs "
+                f"{tuple(wanted.shape)} of {wanted.dtype}"
+            )
+        if not torch.isfinite(value).all():
+            raise ValueError(f"weight {name} is not finite")
+    denoiser = build_denoiser(spec, "mlp", 0)
+    denoiser.load_state_dict(given)
+    return denoiser.eval().requires_grad_(False)
+
+
+def _check_codec(spec: ModelSpec, codec: Any) -> None:
+    """Raise a ValueError unless a codec decodes what the network draws."""
+    if hasattr(codec, "n_continuous_"):
+        drawn = (spec.n_continuous, [len(f) for f in spec.frequencies])
+        decoded = (codec.n_continuous_, list(codec.n_levels_))
+        if drawn != decoded:
+            raise ValueError(f"the network draws {drawn}, and the codec decodes {decoded} numbers and levels")

@@ -338,6 +338,11 @@ class CountModel:
         self.rates = ClassRates.from_state(state["rates"])
         self.calibration = CountCalibration.from_state(state["calibration"])
         weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
+        broken = [k for k, v in weights.items() if not torch.isfinite(v).all()]
+        if broken:
+            raise ValueError(f"weights {broken[:5]} of the codec are not finite")
+        if int(state["hidden_size"]) > max(n for v in weights.values() for n in v.shape):
+            raise ValueError(f"the codec is said to have {state['hidden_size']} hidden units, and its weights have not")
         self.model = CountAutoencoder(
             weights["class_log_rate"],
             weights["start_log_theta"],

@@ -94,7 +94,8 @@ def values_from_state(state: dict) -> Any:
         return pd.arrays.IntervalArray.from_arrays(left, right, closed=state["closed"])
     dtype = dtype_from_state(state["dtype"])
     if "integers" not in state:
-        return pd.Index(state["values"], dtype=dtype).array
+        # Not an Index, which knows no half-precision floats.
+        return pd.Series(state["values"], dtype=dtype).array
     integers = np.asarray(state["integers"], dtype=np.int64)
     if isinstance(dtype, pd.PeriodDtype):
         return pd.PeriodIndex.from_ordinals(integers, freq=dtype.freq).array

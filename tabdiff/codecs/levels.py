@@ -81,6 +81,8 @@ class LevelColumn:
         self._set_codes(own)
 
     def _set_levels(self, values: Any, counts: np.ndarray) -> None:
+        # Factorising turns half-precision floats into wider ones.
+        values = values.astype(self.dtype) if self.dtype == np.float16 else values
         self._values, self.counts_ = values, counts.astype(np.int64)
         self.levels_ = [plain(v) for v in values]
         self._index = pd.Index(self.levels_, dtype=object)

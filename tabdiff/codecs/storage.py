@@ -4,6 +4,7 @@ The codecs know numbers, times, categories, strings and booleans in pandas' own 
 of any other storage to one of those; `Storage` remembers what it was and takes decoded columns back.
 """
 
+import datetime
 import decimal
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,13 @@ __all__ = ["FrameStorage", "Storage", "standardise"]
 
 # Markers of a missing value in object columns, by the names that a saved model uses.
 _MARKERS: dict[str, Any] = {"nan": np.nan, "None": None, "NA": pd.NA, "NaT": pd.NaT}
+# What makes values of an object column out of pandas' times and durations, by the kind of these values.
+_PYTHON_TIMES: dict[str, Callable] = {
+    "datetime": lambda v: v.to_pydatetime(warn=False) if isinstance(v, pd.Timestamp) else v,
+    "timedelta": lambda v: v.to_pytimedelta() if isinstance(v, pd.Timedelta) else v,
+    "datetime64": lambda v: v.to_datetime64(),
+    "timedelta64": lambda v: v.to_timedelta64(),
+}
 
 
 def standardise(series: pd.Series, name: Any) -> pd.Series:
@@ -64,7 +72,7 @@ def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
         return cast("boolean")
     if types.is_decimal(kind):
         return _from_decimals(cast(object), name, kind.scale)
-    if str(kind) in ("string", "large_string", "string_view"):
+    if str(kind) in ("string", "large_string"):
         return pd.Series(series.to_numpy(dtype=object, na_value=np.nan), series.index, name=series.name, dtype=object)
     if types.is_timestamp(kind):
         unit = f"datetime64[{kind.unit}{f', {kind.tz}' if kind.tz else ''}]"
@@ -101,6 +109,8 @@ def _from_objects(series: pd.Series, name: Any) -> pd.Series:
     if kind == "decimal":
         return _from_decimals(series, name)
     if kind == "date":
+        if any(isinstance(v, datetime.datetime) for v in series[series.notna()]):
+            raise TypeError(f"column {name!r} mixes dates and times. Convert it: pd.to_datetime(df[{name!r}]).")
         # Seconds reach from the year 1 to 9999; nanoseconds only to 2262.
         days = series.where(series.notna(), None).to_numpy().astype("datetime64[D]").astype("datetime64[s]")
         return pd.Series(days, series.index, name=series.name)
@@ -123,9 +133,14 @@ def _from_objects(series: pd.Series, name: Any) -> pd.Series:
 def _from_decimals(series: pd.Series, name: Any, scale: int | None = None) -> pd.Series:
     """Turn decimals into float64, if that holds them exactly."""
     observed = series[series.notna()]
+    odd = next((v for v in observed if not v.is_finite()), None)
+    if odd is not None:
+        raise ValueError(
+            f"column {name!r} contains {odd}. Replace it by a finite value, or by NaN, which is modelled as missing."
+        )
     scale = _scale(observed) if scale is None else scale
     largest = max((abs(v) for v in observed), default=decimal.Decimal(0))
-    if not largest.is_finite() or largest * decimal.Decimal(10) ** max(scale, 0) > 2**53:
+    if largest * decimal.Decimal(10) ** max(scale, 0) > 2**53:
         raise ValueError(
             f"column {name!r} holds decimals of more than 15 digits ({largest}), which cannot be modelled exactly. "
             f"Convert it to float: df[{name!r}].astype(float)."
@@ -155,11 +170,13 @@ class Storage:
         How an object column marks missing values: "nan", "None", "NA" or "NaT".
     scale : int
         Digits after the point of decimals.
+    pandas : bool
+        Whether an object column of times or durations holds pandas' own; otherwise they are Python's or NumPy's.
     """
 
     def __init__(self, series: pd.Series) -> None:
         self.dtype = series.dtype
-        self.python, self.missing, self.scale = "", "nan", 0
+        self.python, self.missing, self.scale, self.pandas = "", "nan", 0, True
         if self.dtype == object:
             self.python = pd.api.types.infer_dtype(series, skipna=True)
             missing = series[series.isna()]
@@ -167,6 +184,8 @@ class Storage:
             self.missing = next((key for key, value in _MARKERS.items() if marker is value), "nan")
             if self.python == "decimal":
                 self.scale = max(_scale(series.dropna()), 0)
+            if self.python in _PYTHON_TIMES:
+                self.pandas = any(isinstance(v, pd.Timestamp | pd.Timedelta) for v in series.dropna())
         elif isinstance(self.dtype, pd.ArrowDtype):
             self.scale = getattr(self.dtype.pyarrow_dtype, "scale", 0)
 
@@ -200,6 +219,9 @@ class Storage:
             values = np.array(self._to_decimals(series, marker), dtype=object)
         elif self.python == "date":
             values = series.dt.date.to_numpy(dtype=object, copy=True)
+        elif self.python in _PYTHON_TIMES and not self.pandas:
+            values = np.empty(len(series), dtype=object)
+            values[:] = [_PYTHON_TIMES[self.python](v) for v in series]
         else:
             values = series.astype(object).to_numpy(copy=True)
         values[missing] = marker
@@ -216,6 +238,7 @@ class Storage:
             "python": self.python,
             "missing": self.missing,
             "scale": self.scale,
+            "pandas": self.pandas,
         }
 
     @classmethod
@@ -224,6 +247,7 @@ class Storage:
         storage = cls.__new__(cls)
         storage.dtype = dtype_from_state(state["dtype"])
         storage.python, storage.missing, storage.scale = state["python"], state["missing"], int(state["scale"])
+        storage.pandas = bool(state["pandas"])
         return storage
 
 
@@ -231,7 +255,14 @@ class FrameStorage:
     """How each column of a frame is stored; see `Storage`."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.columns = [Storage(frame.iloc[:, j]) for j in range(frame.shape[1])]
+        self.columns = [self._storage(frame.iloc[:, j], frame.columns[j]) for j in range(frame.shape[1])]
+
+    @staticmethod
+    def _storage(series: pd.Series, name: Any) -> Storage:
+        try:
+            return Storage(series)
+        except decimal.InvalidOperation:  # pandas itself cannot tell whether such a value is missing
+            raise ValueError(f"column {name!r} contains a signalling NaN. Replace it by NaN or None.") from None
 
     @staticmethod
     def read(frame: pd.DataFrame) -> pd.DataFrame:

@@ -277,24 +277,32 @@ class TableCodec:
 
         `generator` draws places inside steps; None takes deterministic ones, as likelihoods need.
         """
+        return self.encode_copies(frame, 1, generator)
+
+    def encode_copies(self, frame: pd.DataFrame, n_copies: int, generator: torch.Generator | RowStreams | None) -> Tensor:
+        """Map a frame (n, d) as often as asked, one after the other: a float32 tensor (n_copies * n, ...).
+
+        The same as `encode` as often, but the columns are read once.
+        """
         frame = self.constraints_.reduce(self.storage_.read(frame))
-        rng = _numpy_stream(generator)
-        out = np.empty((len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
+        rngs = [_numpy_stream(generator) for _ in range(n_copies)]
+        out = np.empty((n_copies, len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
         for i, j in enumerate(self.numeric_positions_):
             column = self.columns_[j]
             assert isinstance(column, NumericColumn)
             values = column.read(frame.iloc[:, j])
             if np.isnan(values).any() and j not in self.mask_of_:
                 raise ValueError(f"column {column.name!r} contains NaN, but it had no missing values at fit.")
-            out[:, i] = column.encode(values, rng)
+            for copy, rng in enumerate(rngs):
+                out[copy, :, i] = column.encode(values, rng)
         for i, j in enumerate(self.level_positions_, start=self.n_continuous_):
             column = self.columns_[j]
             assert isinstance(column, LevelColumn)
-            out[:, i] = column.encode(frame.iloc[:, j])
+            out[..., i] = column.encode(frame.iloc[:, j])
         first_mask = self.n_continuous_ + len(self.level_positions_)
         for j, mask in self.mask_of_.items():
-            out[:, first_mask + mask] = frame.iloc[:, j].isna().to_numpy()
-        return torch.from_numpy(out)
+            out[..., first_mask + mask] = frame.iloc[:, j].isna().to_numpy()
+        return torch.from_numpy(out.reshape(-1, out.shape[-1]))
 
     def decode(
         self,

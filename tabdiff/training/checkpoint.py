@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs.image_files import ImageFiles
-from tabdiff.persistence import ModelFileError, pack, unpack
+from tabdiff.persistence import checksum, pack, unpack
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.state import Training
 
@@ -114,6 +114,7 @@ def write_checkpoint(folder: str | os.PathLike, description: dict[str, Any]) -> 
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(pack(_to_numpy(description), arrays), allow_nan=False)
     header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "description": text}
+    header["checksum"] = checksum(text, arrays)
     content = save(arrays, metadata=header)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=FILE, suffix=".part")
     try:
@@ -146,7 +147,7 @@ def read_checkpoint(folder: str | os.PathLike) -> dict[str, Any] | None:
     CheckpointError
         If it is damaged, or of another format version.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     # What a kill has left half-written is of no use to anyone.
     for part in Path(folder).glob(f"{FILE}*.part"):
@@ -165,11 +166,15 @@ def read_checkpoint(folder: str | os.PathLike) -> dict[str, Any] | None:
                 f"{path} has format version {header.get('format_version')}; this version of tabdiff reads "
                 f"{FORMAT_VERSION}. Use the version that wrote it, or start over without resume=True."
             )
+        if header.get("checksum") != checksum(header["description"], arrays):
+            raise CheckpointError(
+                f"{path} is damaged: its checksum is not that of its content; start over without resume=True."
+            )
         read: dict[str, Any] = _to_torch(unpack(json.loads(header["description"]), arrays))
         return {"fit": read["fit"], "training": read["training"]}
     except CheckpointError:
         raise
-    except (SafetensorError, ModelFileError, ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever a file can bring about
         raise CheckpointError(f"{path} is damaged ({error}); start over without resume=True.") from error
 
 
