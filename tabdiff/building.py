@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
-from tabdiff.nn import ConditionEmbedding, ResidualMLP
+from tabdiff.networks import check_network, make_network, network_name, resolve_conditioning, sizes_of
+from tabdiff.nn import ConditionEmbedding, VectorColumns
 from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
@@ -21,9 +22,6 @@ from tabdiff.training.callbacks import Callback
 __all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
 
 CONDITION_SIZE = 64
-# Width and depth: for tables of many rows, and for everything else.
-LARGE, SMALL = (512, 4), (256, 3)
-LARGE_ROWS = 5000
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
@@ -60,6 +58,15 @@ class ModelSpec:
         For each number the column that says whether it is missing, -1 where there is none.
     observed_masks : float
         Share of the training rows of which a random part is given.
+    network : str
+        Name of the network, as `tabdiff.networks` knows it.
+    layout : dict
+        What the entries of a row are, for networks of tokens: ``{"kind": "columns"}``, unless the codec has another
+        `layout_`.
+    conditioning, time_embedding : str
+        See `DiffusionGenerator`.
+    vectors : list of list of int
+        Columns of the condition that make up a vector; see `tabdiff.nn.VectorColumns`.
     """
 
     width: int
@@ -77,6 +84,11 @@ class ModelSpec:
     missing_levels: list[int] | None = None
     presence: list[int] = field(default_factory=list)
     observed_masks: float = 0.0
+    network: str = "mlp"
+    layout: dict = field(default_factory=lambda: {"kind": "columns"})
+    conditioning: str = "adaln"
+    time_embedding: str = "sinusoidal"
+    vectors: list[list[int]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -88,6 +100,7 @@ class ModelSpec:
         data: Tensor,
         n_rows: int,
         weight: Tensor | None = None,
+        vectors: Sequence[VectorColumns] = (),
     ) -> Self:
         """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times, with weights (m,)."""
         n_levels = list(getattr(codec, "n_levels_", []))
@@ -99,7 +112,8 @@ class ModelSpec:
         ]
         masks = parameters.observed_masks != 0 and hasattr(codec, "mask_of_") and not callable(parameters.denoiser)
         missing = missing_levels(codec) if masks else None
-        width_depth = LARGE if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else SMALL
+        network = network_name(parameters.denoiser, codec)
+        sizes = sizes_of(network, codec, n_rows)
         width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
         return cls(
             width=width,
@@ -111,14 +125,19 @@ class ModelSpec:
             loss=make_loss(parameters.loss),
             bounds=_bounds(data[:, :n_continuous]) if parameters.target in ("eps", "score") else None,
             custom=callable(parameters.denoiser),
-            hidden_size=width_depth[0] if parameters.hidden_size == "auto" else int(parameters.hidden_size),
-            n_blocks=width_depth[1] if parameters.n_blocks == "auto" else int(parameters.n_blocks),
+            hidden_size=sizes.hidden_size if parameters.hidden_size == "auto" else int(parameters.hidden_size),
+            n_blocks=sizes.n_blocks if parameters.n_blocks == "auto" else int(parameters.n_blocks),
             dropout=float(parameters.dropout),
             missing_levels=missing,
             presence=presence_columns(codec) if masks else [],
             observed_masks=_observed_share(
                 parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
             ),
+            network=network,
+            layout=dict(getattr(codec, "layout_", {"kind": "columns"})),
+            conditioning=resolve_conditioning(parameters.conditioning, network, vectors),
+            time_embedding=parameters.time_embedding,
+            vectors=[list(v) for v in vectors],
         )
 
     def state(self) -> dict:
@@ -139,8 +158,8 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     ----------
     spec : ModelSpec
         Sizes, schedule and target.
-    denoiser : "auto", "mlp" or callable
-        See `DiffusionGenerator`.
+    denoiser : str or callable
+        A callable builds the network; otherwise the specification names it.
     seed : int
         Of the weights.
 
@@ -158,17 +177,13 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             if not isinstance(network, nn.Module):
                 raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
         else:
-            network = ResidualMLP(
-                spec.width,
-                n_outputs,
-                condition_size,
-                hidden_size=spec.hidden_size,
-                n_blocks=spec.n_blocks,
-                dropout=spec.dropout,
-                given_size=spec.width + 2 * n_given if n_given else 0,
-                n_exact=spec.n_continuous,
+            network = make_network(spec, n_outputs, condition_size, n_given)
+        embedding = None
+        if condition_size:
+            tokens = spec.conditioning in ("concatenation", "cross_attention") and spec.network == "dit"
+            embedding = ConditionEmbedding(
+                spec.condition_levels, condition_size, vectors=[VectorColumns(*v) for v in spec.vectors], tokens=tokens
             )
-        embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
             return Denoiser(
@@ -185,6 +200,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             loss=spec.loss,
             bounds=bounds,
             missing_levels=spec.missing_levels,
+            shared=spec.layout["kind"] == "sequence",
         )
 
 
@@ -223,8 +239,7 @@ def resolve_steps(max_steps: str | int, n_rows: int) -> int:
 def check_parameters(parameters: Any) -> None:
     """Raise a ValueError that names the first parameter out of range and what is allowed."""
     p = parameters
-    if not callable(p.denoiser) and p.denoiser not in ("auto", "mlp"):
-        raise ValueError(f"denoiser must be 'auto', 'mlp' or a callable, however: {p.denoiser!r}.")
+    check_network(p.denoiser, p.conditioning, p.time_embedding)
     make_times(p.times)  # these two raise where a name is unknown
     make_loss(p.loss)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):

@@ -17,6 +17,7 @@ from tabdiff.codecs import is_anndata, make_codec
 from tabdiff.conditions import Conditions
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.inputs import FitInputs, read_fit_inputs
+from tabdiff.networks import NETWORKS
 from tabdiff.saving import container_name
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
 from tabdiff.weights import population, take_rows, weigh
@@ -316,8 +317,11 @@ def _check_same(
         asked, had = getattr(fitted, name), getattr(spec, name)
         if asked not in ("auto", had):
             differ.append(f"{name} was {had!r} and is {asked!r}")
-    if callable(fitted.denoiser) != spec.custom:
+    if callable(fitted.denoiser) != spec.custom or fitted.denoiser in {*NETWORKS} - {spec.network}:
         differ.append("the denoiser is another")
+    for name in ("conditioning", "time_embedding"):
+        if getattr(fitted, name) not in ("auto", getattr(spec, name)):
+            differ.append(f"{name} was {getattr(spec, name)!r} and is {getattr(fitted, name)!r}")
     if differ:
         raise ValueError(
             f"warm_start=True goes on with the fitted network, which this fit does not match: {'; '.join(differ)}. "

@@ -56,9 +56,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    denoiser : "auto", "mlp" or callable, default="auto"
-        The network. "auto" is "mlp", a residual MLP. A callable ``denoiser(n_inputs, n_outputs, condition_size)``
-        returns an ``nn.Module`` that is called as ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,)
+    denoiser : "auto", "mlp", "dit" or callable, default="auto"
+        The network: "mlp", a residual MLP, or "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for
+        each column, latent dimension or position of a sequence. "auto" is "dit" for sequences and else "mlp". A
+        callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,)
         in [0, 1], c of shape (B, condition_size) or None, and returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
@@ -74,9 +75,17 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
     hidden_size, n_blocks : "auto" or int, default="auto"
-        Width and depth of the MLP; "auto" is 256 and 3, for tables of 5,000 rows or more 512 and 4.
+        Width and depth of the network; "auto" is 256 and 3 for the MLP, 512 and 4 for tables of 5,000 rows or more, and
+        for the transformer 96 and 3, and 128 and 4.
     dropout : float, default=0.0
-        Dropout inside the MLP, in [0, 1).
+        Dropout inside the network, in [0, 1).
+    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
+        What the network is told of the time: sines of fixed frequencies, or of ones that are learned.
+    conditioning : {"auto", "adaln", "addition", "concatenation", "cross_attention"}, default="auto"
+        Where the condition enters: with the time into the modulation of the blocks (AdaLN); added to what the blocks
+        work on; beside the noisy row, as inputs or tokens; or as tokens that the transformer attends to. "auto" is
+        "cross_attention" for conditions of several vectors a row with ``denoiser="dit"``, and "adaln" otherwise. A
+        callable denoiser decides for itself.
     condition_dropout : float, default=0.1
         Probability with which a row's condition is hidden in training, which teaches the unconditional model.
     observed_masks : "auto" or float, default="auto"
@@ -206,6 +215,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         hidden_size: str | int = "auto",
         n_blocks: str | int = "auto",
         dropout: float = 0.0,
+        time_embedding: str = "sinusoidal",
+        conditioning: str = "auto",
+        text_encoder: Any = None,
         condition_dropout: float = 0.1,
         observed_masks: str | float = "auto",
         refine: str | bool = "auto",
@@ -241,6 +253,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.hidden_size = hidden_size
         self.n_blocks = n_blocks
         self.dropout = dropout
+        self.time_embedding = time_embedding
+        self.conditioning = conditioning
+        self.text_encoder = text_encoder
         self.condition_dropout = condition_dropout
         self.observed_masks = observed_masks
         self.refine = refine

@@ -78,7 +78,7 @@ def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, as
     gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
     gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
     gen.refinement_ = Refinement.from_state(saved["refinement"]) if saved["refinement"] else None
-    denoiser = build_denoiser(spec, "mlp", 0)
+    denoiser = build_denoiser(spec, spec.network, 0)
     arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
     denoiser.load_state_dict(
         {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}

@@ -1,0 +1,133 @@
+"""Which network denoises which data, and how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
+
+from tabdiff.nn import ColumnTokens, DiT, PatchTokens, ResidualMLP, SequenceTokens
+from tabdiff.nn.dit import CONDITIONING
+from tabdiff.nn.embeddings import TIME_EMBEDDINGS, VectorColumns
+from tabdiff.nn.mlp import MLP_CONDITIONING
+
+if TYPE_CHECKING:
+    from tabdiff.building import ModelSpec
+
+__all__ = ["NETWORKS", "check_network", "make_network", "network_name", "resolve_conditioning", "sizes_of"]
+
+NETWORKS = ("mlp", "dit")
+# Tables of so many rows get a larger network.
+LARGE_ROWS = 5000
+# With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
+MAX_TOKENS = 256
+# The dimensions of a latent have no meaning of their own, so a few tokens are enough.
+LATENT_TOKENS = 32
+
+
+class Sizes(NamedTuple):
+    """Width and depth of a network."""
+
+    hidden_size: int
+    n_blocks: int
+
+
+# For tables of many rows, and for everything else.
+SIZES = {
+    "mlp": (Sizes(512, 4), Sizes(256, 3)),
+    "dit": (Sizes(128, 4), Sizes(96, 3)),
+}
+
+
+def check_network(denoiser: Any, conditioning: str, time_embedding: str) -> None:
+    """Raise a ValueError if a parameter names no network, or what that network does not have."""
+    if not callable(denoiser) and denoiser not in ("auto", *NETWORKS):
+        raise ValueError(f"denoiser must be 'auto', 'mlp', 'dit' or a callable, however: {denoiser!r}.")
+    if conditioning not in ("auto", *CONDITIONING):
+        raise ValueError(f"conditioning must be 'auto' or one of {CONDITIONING}, however: {conditioning!r}.")
+    if time_embedding not in TIME_EMBEDDINGS:
+        raise ValueError(f"time_embedding must be one of {sorted(TIME_EMBEDDINGS)}, however: {time_embedding!r}.")
+
+
+def network_name(denoiser: Any, codec: Any) -> str:
+    """Return which network "auto" stands for: "dit" for sequences, "mlp" for everything else."""
+    if callable(denoiser):
+        return "custom"
+    if denoiser != "auto":
+        return str(denoiser)
+    return "dit" if getattr(codec, "layout_", {}).get("kind") == "sequence" else "mlp"
+
+
+def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
+    """Return the width and depth that "auto" stands for."""
+    large, small = SIZES.get(network, SIZES["mlp"])
+    return large if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else small
+
+
+def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns]) -> str:
+    """Return how the condition enters a network; "auto" is AdaLN, and cross-attention for tokens where there is some.
+
+    Raises
+    ------
+    ValueError
+        For a way that the network does not have.
+    """
+    if asked == "auto":
+        return "cross_attention" if network == "dit" and any(v[2] > 1 for v in vectors) else "adaln"
+    if network == "mlp" and asked not in MLP_CONDITIONING:
+        raise ValueError(
+            f"conditioning={asked!r} needs attention, which the MLP has not; use denoiser='dit', or one of "
+            f"{MLP_CONDITIONING}."
+        )
+    return asked
+
+
+def make_network(spec: ModelSpec, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
+    """Build the network of a specification, its weights drawn from torch's generator.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    n_outputs : int
+        Width of its output.
+    condition_size : int
+        Width of the embedded condition, 0 for none.
+    n_given : int
+        Number of columns that it is told are given, 0 for a network that is told nothing.
+    """
+    shared: dict[str, Any] = {
+        "n_blocks": spec.n_blocks,
+        "dropout": spec.dropout,
+        "conditioning": spec.conditioning,
+        "time_embedding": spec.time_embedding,
+    }
+    if spec.network != "dit":
+        return ResidualMLP(
+            spec.width,
+            n_outputs,
+            condition_size,
+            hidden_size=spec.hidden_size,
+            given_size=spec.width + 2 * n_given if n_given else 0,
+            n_exact=spec.n_continuous,
+            **shared,
+        )
+    return DiT(_make_tokens(spec, n_given), condition_size, **shared)
+
+
+def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | SequenceTokens:
+    layout = spec.layout
+    if layout["kind"] == "sequence":
+        levels = len(spec.frequencies[0])
+        return SequenceTokens(
+            len(spec.frequencies), levels, spec.hidden_size, stride=-(-len(spec.frequencies) // MAX_TOKENS)
+        )
+    if layout["kind"] == "patches":
+        return PatchTokens(layout["shape"], spec.hidden_size, patch=layout["patch"])
+    return ColumnTokens(
+        spec.n_continuous,
+        [len(f) for f in spec.frequencies],
+        spec.hidden_size,
+        given=n_given > 0,
+        max_tokens=LATENT_TOKENS if layout["kind"] == "latent" else MAX_TOKENS,
+    )
