@@ -18,6 +18,7 @@ from tabdiff.nn import ConditionEmbedding, VectorColumns
 from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
+from tabdiff.vectors import check_text_encoder
 
 __all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
 
@@ -240,6 +241,7 @@ def check_parameters(parameters: Any) -> None:
     """Raise a ValueError that names the first parameter out of range and what is allowed."""
     p = parameters
     check_network(p.denoiser, p.conditioning, p.time_embedding)
+    check_text_encoder(p.text_encoder)
     make_times(p.times)  # these two raise where a name is unknown
     make_loss(p.loss)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):

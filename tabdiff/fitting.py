@@ -172,7 +172,7 @@ def begin(
     n_rows = int(inputs.features.shape[0])
 
     if fitted is None:
-        conditions = Conditions(inputs.condition) if inputs.condition is not None else None
+        conditions = Conditions(inputs.condition, gen.text_encoder) if inputs.condition is not None else None
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
         codec = _fit_codec(gen, inputs.features, codes, levels, weight, seeds.codec, device)
@@ -186,7 +186,8 @@ def begin(
     rows, n_draws = _encode(codec, inputs.features, codes, weight, seeds.encode)
 
     if fitted is None:
-        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight)
+        vectors = conditions.vectors if conditions is not None else []
+        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight, vectors)
         denoiser = build_denoiser(spec, gen.denoiser, seeds.network).to(device)
     else:
         spec = fitted._spec
@@ -329,9 +330,7 @@ def _check_same(
         )
     if fitted.conditions_ is None or inputs.condition is None:
         return fitted.codec_, None
-    conditions = copy.copy(fitted.conditions_)
-    conditions.codes = conditions.encode(inputs.condition)
-    return fitted.codec_, conditions
+    return fitted.codec_, fitted.conditions_.seen(inputs.condition)
 
 
 def _names(marks: Mapping[str, Any]) -> list | int:

@@ -34,6 +34,7 @@ from tabdiff.saving import container_name
 from tabdiff.streaming import check_path, write_cells
 from tabdiff.training import Training, Validation, autocast_dtype, resolve_device, train
 from tabdiff.training.checkpoint import Checkpoints, check_folder
+from tabdiff.vectors import as_array
 from tabdiff.weights import population
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     denoiser : "auto", "mlp", "dit" or callable, default="auto"
         The network: "mlp", a residual MLP, or "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for
         each column, latent dimension or position of a sequence. "auto" is "dit" for sequences and else "mlp". A
-        callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,)
-        in [0, 1], c of shape (B, condition_size) or None, and returns (B, n_outputs).
+        callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
+        ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or
+        None, and returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
         `tabdiff.diffusion`.
@@ -86,6 +88,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         work on; beside the noisy row, as inputs or tokens; or as tokens that the transformer attends to. "auto" is
         "cross_attention" for conditions of several vectors a row with ``denoiser="dit"``, and "adaln" otherwise. A
         callable denoiser decides for itself.
+    text_encoder : callable or dict, optional
+        What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
+        array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
+        `sample` takes texts that were never seen. A dict ``{name: callable}`` says which conditions are text.
     condition_dropout : float, default=0.1
         Probability with which a row's condition is hidden in training, which teaches the unconditional model.
     observed_masks : "auto" or float, default="auto"
@@ -300,7 +306,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             What samples can be asked for: names of columns (of ``adata.obs`` for AnnData), which are put back on
             output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
             integers and times classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides
-            it. A missing value teaches the unconditional model only.
+            it. A missing value teaches the unconditional model only. Each column of an array is a condition of its own;
+            vectors, such as embeddings, are an array (n, d) in a dict, ``{"name": array}``, a key of ``adata.obsm``, or
+            a column whose entries are arrays (d,). Several vectors a row (tokens) are an array (n, m, d), NaN for
+            those that are absent, or entries (m, d). Strings are text with `text_encoder`.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the rows, not negative; 0 leaves a row out, and equal weights are as none. Rows are drawn in
             proportion to them in training, and the distributions of numbers, the conditions that `sample` draws, held
@@ -355,7 +364,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         left = None
         if self.max_time is not None:
             # What follows training has its share of the time.
-            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows) else 1.0
+            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
             left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
         result = train(
             start.denoiser,
@@ -402,7 +411,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     def _calibrate(self, start: Start) -> None:
         """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
-        refine = wants_refinement(self.refine, self.codec_, start.n_rows)
+        refine = wants_refinement(self.refine, self.codec_, start.n_rows, start.spec.vectors)
         # A codec that goes on from another fit knows the rows of that one only.
         if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
             return
@@ -500,7 +509,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
               arrays, and the rest of the row is drawn given them. ``{"sex": {"F": 300, "M": 200}}`` gives exact counts.
               Declared conditions must then be given too.
-            - An array, Series or DataFrame goes row by row.
+            - An array, Series or DataFrame goes row by row. A vector (d,), tokens (m, d) or a text apply to every row,
+              and arrays or lists of them go row by row.
             - "unconditional" uses the null token; condition columns then come back missing.
         guidance_scale : float, default=1.0
             s in ``D_null + s (D_condition - D_null)`` (Ho and Salimans, 2022): 1 is no guidance, 0 unconditional,
@@ -568,7 +578,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         if not return_condition:
             return rows
         if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
-            return rows, labels.iloc[:, 0].to_numpy()
+            vectors = self.conditions_ is not None and self.conditions_.vector_names
+            return rows, as_array(labels.iloc[:, 0]) if vectors else labels.iloc[:, 0].to_numpy()
         return rows, labels if labels is None or self._origin is None else self._origin.write(labels)
 
     def sample_to(
@@ -848,7 +859,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to a folder: ``config.json`` and ``model.safetensors``, which hold no code.
 
-        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model.
+        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model. So is
+        `text_encoder`, a function, which `load` takes again.
 
         Parameters
         ----------
@@ -866,7 +878,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         persistence.write_model(path, saving.describe(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, device: Any = "auto") -> DiffusionGenerator:
+    def load(cls, path: str | os.PathLike, *, device: Any = "auto", text_encoder: Any = None) -> DiffusionGenerator:
         """Read a model that `save` wrote, on any machine.
 
         Parameters
@@ -875,6 +887,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             The folder.
         device : str, default="auto"
             Where the network goes.
+        text_encoder : callable or dict, optional
+            That of the fit, which is not saved, for a model whose condition is text; without it the model knows the
+            texts that it was trained on, and no others.
 
         Returns
         -------
@@ -890,9 +905,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         target = resolve_device(device)
         saved = persistence.read_model(path)
         try:
-            return saving.restore(cls, saved, target, device)
+            gen = saving.restore(cls, saved, target, device)
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise persistence.ModelFileError(f"{path} is damaged: {error}") from error
+        return saving.give_encoder(gen, text_encoder)
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()

@@ -17,7 +17,7 @@ from tabdiff.refining import Refinement
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
 
-__all__ = ["container_name", "describe", "restore"]
+__all__ = ["container_name", "describe", "give_encoder", "restore"]
 
 
 def container_name(codec: Any) -> str:
@@ -38,7 +38,8 @@ def describe(gen: DiffusionGenerator) -> dict:
     parameters = gen.get_params()
     # Objects cannot be saved as parameters. The fitted schedule and loss stand in the specification; how times were
     # drawn, a random state and another network matter only to a new fit.
-    defaults = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified", "random_state": None}
+    defaults: dict[str, Any] = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified"}
+    defaults |= {"random_state": None, "text_encoder": None}
     for name, default in defaults.items():
         if not isinstance(parameters[name], str | int | np.integer | None):
             parameters[name] = default
@@ -93,3 +94,19 @@ def restore(cls: type[DiffusionGenerator], saved: dict, device: torch.device, as
     gen._stream = np.random.default_rng()
     gen._stream.bit_generator.state = json.loads(saved["stream"])
     return gen
+
+
+def give_encoder(gen: DiffusionGenerator, text_encoder: Any) -> DiffusionGenerator:
+    """Return a loaded generator with its text encoder.
+
+    Raises
+    ------
+    ValueError
+        If none of its conditions is text, or the encoder's vectors have another length.
+    """
+    if text_encoder is None:
+        return gen
+    if gen.conditions_ is None or not gen.conditions_.has_text:
+        raise ValueError("text_encoder was given, but the model has no condition that is text.")
+    gen.conditions_.bind(text_encoder)
+    return gen.set_params(text_encoder=text_encoder)

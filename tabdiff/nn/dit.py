@@ -238,10 +238,8 @@ class DiT(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(
-        self, x: Tensor, t: Tensor, c: Tensor | Context | None = None, given: Tensor | None = None
-    ) -> Tensor:
-        """Map noisy rows x at times t (B,), with embedded conditions c, to outputs: of the shape of x for images, else (B, n_outputs).
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | Context | None = None, given: Tensor | None = None) -> Tensor:
+        """Map noisy rows x at times t (B,), with embedded conditions c, to outputs (B, n_outputs), or images to images.
 
         `c` is (B, condition_size), or a `Context` whose tokens "concatenation" and "cross_attention" use. `given` says
         which entries of the rows are known, and their values; None is the same as zeros.

@@ -277,9 +277,7 @@ class SequenceTokens(nn.Module):
     ) -> None:
         super().__init__()
         if min(n_positions, n_levels, hidden_size, stride) < 1:
-            raise ValueError(
-                f"sizes must be at least 1, however: {n_positions=} {n_levels=} {hidden_size=} {stride=}"
-            )
+            raise ValueError(f"sizes must be at least 1, however: {n_positions=} {n_levels=} {hidden_size=} {stride=}")
         self.n_tokens, self.hidden_size = -(-n_positions // stride), hidden_size
         self.n_outputs = n_positions * n_levels
         self._padding = (self.n_tokens * stride - n_positions) * embedding_size

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -67,7 +69,7 @@ def test_each_column_has_the_outputs_and_weights_of_its_own():
         torch.nn.init.zeros_(p)
     x = torch.randn(1, 34).requires_grad_()
     starts = [0, 1, 2, 5, 75, 77, 82]
-    for column, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for column, (start, stop) in enumerate(pairwise(starts)):
         (gradient,) = torch.autograd.grad(network(x, torch.rand(1))[0, start:stop].square().sum(), x)
         own = [column] if column < 2 else range(2 + 8 * (column - 2), 10 + 8 * (column - 2))
         assert set(gradient[0].nonzero().flatten().tolist()) == set(own)
