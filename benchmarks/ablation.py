@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from shapes import adult
 
-from tabdiff import DiffusionGenerator, building, refining
+from tabdiff import DiffusionGenerator, networks, refining
 from tabdiff.codecs.numeric import NumericColumn
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
@@ -71,7 +71,7 @@ VARIANTS: dict[str, tuple[dict, dict, Any]] = {
     "no refinement; dependencies left to the network": ({**RAW, "dependencies": False}, {}, None),
     "no refinement; no observed masks": ({**RAW, "observed_masks": 0}, {}, None),
     "no refinement; width 256, 3 blocks": ({**RAW, "hidden_size": 256, "n_blocks": 3}, {}, None),
-    "no refinement; no Fourier features of numbers": (RAW, {}, lambda: mock.patch.object(building, "FREQUENCIES", 0)),
+    "no refinement; no Fourier features of numbers": (RAW, {}, lambda: mock.patch.object(networks, "FREQUENCIES", 0)),
     "no refinement; half the training steps": ({**RAW, "max_steps": N_STEPS // 2}, {}, None),
     "no refinement; twice the training steps": ({**RAW, "max_steps": 2 * N_STEPS}, {}, None),
     "no refinement; float32": ({**RAW, "precision": "float32"}, {}, None),

@@ -15,22 +15,28 @@ from tabdiff.codecs.image import ImageCodec, augmentations
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.imaging import image_network
-from tabdiff.nn import ConditionEmbedding, ResidualMLP, UNet
+from tabdiff.networks import (
+    Sizes,
+    check_network,
+    make_network,
+    network_name,
+    resolve_conditioning,
+    sizes_of,
+    token_layout,
+    waves_of,
+)
+from tabdiff.nn import ConditionEmbedding, VectorColumns
 from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
+from tabdiff.vectors import check_text_encoder
 
 __all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
 
 CONDITION_SIZE = 64
-# Width and depth: for tables of many rows, and for everything else.
-LARGE, SMALL = (512, 4), (256, 3)
-LARGE_ROWS = 5000
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
-# Waves of each number of a table, and how many of them the network sees in all at most, so that wide tables stay cheap.
-FREQUENCIES, MAX_WAVES = 8, 512
 MIN_STEPS, MAX_STEPS = 200, 10_000
 # A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
 IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
@@ -71,6 +77,15 @@ class ModelSpec:
         Waves of each number that the network sees; see `FourierFeatures`.
     unet : dict or None
         What a U-Net is built from, where the network is one.
+    network : str
+        Name of the network, as `tabdiff.networks` knows it.
+    layout : dict
+        What the entries of a row are, for networks of tokens: ``{"kind": "columns"}``, unless the codec has another
+        `layout_`.
+    conditioning, time_embedding : str
+        See `DiffusionGenerator`.
+    vectors : list of list of int
+        Columns of the condition that make up a vector; see `tabdiff.nn.VectorColumns`.
     """
 
     width: int
@@ -90,6 +105,11 @@ class ModelSpec:
     observed_masks: float = 0.0
     n_frequencies: int = 0
     unet: dict[str, Any] | None = None
+    network: str = "mlp"
+    layout: dict = field(default_factory=lambda: {"kind": "columns"})
+    conditioning: str = "adaln"
+    time_embedding: str = "sinusoidal"
+    vectors: list[list[int]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -101,6 +121,7 @@ class ModelSpec:
         data: Tensor,
         n_rows: int,
         weight: Tensor | None = None,
+        vectors: Sequence[VectorColumns] = (),
     ) -> Self:
         """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times, with weights (m,)."""
         n_levels = list(getattr(codec, "n_levels_", []))
@@ -112,11 +133,12 @@ class ModelSpec:
         ]
         masks = parameters.observed_masks != 0 and hasattr(codec, "mask_of_") and not callable(parameters.denoiser)
         missing = missing_levels(codec) if masks else None
-        width_depth = LARGE if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else SMALL
+        network = network_name(parameters.denoiser, codec)
+        sizes = sizes_of(network, codec, n_rows)
         width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
-        unet = image_network(parameters, codec)
+        unet = image_network(parameters, codec) if network == "unet" else None
         if unet is not None:
-            width_depth = unet["base"], unet["n_blocks"]
+            sizes = Sizes(unet["base"], unet["n_blocks"])
         return cls(
             width=width,
             n_continuous=n_continuous,
@@ -127,16 +149,21 @@ class ModelSpec:
             loss=make_loss(parameters.loss),
             bounds=_bounds(codec, data, n_continuous, parameters.target),
             custom=callable(parameters.denoiser),
-            hidden_size=width_depth[0] if parameters.hidden_size == "auto" else int(parameters.hidden_size),
-            n_blocks=width_depth[1] if parameters.n_blocks == "auto" else int(parameters.n_blocks),
+            hidden_size=sizes.hidden_size if parameters.hidden_size == "auto" else int(parameters.hidden_size),
+            n_blocks=sizes.n_blocks if parameters.n_blocks == "auto" else int(parameters.n_blocks),
             dropout=float(parameters.dropout),
             missing_levels=missing,
             presence=presence_columns(codec) if masks else [],
             observed_masks=_observed_share(
                 parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
             ),
-            n_frequencies=min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if hasattr(codec, "mask_of_") else 0,
+            n_frequencies=waves_of(codec, n_continuous),
             unet=unet,
+            network=network,
+            layout=token_layout(codec),
+            conditioning=resolve_conditioning(parameters.conditioning, network, vectors),
+            time_embedding=parameters.time_embedding,
+            vectors=[list(v) for v in vectors],
         )
 
     def state(self) -> dict:
@@ -157,8 +184,8 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     ----------
     spec : ModelSpec
         Sizes, schedule and target.
-    denoiser : "auto", "mlp", "unet" or callable
-        See `DiffusionGenerator`; which of the networks by name it is stands in `spec`.
+    denoiser : str or callable
+        A callable builds the network; otherwise the specification names it.
     seed : int
         Of the weights.
 
@@ -175,22 +202,14 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             network = denoiser(spec.width, n_outputs, condition_size)
             if not isinstance(network, nn.Module):
                 raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
-        elif spec.unet is not None:
-            network = UNet(condition_size=condition_size, dropout=spec.dropout, **spec.unet)
         else:
-            network = ResidualMLP(
-                spec.width,
-                n_outputs,
-                condition_size,
-                hidden_size=spec.hidden_size,
-                n_blocks=spec.n_blocks,
-                dropout=spec.dropout,
-                given_size=spec.width + 2 * n_given if n_given else 0,
-                n_exact=spec.n_continuous,
-                n_waved=spec.n_continuous if spec.n_frequencies else 0,
-                n_frequencies=spec.n_frequencies,
+            network = make_network(spec, n_outputs, condition_size, n_given)
+        embedding = None
+        if condition_size:
+            tokens = spec.conditioning in ("concatenation", "cross_attention") and spec.network == "dit"
+            embedding = ConditionEmbedding(
+                spec.condition_levels, condition_size, vectors=[VectorColumns(*v) for v in spec.vectors], tokens=tokens
             )
-        embedding = ConditionEmbedding(spec.condition_levels, condition_size) if condition_size else None
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
             return Denoiser(
@@ -207,6 +226,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             loss=spec.loss,
             bounds=bounds,
             missing_levels=spec.missing_levels,
+            shared=spec.layout["kind"] == "sequence",
         )
 
 
@@ -267,8 +287,8 @@ def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None
 def check_parameters(parameters: Any) -> None:
     """Raise a ValueError that names the first parameter out of range and what is allowed."""
     p = parameters
-    if not callable(p.denoiser) and p.denoiser not in ("auto", "mlp", "unet"):
-        raise ValueError(f"denoiser must be 'auto', 'mlp', 'unet' or a callable, however: {p.denoiser!r}.")
+    check_network(p.denoiser, p.conditioning, p.time_embedding)
+    check_text_encoder(p.text_encoder)
     make_times(p.times)  # these two raise where a name is unknown
     make_loss(p.loss)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):

@@ -104,6 +104,9 @@ class CellRequest:
             rows = np.random.default_rng(seed).integers(like.n_obs, size=self.n_samples)
         self.n_samples = len(rows)
         self.condition = _named(gen, like.obs.iloc[rows].reset_index(drop=True), "like.obs")
+        vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
+        for name in [name for name in vectors if name in like.obsm]:
+            self.condition[name] = list(np.asarray(like.obsm[name])[rows])
         if depth and gen.codec_.kind_ == "counts":
             self.totals, self.by_rank = gen.codec_.totals(like)[rows], True
 

@@ -357,6 +357,8 @@ def _column_word(gen: DiffusionGenerator) -> str:
 def _describe(attribute: Attribute) -> str:
     if attribute.kind == "continuous":
         return f"continuous, from {attribute.low:g} to {attribute.high:g}"
+    if attribute.kind != "class":
+        return {"text": "text", "vector": "a vector"}.get(attribute.kind, "several vectors")
     shown = ", ".join(str(level) for level in attribute.levels[:SHOWN_LEVELS])
     return f"class of {attribute.n_levels}: {shown}{', ...' if attribute.n_levels > SHOWN_LEVELS else ''}"
 
@@ -377,7 +379,7 @@ def _parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, An
             raise CommandError(f"--condition {name} is given more than once; each condition takes one value.")
         if attribute is not None and attribute.kind == "class":
             value = {str(level): level for level in attribute.levels}.get(value, value)
-        elif attribute is not None:
+        elif attribute is not None and attribute.kind == "continuous":
             try:
                 value = float(value)
             except ValueError:

@@ -1,11 +1,13 @@
 """What a condition is: read at fit, checked and completed at sample.
 
-Each attribute is a class (strings, categories, booleans, integers and times with at most 20 distinct values) or
-continuous (floats, other integers and times). Encoded, a condition is a float tensor (n, n_attributes) of class codes
-and standardised values in which NaN is the null token. A missing label at fit is the null token too: its row teaches
-the unconditional model alone.
+Each attribute is a class (strings, categories, booleans, integers and times with at most 20 distinct values),
+continuous (floats, other integers and times), or made of vectors (`tabdiff.vectors`). Encoded, a condition is a float
+tensor (n, n_columns) of class codes and standardised values in which NaN is the null token: a column for each
+attribute, several for vectors. A missing label at fit is the null token too: its row teaches the unconditional model
+alone.
 """
 
+import copy
 import difflib
 import warnings
 from collections.abc import Mapping
@@ -31,6 +33,8 @@ from tabdiff.codecs.columns import (
     unknown_level_message,
 )
 from tabdiff.containers import to_pandas
+from tabdiff.nn import VectorColumns
+from tabdiff.vectors import TextAttribute, VectorAttribute, encoder_of, holds_vectors
 
 __all__ = ["Attribute", "Conditions", "condition_frame", "resolve_condition"]
 
@@ -90,6 +94,15 @@ class Attribute:
     def n_levels(self) -> int:
         """Number of classes, 0 for a continuous attribute."""
         return len(self.levels)
+
+    @property
+    def column_levels(self) -> list[int]:
+        """The same for each column of the code, of which there is one."""
+        return [self.n_levels]
+
+    def is_single(self, value: Any) -> bool:
+        """Whether what `sample` was given is one value for all rows."""
+        return _is_scalar(value)
 
     def __repr__(self) -> str:
         if self.kind == "class":
@@ -260,18 +273,28 @@ class Conditions:
     ----------
     frame : DataFrame of shape (n, n_attributes)
         The condition of each training row.
+    text_encoder : callable or dict, optional
+        See `DiffusionGenerator`.
 
     Attributes
     ----------
-    attributes : list of Attribute
-    codes : ndarray of shape (n, n_attributes)
+    attributes : list of Attribute, VectorAttribute and TextAttribute
+    codes : ndarray of shape (n, n_columns)
         Encoded conditions of the training rows, from which whatever is not asked for at sampling is drawn.
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(self, frame: pd.DataFrame, text_encoder: Any = None) -> None:
         if frame.columns.duplicated().any():
             raise ValueError(f"condition names are not unique: {list(frame.columns)}.")
-        self.attributes = [Attribute(frame.iloc[:, j], name) for j, name in enumerate(frame.columns)]
+        unknown = [name for name in text_encoder or () if name not in frame.columns] if _is_dict(text_encoder) else []
+        if unknown:
+            raise ValueError(f"text_encoder names {unknown}, which are no conditions. Names: {list(frame.columns)}.")
+        self.attributes = [_attribute(frame.iloc[:, j], name, text_encoder) for j, name in enumerate(frame.columns)]
+        if text_encoder is not None and not self.has_text:
+            raise ValueError(
+                f"text_encoder was given, but none of the conditions {self.names} holds text: strings that are no "
+                "categories. Name the condition, text_encoder={name: encoder}, or leave text_encoder out."
+            )
         self.codes = self.encode(frame)
 
     @property
@@ -281,26 +304,77 @@ class Conditions:
 
     @property
     def n_levels(self) -> list[int]:
-        """Number of classes of each attribute, 0 for continuous ones."""
-        return [a.n_levels for a in self.attributes]
+        """Number of classes of each column of the codes, 0 for numbers."""
+        return [k for a in self.attributes for k in a.column_levels]
+
+    @property
+    def places(self) -> list[slice]:
+        """Columns of each attribute."""
+        stops = np.cumsum([len(a.column_levels) for a in self.attributes]).tolist()
+        return [slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+
+    @property
+    def vectors(self) -> list[VectorColumns]:
+        """Columns that make up one attribute each."""
+        return [a.columns(at.start) for a, at in zip(self.attributes, self.places) if isinstance(a, VectorAttribute)]
 
     def __repr__(self) -> str:
         return f"Conditions({self.attributes})"
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        """Map a frame that has a column per attribute to float32 codes (n, n_attributes)."""
-        columns = [a.encode(frame[a.name]) for a in self.attributes]
-        return np.stack(columns, axis=1).astype(np.float32)
+        """Map a frame that has a column per attribute to float32 codes (n, n_columns)."""
+        columns = [a.encode(frame[a.name]).reshape(len(frame), -1) for a in self.attributes]
+        return np.concatenate(columns, axis=1).astype(np.float32)
 
-    def decode(self, codes: np.ndarray) -> pd.DataFrame:
-        """Map codes (n, n_attributes) to a frame of labels and numbers."""
-        columns = [a.decode(codes[:, j].astype(np.float64)) for j, a in enumerate(self.attributes)]
+    def decode(self, codes: np.ndarray, condition: Any = None) -> pd.DataFrame:
+        """Map codes (n, n_columns) to a frame of labels, numbers and vectors.
+
+        Vectors and texts that `resolve` was given as `condition` come back as they were given.
+        """
+        blocks = [codes[:, at].astype(np.float64) for at in self.places]
+        columns = [
+            a.decode(block if isinstance(a, VectorAttribute) else block[:, 0])
+            for a, block in zip(self.attributes, blocks, strict=True)
+        ]
+        vectors = [j for j, a in enumerate(self.attributes) if isinstance(a, VectorAttribute)]
+        if vectors and condition is not None and not self._is_unconditional(condition):
+            given = self._as_columns(to_pandas(condition))
+            for j in vectors:
+                attribute = self.attributes[j]
+                if attribute.name in given and isinstance(attribute, VectorAttribute):
+                    value = given[attribute.name]
+                    value = self._expand(attribute.name, value) if isinstance(value, Mapping) else value
+                    columns[j] = attribute.given(value, len(codes))
         return pd.concat(columns, axis=1, keys=self.names)
+
+    @property
+    def vector_names(self) -> list:
+        """Names of the attributes that are vectors or tokens, but not text."""
+        return [a.name for a in self.attributes if isinstance(a, VectorAttribute) and a.kind != "text"]
+
+    def hidden(self, codes: Tensor) -> bool:
+        """Whether any attribute of any row of codes (n, n_columns) is the null token."""
+        values = codes.numpy()
+        return any(
+            bool((a.hidden(values[:, at]) if isinstance(a, VectorAttribute) else np.isnan(values[:, at])).any())
+            for a, at in zip(self.attributes, self.places)
+        )
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any attribute is text."""
+        return any(isinstance(a, TextAttribute) for a in self.attributes)
+
+    def bind(self, text_encoder: Any) -> None:
+        """Take the text encoder of a loaded model."""
+        for attribute in self.attributes:
+            if isinstance(attribute, TextAttribute):
+                attribute.bind(text_encoder)
 
     # ------------------------------------------------------------- sampling
 
     def resolve(self, n_samples: int | None, condition: Any, rng: np.random.Generator) -> Tensor:
-        """Turn what `sample` was given into a tensor (n, n_attributes).
+        """Turn what `sample` was given into a tensor (n, n_columns).
 
         Parameters
         ----------
@@ -314,8 +388,8 @@ class Conditions:
         if condition is None:
             n = n_samples or 1
             return torch.from_numpy(self.codes[rng.integers(len(self.codes), size=n)])
-        if isinstance(condition, str) and condition == "unconditional" and not self._is_level(condition):
-            return torch.full((n_samples or 1, len(self.attributes)), float("nan"))
+        if self._is_unconditional(condition):
+            return torch.full((n_samples or 1, len(self.n_levels)), float("nan"))
         given = self._as_columns(to_pandas(condition))
         unknown = [name for name in given if name not in self.names]
         if unknown:
@@ -329,7 +403,8 @@ class Conditions:
             raise ValueError(f"only one attribute can be given as counts, however: {counts}.")
         if counts:
             given[counts[0]] = self._expand(counts[0], given[counts[0]])
-        lengths = {name: len(v) for name, v in given.items() if not _is_scalar(v)}
+        single = {name: self.attributes[self.names.index(name)].is_single(value) for name, value in given.items()}
+        lengths = {name: len(v) for name, v in given.items() if not single[name]}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"conditions have different numbers of rows: {lengths}.")
         n = next(iter(lengths.values()), n_samples or 1)
@@ -340,20 +415,20 @@ class Conditions:
             )
         if n == 0:
             raise ValueError("the condition has no rows.")
-        codes = np.full((n, len(self.attributes)), np.nan, dtype=np.float32)
+        codes = np.full((n, len(self.n_levels)), np.nan, dtype=np.float32)
         for name, value in given.items():
             j = self.names.index(name)
-            if _is_scalar(value):
-                codes[:, j] = self.attributes[j].encode([value])[0]
-            else:
-                codes[:, j] = self.attributes[j].encode(value)
+            block = self.attributes[j].encode([value] if single[name] else value)
+            codes[:, self.places[j]] = block.reshape(len(block), -1)
         open_ = [j for j, name in enumerate(self.names) if name not in given]
         if open_:
             self._complete(codes, [self.names.index(name) for name in given], open_, rng)
         return torch.from_numpy(codes)
 
-    def _is_level(self, value: Any) -> bool:
-        return len(self.attributes) == 1 and value in self.attributes[0].levels
+    def _is_unconditional(self, condition: Any) -> bool:
+        if not isinstance(condition, str) or condition != "unconditional":
+            return False
+        return len(self.attributes) > 1 or condition not in self.attributes[0].levels
 
     def _as_columns(self, condition: Any) -> dict:
         """Give every form of condition as a dict from attribute name to scalar, counts or array."""
@@ -367,6 +442,8 @@ class Conditions:
                     f"the model has {len(self.attributes)} conditions, so say which one is meant: "
                     f"condition={{{self.names[0]!r}: {condition!r}}}. Names: {self.names}."
                 )
+            return {self.names[0]: condition}
+        if len(self.attributes) == 1 and isinstance(self.attributes[0], VectorAttribute):
             return {self.names[0]: condition}
         # A list of labels and numbers must keep their types, which np.asarray alone would turn into strings.
         values = condition if isinstance(condition, pd.Series) else _to_array(condition)
@@ -395,34 +472,44 @@ class Conditions:
 
         Class attributes match exactly; among those rows the nearest few in the continuous ones are taken.
         """
+        places = self.places
         classes = [j for j in given if self.attributes[j].kind == "class"]
-        continuous = [j for j in given if self.attributes[j].kind == "continuous"]
-        keys, inverse = np.unique(codes[:, given], axis=0, return_inverse=True)
+        # The first column of a text says which it is, and is no number.
+        close = [
+            k
+            for j in given
+            if self.attributes[j].kind != "class"
+            for k in range(places[j].start + getattr(self.attributes[j], "skip", 0), places[j].stop)
+        ]
+        of_class = {places[j].start: j for j in classes}
+        wanted_columns = [*of_class, *close]
+        filled = [k for j in open_ for k in range(places[j].start, places[j].stop)]
+        keys, inverse = np.unique(codes[:, wanted_columns], axis=0, return_inverse=True)
         inverse = inverse.reshape(-1)
         for i, key in enumerate(keys):
-            wanted = dict(zip(given, key, strict=True))
+            wanted = dict(zip(wanted_columns, key, strict=True))
             match = np.ones(len(self.codes), dtype=bool)
-            for j in classes:
-                if not np.isnan(wanted[j]):
-                    match &= self.codes[:, j] == wanted[j]
+            for k in of_class:
+                if not np.isnan(wanted[k]):
+                    match &= self.codes[:, k] == wanted[k]
             pool = np.flatnonzero(match)
             if len(pool) == 0:
-                labels = {self.names[j]: self.attributes[j].levels[int(wanted[j])] for j in classes}
+                labels = {self.names[j]: self.attributes[j].levels[int(wanted[k])] for k, j in of_class.items()}
                 warnings.warn(
                     f"no training row has {labels}; {[self.names[j] for j in open_]} are drawn from all rows.",
                     UserWarning,
                     stacklevel=2,
                 )
                 pool = np.arange(len(self.codes))
-            if continuous:
+            if close:
                 distance = np.zeros(len(pool))
-                for j in continuous:
-                    if not np.isnan(wanted[j]):
-                        distance += np.nan_to_num(self.codes[pool, j] - wanted[j], nan=np.inf) ** 2
+                for k in close:
+                    if not np.isnan(wanted[k]):
+                        distance += np.nan_to_num(self.codes[pool, k] - wanted[k], nan=np.inf) ** 2
                 pool = pool[np.argsort(distance, kind="stable")[:NEIGHBOURS]]
             rows = np.flatnonzero(inverse == i)
             drawn = rng.choice(pool, size=len(rows))
-            codes[rows[:, None], open_] = self.codes[drawn[:, None], open_]
+            codes[rows[:, None], filled] = self.codes[drawn[:, None], filled]
 
     # ---------------------------------------------------------------- state
 
@@ -430,13 +517,31 @@ class Conditions:
         """Plain description, for persistence."""
         return {"attributes": [a.state() for a in self.attributes], "codes": self.codes}
 
+    def seen(self, frame: pd.DataFrame) -> Self:
+        """Return conditions that go on with the rows of another fit."""
+        conditions = copy.copy(self)
+        conditions.attributes = [
+            a.seen(frame[a.name]) if isinstance(a, VectorAttribute) else a for a in self.attributes
+        ]
+        conditions.codes = conditions.encode(frame)
+        return conditions
+
     @classmethod
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
         conditions = cls.__new__(cls)
-        conditions.attributes = [Attribute.from_state(s) for s in state["attributes"]]
+        kinds: dict[str, Any] = {"vector": VectorAttribute, "tokens": VectorAttribute, "text": TextAttribute}
+        conditions.attributes = [kinds.get(s["kind"], Attribute).from_state(s) for s in state["attributes"]]
         conditions.codes = np.asarray(state["codes"], dtype=np.float32)
         return conditions
+
+
+def _attribute(series: pd.Series, name: Any, text_encoder: Any) -> Any:
+    """Return what a column of conditions is."""
+    encoder = encoder_of(series, name, text_encoder)
+    if encoder is not None:
+        return TextAttribute(series, name, encoder)
+    return VectorAttribute(series, name) if holds_vectors(series) else Attribute(series, name)
 
 
 def resolve_condition(
@@ -476,7 +581,9 @@ def condition_frame(
         If the number of rows differs from `n_rows`, or the index holds the labels of `index` in another order.
     """
     condition = to_pandas(condition)
-    if isinstance(condition, pd.Series):
+    if isinstance(condition, Mapping):
+        frame = _frame_of_dict(condition, n_rows, default_name)
+    elif isinstance(condition, pd.Series):
         frame = condition.to_frame(condition.name if condition.name is not None else default_name)
     elif isinstance(condition, pd.DataFrame):
         frame = condition
@@ -487,6 +594,8 @@ def condition_frame(
         elif array.ndim == 2:
             names = [default_name] if array.shape[1] == 1 else [f"{default_name}_{j}" for j in range(array.shape[1])]
             frame = pd.DataFrame({name: pd.Series(array[:, j]) for j, name in enumerate(names)})
+        elif array.ndim == 3:
+            frame = pd.DataFrame({default_name: pd.Series(list(array))})
         else:
             raise ValueError(
                 f"{default_name} must be names of columns, or values with a row per sample in one or two dimensions, "
@@ -510,6 +619,30 @@ def condition_frame(
             f"Use {default_name}.loc[X.index] (X.obs_names for AnnData)."
         )
     return frame.reset_index(drop=True)
+
+
+def _frame_of_dict(condition: Mapping, n_rows: int | None, what: str) -> pd.DataFrame:
+    """Turn a dict of a value per row for each name into a frame; arrays of several columns are vectors."""
+    columns = {}
+    for name, values in condition.items():
+        values = to_pandas(values)
+        if hasattr(values, "detach"):
+            values = values.detach().cpu().numpy()
+        if hasattr(values, "toarray"):
+            values = values.toarray()
+        if _is_scalar(values) or isinstance(values, Mapping | pd.DataFrame):
+            raise ValueError(f"{what}[{name!r}] must be an array with a row per sample, however: {values!r:.60}.")
+        several = isinstance(values, np.ndarray) and values.ndim > 1
+        columns[name] = pd.Series(list(values) if several else values).reset_index(drop=True)
+    lengths = {name: len(series) for name, series in columns.items()}
+    wrong = {name: n for name, n in lengths.items() if n_rows is not None and n != n_rows}
+    if wrong or len(set(lengths.values())) > 1:
+        raise ValueError(f"{what} must have a row for each of {n_rows} samples, however: {wrong or lengths}.")
+    return pd.DataFrame(columns)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -17,6 +17,7 @@ from tabdiff.codecs import ImageCodec, is_anndata, make_codec
 from tabdiff.conditions import Conditions
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.inputs import FitInputs, read_fit_inputs
+from tabdiff.networks import NETWORKS
 from tabdiff.saving import container_name
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
 from tabdiff.weights import population, take_rows, weigh
@@ -171,7 +172,7 @@ def begin(
     n_rows = int(inputs.features.shape[0])
 
     if fitted is None:
-        conditions = Conditions(inputs.condition) if inputs.condition is not None else None
+        conditions = Conditions(inputs.condition, gen.text_encoder) if inputs.condition is not None else None
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
         codec = _fit_codec(gen, inputs.features, codes, levels, weight, seeds.codec, device)
@@ -185,7 +186,8 @@ def begin(
     rows, n_draws = _encode(codec, inputs.features, codes, weight, seeds.encode)
 
     if fitted is None:
-        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight)
+        vectors = conditions.vectors if conditions is not None else []
+        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight, vectors)
         denoiser = build_denoiser(spec, gen.denoiser, seeds.network).to(device)
     else:
         spec = fitted._spec
@@ -322,8 +324,11 @@ def _check_same(
         asked, had = getattr(fitted, name), getattr(spec, name)
         if asked not in ("auto", had):
             differ.append(f"{name} was {had!r} and is {asked!r}")
-    if callable(fitted.denoiser) != spec.custom or fitted.denoiser == ("mlp" if spec.unet else "unet"):
+    if callable(fitted.denoiser) != spec.custom or fitted.denoiser in {*NETWORKS} - {spec.network}:
         differ.append("the denoiser is another")
+    for name in ("conditioning", "time_embedding"):
+        if getattr(fitted, name) not in ("auto", getattr(spec, name)):
+            differ.append(f"{name} was {getattr(spec, name)!r} and is {getattr(fitted, name)!r}")
     if differ:
         raise ValueError(
             f"warm_start=True goes on with the fitted network, which this fit does not match: {'; '.join(differ)}. "
@@ -331,9 +336,7 @@ def _check_same(
         )
     if fitted.conditions_ is None or inputs.condition is None:
         return fitted.codec_, None
-    conditions = copy.copy(fitted.conditions_)
-    conditions.codes = conditions.encode(inputs.condition)
-    return fitted.codec_, conditions
+    return fitted.codec_, fitted.conditions_.seen(inputs.condition)
 
 
 def _names(marks: Mapping[str, Any]) -> list | int:

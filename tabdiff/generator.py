@@ -36,6 +36,7 @@ from tabdiff.saving import container_name
 from tabdiff.streaming import check_path, write_cells
 from tabdiff.training import Training, Validation, autocast_dtype, resolve_device, train
 from tabdiff.training.checkpoint import Checkpoints, check_folder
+from tabdiff.vectors import as_array
 from tabdiff.weights import population
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    denoiser : "auto", "mlp", "unet" or callable, default="auto"
-        The network. "auto" is "unet" for images, and "mlp", a residual MLP, for everything else. The U-Net is of a size
-        that suits the images (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on
-        a CPU at most 32 channels at the first level.
-        A callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
+    denoiser : "auto", "mlp", "dit", "unet" or callable, default="auto"
+        The network: "mlp", a residual MLP; "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for each
+        column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
+        suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
+        most 32 channels at the first level. "auto" is "unet" for images, "dit" for sequences and else "mlp". A
+        callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
         ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or
         None, and returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
@@ -79,10 +81,22 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
     hidden_size, n_blocks : "auto" or int, default="auto"
-        Width and depth of the MLP; "auto" is 256 and 3, for tables of 5,000 rows or more 512 and 4. Of a U-Net the
-        channels of its first level, and the residual blocks of each level.
+        Width and depth of the network; "auto" is 256 and 3 for the MLP, 512 and 4 for tables of 5,000 rows or more, and
+        for the transformer 96 and 3, and 128 and 4. Of a U-Net the channels of its first level, and the residual blocks
+        of each level.
     dropout : float, default=0.0
         Dropout inside the network, in [0, 1).
+    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
+        What the network is told of the time: sines of fixed frequencies, or of ones that are learned.
+    conditioning : {"auto", "adaln", "addition", "concatenation", "cross_attention"}, default="auto"
+        Where the condition enters: with the time into the modulation of the blocks (AdaLN); added to what the blocks
+        work on; beside the noisy row, as inputs or tokens; or as tokens that the transformer attends to. "auto" is
+        "cross_attention" for conditions of several vectors a row with ``denoiser="dit"``, and "adaln" otherwise. A
+        callable denoiser and a U-Net decide for themselves.
+    text_encoder : callable or dict, optional
+        What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
+        array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
+        `sample` takes texts that were never seen. A dict ``{name: callable}`` says which conditions are text.
     condition_dropout : float, default=0.1
         Probability with which a row's condition is hidden in training, which teaches the unconditional model.
     observed_masks : "auto" or float, default="auto"
@@ -232,6 +246,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         hidden_size: str | int = "auto",
         n_blocks: str | int = "auto",
         dropout: float = 0.0,
+        time_embedding: str = "sinusoidal",
+        conditioning: str = "auto",
+        text_encoder: Any = None,
         condition_dropout: float = 0.1,
         observed_masks: str | float = "auto",
         refine: str | bool = "auto",
@@ -270,6 +287,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.hidden_size = hidden_size
         self.n_blocks = n_blocks
         self.dropout = dropout
+        self.time_embedding = time_embedding
+        self.conditioning = conditioning
+        self.text_encoder = text_encoder
         self.condition_dropout = condition_dropout
         self.observed_masks = observed_masks
         self.refine = refine
@@ -320,7 +340,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             What samples can be asked for: names of columns (of ``adata.obs`` for AnnData), which are put back on
             output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
             integers and times classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides
-            it. A missing value teaches the unconditional model only.
+            it. A missing value teaches the unconditional model only. Each column of an array is a condition of its own;
+            vectors, such as embeddings, are an array (n, d) in a dict, ``{"name": array}``, a key of ``adata.obsm``, or
+            a column whose entries are arrays (d,). Several vectors a row (tokens) are an array (n, m, d), NaN for
+            those that are absent, or entries (m, d). Strings are text with `text_encoder`.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the rows, not negative; 0 leaves a row out, and equal weights are as none. Rows are drawn in
             proportion to them in training, and the distributions of numbers, the conditions that `sample` draws, held
@@ -376,7 +399,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         left = None
         if self.max_time is not None:
             # What follows training has its share of the time.
-            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows) else 1.0
+            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
             left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
         result = train(
             start.denoiser,
@@ -426,7 +449,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     def _calibrate(self, start: Start) -> None:
         """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
-        refine = wants_refinement(self.refine, self.codec_, start.n_rows)
+        refine = wants_refinement(self.refine, self.codec_, start.n_rows, start.spec.vectors)
         # A codec that goes on from another fit knows the rows of that one only.
         if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
             return
@@ -524,7 +547,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
               arrays, and the rest of the row is drawn given them. ``{"sex": {"F": 300, "M": 200}}`` gives exact counts.
               Declared conditions must then be given too.
-            - An array, Series or DataFrame goes row by row.
+            - An array, Series or DataFrame goes row by row. A vector (d,), tokens (m, d) or a text apply to every row,
+              and arrays or lists of them go row by row.
             - "unconditional" uses the null token; condition columns then come back missing.
         guidance_scale : float, default=1.0
             s in ``D_null + s (D_condition - D_null)`` (Ho and Salimans, 2022): 1 is no guidance, 0 unconditional,
@@ -592,7 +616,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         if not return_condition:
             return rows
         if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
-            return rows, labels.iloc[:, 0].to_numpy()
+            vectors = self.conditions_ is not None and self.conditions_.vector_names
+            return rows, as_array(labels.iloc[:, 0]) if vectors else labels.iloc[:, 0].to_numpy()
         return rows, labels if labels is None or self._origin is None else self._origin.write(labels)
 
     def sample_to(
@@ -884,7 +909,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to a folder or a file, which hold no code: opening them is safe, unlike a pickle's.
 
-        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model.
+        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model. So is
+        `text_encoder`, a function, which `load` takes again.
 
         Parameters
         ----------
@@ -903,7 +929,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         persistence.write_model(path, saving.describe(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, device: Any = "auto") -> DiffusionGenerator:
+    def load(cls, path: str | os.PathLike, *, device: Any = "auto", text_encoder: Any = None) -> DiffusionGenerator:
         """Read a model that `save` wrote, on any machine; it never runs code of the file.
 
         Parameters
@@ -912,6 +938,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             The folder or the file.
         device : str, default="auto"
             Where the network goes.
+        text_encoder : callable or dict, optional
+            That of the fit, which is not saved, for a model whose condition is text; without it the model knows the
+            texts that it was trained on, and no others.
 
         Returns
         -------
@@ -931,7 +960,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         except Exception as error:  # whatever a file can bring about
             raise persistence.damaged(path, error) from error
         gen.denoiser_.to(target)
-        return gen
+        return saving.give_encoder(gen, text_encoder)
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()

@@ -27,28 +27,15 @@ LOG_SNR_MAX = 2 * math.log(128.0)
 SCORED_VALUES = 2**17
 
 
-def image_network(parameters: Any, codec: Any) -> dict[str, Any] | None:
-    """Return what a U-Net is built from, None where the network is none.
+def image_network(parameters: Any, codec: ImageCodec) -> dict[str, Any]:
+    """Return what a U-Net is built from.
 
     Parameters
     ----------
     parameters : DiffusionGenerator
     codec : object
         Fitted.
-
-    Raises
-    ------
-    ValueError
-        If a U-Net is asked for, and the data are not images.
     """
-    images = isinstance(codec, ImageCodec)
-    if parameters.denoiser == "unet" and not images:
-        raise ValueError(
-            "denoiser='unet' is for images: an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or "
-            "a folder of files. Reshape X, e.g. X.reshape(len(X), height, width), or use denoiser='auto'."
-        )
-    if not images or callable(parameters.denoiser) or parameters.denoiser == "mlp":
-        return None
     _, height, width = codec.size_
     network = {"shape": tuple(codec.size_), **unet_preset(height, width)}
     if resolve_device(parameters.device).type == "cpu":

@@ -16,7 +16,7 @@ from tabdiff.codecs.image import read_images
 from tabdiff.conditions import condition_frame
 from tabdiff.containers import ForeignFrame
 
-__all__ = ["FitInputs", "check_container", "read_features", "read_fit_inputs"]
+__all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
 
 
 @dataclass
@@ -170,7 +170,7 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
 def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     if X.n_obs < 2 or X.n_vars == 0:
         raise ValueError(f"Found an AnnData of {X.n_obs} cells × {X.n_vars} genes; at least 2 × 1 are required.")
-    keys = list(X.obs.columns)
+    keys = [*X.obs.columns, *X.obsm]
     names = _as_names(condition, keys, X.n_obs)
     if names is None:
         inputs = FitInputs(X, *_given(y, condition, X.n_obs, X.obs_names))
@@ -179,10 +179,24 @@ def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     for name in names:
         if name not in keys:
             raise ValueError(
-                f"condition names {name!r}, which adata.obs lacks.{_nearest(name, keys)} Columns of obs: {keys}."
+                f"condition names {name!r}, which adata.obs lacks.{_nearest(name, keys)} Columns of obs: "
+                f"{list(X.obs.columns)}" + (f", keys of obsm: {list(X.obsm)}." if len(X.obsm) else ".")
             )
     _mark(estimator, X)
-    return FitInputs(X, X.obs[names].reset_index(drop=True), "obs")
+    return FitInputs(X, cell_conditions(X, names), "obs")
+
+
+def cell_conditions(adata: Any, names: list) -> pd.DataFrame:
+    """Return columns of ``adata.obs``, and keys of ``adata.obsm`` as columns of vectors, with a row per cell."""
+    columns: dict[Any, Any] = {}
+    for name in names:
+        if name in adata.obs:
+            columns[name] = adata.obs[name].reset_index(drop=True)
+            continue
+        values = adata.obsm[name]
+        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+        columns[name] = pd.Series(list(values.reshape(len(values), -1) if values.ndim == 1 else values))
+    return pd.DataFrame(columns)
 
 
 def _read_images(estimator: Any, images: Images, y: Any, condition: Any) -> FitInputs:
@@ -239,8 +253,8 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
     if container == "cells":
         if not is_anndata(X):
             raise TypeError(f"the model was fitted on an AnnData, so X must be one too, however: {type(X).__name__}.")
-        has_condition = source == "obs" and all(name in X.obs for name in names)
-        return X, X.obs[names].reset_index(drop=True) if has_condition else None
+        has_condition = source == "obs" and all(name in X.obs or name in X.obsm for name in names)
+        return X, cell_conditions(X, names) if has_condition else None
     if container == "images" or isinstance(X, Images):
         if not isinstance(X, Images) or container != "images":
             there = f"on {'images' if container == 'images' else 'no images'}"

@@ -22,7 +22,7 @@ differ by, weights by raking correct (`tabdiff.raking`), by a last rejection.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -256,10 +256,15 @@ class Refinement:
         return refinement
 
 
-def wants_refinement(refine: str | bool, codec: Any, n_rows: int) -> bool:
-    """Return whether a model of a container is refined: tables, by default from 1,000 rows on."""
+def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Sequence = ()) -> bool:
+    """Return whether a model of a container is refined: tables, by default from 1,000 rows on.
+
+    By default not where the condition has vectors: trees do not see which way these point.
+    """
     if refine == "auto":
-        return isinstance(codec, TableCodec) and not isinstance(codec, ArrayCodec) and n_rows >= MIN_ROWS
+        return (
+            not vectors and isinstance(codec, TableCodec) and not isinstance(codec, ArrayCodec) and n_rows >= MIN_ROWS
+        )
     if refine and not isinstance(codec, TableCodec):
         raise TypeError("refine=True needs a DataFrame or an array (n, d); cells are calibrated by their own codec.")
     return bool(refine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tabdiff.conditions import resolve_condition
 from tabdiff.drawing import draw, guide
 from tabdiff.holding import Held, split_condition
 from tabdiff.refining import REFINED_STEPS, row_features
+from tabdiff.vectors import as_array
 
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
@@ -61,6 +63,7 @@ class SamplePlan:
         self.generator = torch.Generator().manual_seed(seed)
         request = CellRequest.read(gen, n_samples, condition, obs, like, library_size, seed)
         condition, columns = split_condition(gen, request.condition)
+        self.condition = condition
         self.held = Held.read(gen, columns) if columns else None
         n_samples = self.held.n_rows(request.n_samples) if self.held else request.n_samples
         scale = 1.0 if self.held and gen.conditions_ is None else guidance_scale
@@ -74,13 +77,21 @@ class SamplePlan:
 
         # What the density ratio says holds under the conditions of the training rows.
         usable = gen.refine is not False and guidance_scale == 1 and not self.held
-        usable = usable and (self.codes is None or not bool(self.codes.isnan().any()))
+        if usable and self.codes is not None and gen.conditions_ is not None:
+            usable = not gen.conditions_.hidden(self.codes)
         self.refinement = gen.refinement_ if usable else None
         if self.refinement is not None and steps == "auto" and method == "auto":
             self.steps = REFINED_STEPS
 
     def _codes(self, places: Tensor) -> Tensor | None:
         return self.codes[places] if self.codes is not None else None
+
+    @cached_property
+    def _labels(self) -> pd.DataFrame | None:
+        """The condition of every row, as users know it."""
+        if self.codes is None or self.gen.conditions_ is None:
+            return None
+        return self.gen.conditions_.decode(self.codes.numpy(), self.condition)
 
     def _draw(self, places: Tensor) -> Tensor:
         return draw(
@@ -117,7 +128,7 @@ class SamplePlan:
         else:
             rows = gen.codec_.decode(data, codes, self.generator)
         rows = self.held.put_in(rows) if self.held else rows
-        labels = None if codes is None or gen.conditions_ is None else gen.conditions_.decode(codes.numpy())
+        labels = None if self._labels is None else self._labels.iloc[places.numpy()].reset_index(drop=True)
         return self._put_back(rows, labels, places.numpy()), labels
 
     def _put_back(self, rows: Any, labels: pd.DataFrame | None, places: np.ndarray) -> Any:
@@ -126,7 +137,7 @@ class SamplePlan:
         if gen._source == "columns":
             assert labels is not None and gen._columns is not None
             rows = pd.concat([rows, labels], axis=1)[gen._columns]
-        if isinstance(rows, pd.DataFrame):
+        if isinstance(rows, pd.DataFrame | pd.Series):
             return rows if gen._origin is None else gen._origin.write(rows)
         if isinstance(rows, np.ndarray | list):
             return rows
@@ -134,7 +145,11 @@ class SamplePlan:
             rows.obs = self.obs.iloc[places].set_axis(self.obs.index[places].astype(str))
         elif places[0] > 0:
             rows.obs_names = [f"synthetic-{i}" for i in places]
+        vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
         for name, values in labels.items() if labels is not None else ():
+            if name in vectors:
+                rows.obsm[name] = as_array(values)
+                continue
             text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
             rows.obs[name] = (values.astype("category") if text else values).array
         scale = float(self.guidance_scale)

@@ -18,7 +18,7 @@ from tabdiff.refining import Refinement
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
 
-__all__ = ["container_name", "describe", "restore"]
+__all__ = ["container_name", "describe", "give_encoder", "restore"]
 
 
 def container_name(codec: Any) -> str:
@@ -39,7 +39,8 @@ def describe(gen: DiffusionGenerator) -> dict:
     parameters = gen.get_params()
     # Objects cannot be saved as parameters. The fitted schedule and loss stand in the specification; how times were
     # drawn, a random state and another network matter only to a new fit.
-    defaults = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified", "random_state": None}
+    defaults: dict[str, Any] = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified"}
+    defaults |= {"random_state": None, "text_encoder": None}
     for name, default in defaults.items():
         if not isinstance(parameters[name], str | int | np.integer | None):
             parameters[name] = default
@@ -104,7 +105,7 @@ def _restore_denoiser(spec: ModelSpec, weights: dict[str, np.ndarray]) -> Denois
     if spec.n_blocks > len(weights):
         raise ValueError(f"the network is said to have {spec.n_blocks} blocks, and there are {len(weights)} weights")
     with torch.device("meta"):
-        expected = build_denoiser(spec, "mlp", 0).state_dict()
+        expected = build_denoiser(spec, spec.network, 0).state_dict()
     if expected.keys() != weights.keys():
         raise ValueError(f"the network's weights differ in {sorted(expected.keys() ^ weights.keys())[:5]}")
     given = {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}
@@ -117,7 +118,7 @@ def _restore_denoiser(spec: ModelSpec, weights: dict[str, np.ndarray]) -> Denois
             )
         if not torch.isfinite(value).all():
             raise ValueError(f"weight {name} is not finite")
-    denoiser = build_denoiser(spec, "mlp", 0)
+    denoiser = build_denoiser(spec, spec.network, 0)
     denoiser.load_state_dict(given)
     return denoiser.eval().requires_grad_(False)
 
@@ -129,3 +130,19 @@ def _check_codec(spec: ModelSpec, codec: Any) -> None:
         decoded = (codec.n_continuous_, list(codec.n_levels_))
         if drawn != decoded:
             raise ValueError(f"the network draws {drawn}, and the codec decodes {decoded} numbers and levels")
+
+
+def give_encoder(gen: DiffusionGenerator, text_encoder: Any) -> DiffusionGenerator:
+    """Return a loaded generator with its text encoder.
+
+    Raises
+    ------
+    ValueError
+        If none of its conditions is text, or the encoder's vectors have another length.
+    """
+    if text_encoder is None:
+        return gen
+    if gen.conditions_ is None or not gen.conditions_.has_text:
+        raise ValueError("text_encoder was given, but the model has no condition that is text.")
+    gen.conditions_.bind(text_encoder)
+    return gen.set_params(text_encoder=text_encoder)

@@ -20,13 +20,20 @@ def quick(**kwargs):
     return DiffusionGenerator(**{**QUICK, **kwargs})
 
 
+@pytest.fixture(scope="module", params=["mlp", "dit"], autouse=True)
+def denoiser(request):
+    """Every test here holds for every network."""
+    QUICK["denoiser"] = request.param
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def penguins():
     return load_penguins()
 
 
 @pytest.fixture(scope="module")
-def fitted(penguins):
+def fitted(penguins, denoiser):
     return quick().fit(penguins, condition=["species", "year"])
 
 
@@ -404,6 +411,8 @@ def test_a_condition_that_the_model_does_not_have():
     ("parameter", "value"),
     [
         ("denoiser", "transformer"),
+        ("conditioning", "film"),
+        ("time_embedding", "clock"),
         ("schedule", "sine"),
         ("target", "noise"),
         ("hidden_size", 0),

@@ -11,6 +11,12 @@ from tabdiff.training import Callback, CheckpointError
 QUICK = {"max_steps": 60, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "random_state": 0, "warm_start": True}
 
 
+@pytest.fixture(scope="module", params=["mlp", "dit"], autouse=True)
+def denoiser(request):
+    """Every test here holds for every network."""
+    QUICK["denoiser"] = request.param
+
+
 @pytest.fixture(scope="module")
 def penguins():
     return load_penguins()
@@ -87,6 +93,9 @@ def test_cells_go_on_also_from_a_file(tmp_path):
         ({"schedule": "linear"}, "schedule was"),
         ({"n_timesteps": 10}, "schedule was"),
         ({"denoiser": lambda n, m, c: torch.nn.Identity()}, "denoiser is another"),
+        ({"denoiser": "another"}, "denoiser is another"),
+        ({"conditioning": "addition"}, "conditioning was 'adaln' and is 'addition'"),
+        ({"time_embedding": "learned"}, "time_embedding was 'sinusoidal' and is 'learned'"),
         ({"X": "new level"}, "unknown|Gento"),
         ({"X": "new missing"}, "NaN|missing"),
     ],
@@ -105,6 +114,8 @@ def test_what_does_not_match_is_refused_and_leaves_the_model(penguins, case, mes
     arguments = case.get("arguments", {"condition": "species"})
     gen = DiffusionGenerator(**QUICK).fit(penguins, condition="species")
     before = gen.sample(5, random_state=0)
+    if case.get("denoiser") == "another":
+        case = {"denoiser": {"mlp": "dit", "dit": "mlp"}[gen.denoiser]}
     gen.set_params(**{k: v for k, v in case.items() if k not in ("X", "arguments")})
     with pytest.raises(ValueError, match=message):
         gen.fit(X, **arguments)
@@ -114,9 +125,11 @@ def test_what_does_not_match_is_refused_and_leaves_the_model(penguins, case, mes
 
 def test_sizes_that_are_automatic_do_not_stand_in_the_way():
     rng = np.random.default_rng(0)
-    gen = DiffusionGenerator(max_steps=3, batch_size=32, random_state=0, refine=False, warm_start=True)
+    gen = DiffusionGenerator(
+        denoiser=QUICK["denoiser"], max_steps=3, batch_size=32, random_state=0, refine=False, warm_start=True
+    )
     gen.fit(pd.DataFrame(rng.normal(size=(50, 2)))).fit(pd.DataFrame(rng.normal(size=(6000, 2))))
-    assert gen._spec.hidden_size == 256
+    assert gen._spec.hidden_size == {"mlp": 256, "dit": 96}[QUICK["denoiser"]]
 
 
 def test_a_warm_fit_that_was_interrupted_goes_on(penguins, tmp_path):

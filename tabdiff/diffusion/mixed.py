@@ -67,6 +67,8 @@ class MixedDenoiser(Denoiser):
     missing_levels : sequence of int, optional
         For each categorical column the code that stands for a missing value, or -1. With it the network can be told
         which entries are given; see `tabdiff.diffusion.given`.
+    shared : bool, default=False
+        Whether all columns have the same levels, and so the same embeddings: the positions of a sequence.
 
     Attributes
     ----------
@@ -95,6 +97,7 @@ class MixedDenoiser(Denoiser):
         loss: str | Loss = "simple",
         bounds: Tensor | None = None,
         missing_levels: Sequence[int] | None = None,
+        shared: bool = False,
     ) -> None:
         n_given = n_continuous + len(frequencies) if missing_levels is not None else 0
         super().__init__(network, schedule, target, condition_embedding, loss=loss, bounds=bounds, n_given=n_given)
@@ -114,7 +117,10 @@ class MixedDenoiser(Denoiser):
         self.register_buffer("log_frequency", shares.log().float())
         entropy = torch.tensor([float(-(f.double() * f.double().clamp(min=1e-12).log()).sum()) for f in frequencies])
         self.register_buffer("entropy", entropy.clamp(min=MIN_ENTROPY))
-        self.levels = nn.Parameter(torch.randn(sum(self.n_levels), embedding_size))
+        if shared and len(set(self.n_levels)) > 1:
+            raise ValueError(f"columns that share their levels must have as many, however: {self.n_levels}")
+        self._copies = len(self.n_levels) if shared else 1
+        self.levels = nn.Parameter(torch.randn(sum(self.n_levels) // self._copies, embedding_size))
 
     def _make_groups(self) -> None:
         """Gather columns of similar size, so that few operations on small padded blocks serve any number of columns."""
@@ -152,7 +158,8 @@ class MixedDenoiser(Denoiser):
 
     def embeddings(self) -> Tensor:
         """Return the level embeddings, all of length sqrt(embedding_size), shape (sum(n_levels), embedding_size)."""
-        return nn.functional.normalize(self.levels, dim=1) * math.sqrt(self.embedding_size)
+        levels = nn.functional.normalize(self.levels, dim=1) * math.sqrt(self.embedding_size)
+        return levels.repeat(self._copies, 1)
 
     def to_x0(self, data: Tensor) -> Tensor:
         """Map data (B, n_continuous + n_columns) to clean rows (B, width); a missing number becomes 0."""

@@ -2,17 +2,27 @@
 
 A condition is one float tensor with a column per attribute. A class attribute holds codes ``0 .. n_levels - 1``, a
 continuous one standardised values; NaN stands for the null token, "nothing is known", which classifier-free guidance
-(Ho and Salimans, 2022, https://arxiv.org/abs/2207.12598) needs both in training and in sampling.
+(Ho and Salimans, 2022, https://arxiv.org/abs/2207.12598) needs both in training and in sampling. A vector, or a few of
+them, takes as many columns as it has entries.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConditionEmbedding", "FourierFeatures", "SinusoidalEmbedding"]
+__all__ = [
+    "TIME_EMBEDDINGS",
+    "ConditionEmbedding",
+    "Context",
+    "FourierEmbedding",
+    "FourierFeatures",
+    "SinusoidalEmbedding",
+    "VectorColumns",
+    "make_time_embedding",
+]
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -98,6 +108,103 @@ class FourierFeatures(nn.Module):
         return torch.cat([angle.sin() * gate, angle.cos() * gate], dim=2).flatten(1)
 
 
+class FourierEmbedding(nn.Module):
+    r"""Features :math:`\cos(\omega_i t + \phi_i)` of a scalar with frequencies and phases that are learned.
+
+    The frequencies are learned on a logarithmic scale, on which they start evenly between 1 and `max_frequency`.
+
+    Parameters
+    ----------
+    size : int
+        Number of features.
+    max_frequency : float, default=1000.0
+        The largest frequency at the start, in radians per unit of time.
+
+    References
+    ----------
+    Li et al., "Learnable Fourier Features for Multi-Dimensional Spatial Positional Encoding", 2021,
+    https://arxiv.org/abs/2106.02795.
+
+    Examples
+    --------
+    >>> import torch
+    >>> FourierEmbedding(64)(torch.tensor([0.0, 0.5])).shape
+    torch.Size([2, 64])
+    """
+
+    def __init__(self, size: int, *, max_frequency: float = 1000.0) -> None:
+        super().__init__()
+        if size < 2:
+            raise ValueError(f"size must be at least 2, however: {size=}")
+        self.log_frequency = nn.Parameter(torch.linspace(0, math.log(max_frequency), size))
+        # A quarter turn between neighbours, so that each frequency starts with a sine and a cosine nearby.
+        self.phase = nn.Parameter(torch.arange(size) % 2 * (math.pi / 2))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Map times (B,) to features (B, size)."""
+        return (t[:, None] * self.log_frequency.exp() + self.phase).cos() * math.sqrt(2)
+
+
+TIME_EMBEDDINGS = {"sinusoidal": SinusoidalEmbedding, "learned": FourierEmbedding}
+
+
+def make_time_embedding(kind: str, size: int) -> nn.Module:
+    """Return features of the time by name: "sinusoidal", which are fixed, or "learned".
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if kind not in TIME_EMBEDDINGS:
+        raise ValueError(f"time_embedding must be one of {sorted(TIME_EMBEDDINGS)}, however: {kind!r}.")
+    return TIME_EMBEDDINGS[kind](size)
+
+
+class VectorColumns(NamedTuple):
+    """Which columns of a condition hold a vector, or tokens.
+
+    Attributes
+    ----------
+    start : int
+        The first of them.
+    skip : int
+        How many of them, at the start, the network does not see.
+    n_tokens : int
+        Number of vectors; of several, those that are NaN are absent.
+    width : int
+        Length of a vector.
+    """
+
+    start: int
+    skip: int
+    n_tokens: int
+    width: int
+
+    @property
+    def stop(self) -> int:
+        """The column behind the last."""
+        return self.start + self.skip + self.n_tokens * self.width
+
+
+class Context(NamedTuple):
+    """An embedded condition as one vector, and as tokens.
+
+    Attributes
+    ----------
+    pooled : Tensor of shape (B, size)
+        All attributes in one.
+    tokens : Tensor of shape (B, n_tokens, size)
+        One for each attribute, as many as there are for one of tokens.
+    mask : Tensor of shape (B, n_tokens)
+        Boolean: which tokens there are.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
 class ConditionEmbedding(nn.Module):
     """Sum of one embedding per attribute, each with a learned null token, through a small network.
 
@@ -106,9 +213,13 @@ class ConditionEmbedding(nn.Module):
     Parameters
     ----------
     n_levels : sequence of int
-        For each attribute the number of its classes, or 0 for a continuous attribute.
+        For each column of the condition the number of its classes, or 0 for numbers.
     size : int
         Width of the embedding.
+    vectors : sequence of VectorColumns, default=()
+        Columns that make up one attribute each. Tokens are embedded one by one, and their mean is the attribute's.
+    tokens : bool, default=False
+        Whether to return a `Context`, for networks that attend to the condition.
 
     Examples
     --------
@@ -120,33 +231,45 @@ class ConditionEmbedding(nn.Module):
     torch.Size([2, 16])
     """
 
-    def __init__(self, n_levels: Sequence[int], size: int) -> None:
+    def __init__(
+        self, n_levels: Sequence[int], size: int, *, vectors: Sequence[VectorColumns] = (), tokens: bool = False
+    ) -> None:
         super().__init__()
         if not n_levels or any(k < 0 for k in n_levels):
             raise ValueError(f"n_levels needs an entry >= 0 for each attribute, however: {n_levels=}")
         self.n_levels = tuple(int(k) for k in n_levels)
         self.size = size
+        self.vectors = tuple(VectorColumns(*v) for v in vectors)
+        self.tokens = tokens
+        inside = {j for v in self.vectors for j in range(v.start, v.stop)}
+        self._scalars = [(j, k) for j, k in enumerate(self.n_levels) if j not in inside]
+        scalars = [k for _, k in self._scalars]
         # The last row of each table, and the second half of a continuous attribute's, is the null token.
-        self.classes = nn.ModuleList(nn.Embedding(k + 1, size) for k in self.n_levels if k > 0)
+        self.classes = nn.ModuleList(nn.Embedding(k + 1, size) for k in scalars if k > 0)
         self.values = nn.ModuleList(
-            nn.Sequential(nn.Linear(1, size), nn.SiLU(), nn.Linear(size, size)) for k in self.n_levels if k == 0
+            nn.Sequential(nn.Linear(1, size), nn.SiLU(), nn.Linear(size, size)) for k in scalars if k == 0
         )
-        self.null_values = nn.ParameterList(nn.Parameter(torch.randn(size)) for k in self.n_levels if k == 0)
+        self.null_values = nn.ParameterList(nn.Parameter(torch.randn(size)) for k in scalars if k == 0)
         self.mix = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
 
-    def forward(self, condition: Tensor | None, batch_size: int | None = None) -> Tensor:
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Linear(v.width, size), nn.SiLU(), nn.Linear(size, size)) for v in self.vectors
+        )
+        self.null_vectors = nn.ParameterList(nn.Parameter(torch.randn(size)) for _ in self.vectors)
+
+    def forward(self, condition: Tensor | None, batch_size: int | None = None) -> Tensor | Context:
         """Embed a condition.
 
         Parameters
         ----------
-        condition : Tensor of shape (B, n_attributes) or None
+        condition : Tensor of shape (B, n_columns) or None
             Codes and values, NaN for the null token. None: every attribute is null.
         batch_size : int, optional
             B, needed when `condition` is None.
 
         Returns
         -------
-        Tensor of shape (B, size)
+        Tensor of shape (B, size), or Context
         """
         if condition is None:
             if batch_size is None:
@@ -155,11 +278,11 @@ class ConditionEmbedding(nn.Module):
             condition = weight.new_full((batch_size, len(self.n_levels)), float("nan"))
         elif condition.ndim != 2 or condition.shape[1] != len(self.n_levels):
             raise ValueError(f"condition must have shape (B, {len(self.n_levels)}), however: {tuple(condition.shape)}.")
-        total: Tensor | None = None
+        parts: list[Tensor] = []
         classes: Iterator[Any] = iter(self.classes)
         values: Iterator[Any] = iter(self.values)
         nulls = iter(self.null_values)
-        for j, k in enumerate(self.n_levels):
+        for j, k in self._scalars:
             column = condition[:, j]
             known = ~column.isnan()
             if k > 0:
@@ -167,7 +290,30 @@ class ConditionEmbedding(nn.Module):
             else:
                 value = torch.where(known, column, 0.0)
                 part = torch.where(known[:, None], next(values)(value[:, None]), next(nulls))
-            total = part if total is None else total + part
-        assert total is not None
+            parts.append(part)
+        tokens = [part[:, None] for part in parts]
+        present = [torch.ones_like(part[:, :1], dtype=torch.bool) for part in parts]
+        for columns, project, null in zip(self.vectors, self.projections, self.null_vectors):
+            embedded, mask = self._embed_vectors(condition, columns, project, null)
+            parts.append((embedded * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True))
+            tokens.append(embedded)
+            present.append(mask)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
         mixed: Tensor = self.mix(total)
-        return mixed
+        return Context(mixed, torch.cat(tokens, dim=1), torch.cat(present, dim=1)) if self.tokens else mixed
+
+    @staticmethod
+    def _embed_vectors(
+        condition: Tensor, columns: VectorColumns, project: nn.Module, null: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the embedded tokens (B, n_tokens, size) of an attribute, and which there are; the null one if none."""
+        block = condition[:, columns.start + columns.skip : columns.stop].unflatten(1, (columns.n_tokens, -1))
+        mask = ~block.isnan().any(2)
+        none = ~mask.any(1)
+        embedded = project(block.masked_fill(~mask[:, :, None], 0.0))
+        embedded = torch.where(none[:, None, None], null.to(embedded.dtype), embedded)
+        first = torch.zeros_like(mask)
+        first[:, 0] = True
+        return embedded, mask | (none[:, None] & first)

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from tabdiff.nn.dropout import Dropout
-from tabdiff.nn.embeddings import FourierFeatures, SinusoidalEmbedding
+from tabdiff.nn.embeddings import FourierFeatures, make_time_embedding
 
-__all__ = ["ResidualMLP"]
+__all__ = ["MLP_CONDITIONING", "ResidualMLP"]
+
+MLP_CONDITIONING = ("adaln", "addition", "concatenation")
 
 
 class ResidualBlock(nn.Module):
@@ -60,6 +62,11 @@ class ResidualMLP(nn.Module):
     embedding_size : int, default=64
         Width of the embedding that modulates the blocks. A wide one costs more than the blocks themselves at small
         batches and gains nothing.
+    conditioning : {"adaln", "addition", "concatenation"}, default="adaln"
+        Where the condition enters: with the time into the modulation of the blocks; added to the hidden row ahead of
+        each block; or beside the noisy row as further inputs.
+    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
+        See `tabdiff.nn.embeddings.make_time_embedding`.
 
     Examples
     --------
@@ -83,15 +90,21 @@ class ResidualMLP(nn.Module):
         n_waved: int = 0,
         n_frequencies: int = 8,
         embedding_size: int = 64,
+        conditioning: str = "adaln",
+        time_embedding: str = "sinusoidal",
     ) -> None:
         super().__init__()
+        if conditioning not in MLP_CONDITIONING:
+            raise ValueError(f"conditioning must be one of {MLP_CONDITIONING}, however: {conditioning!r}.")
         if min(n_inputs, n_outputs, hidden_size, n_blocks) < 1:
             raise ValueError(f"sizes must be at least 1, however: {n_inputs=} {n_outputs=} {hidden_size=} {n_blocks=}")
         self.time = nn.Sequential(
-            SinusoidalEmbedding(embedding_size), nn.Linear(embedding_size, embedding_size), nn.SiLU()
+            make_time_embedding(time_embedding, embedding_size), nn.Linear(embedding_size, embedding_size), nn.SiLU()
         )
         self.time_out = nn.Linear(embedding_size, embedding_size)
-        self.condition = nn.Linear(condition_size, embedding_size) if condition_size else None
+        self.conditioning = conditioning
+        wanted = embedding_size if conditioning == "adaln" else hidden_size
+        self.condition = nn.Linear(condition_size, wanted) if condition_size else None
         self.project_in = nn.Linear(n_inputs, hidden_size)
         self.blocks = nn.ModuleList(ResidualBlock(hidden_size, embedding_size, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(hidden_size)
@@ -124,7 +137,8 @@ class ResidualMLP(nn.Module):
         if self.condition is not None:
             if c is None:
                 raise ValueError("this network was built with a condition, so it needs c.")
-            embedding = embedding + self.condition(c)
+            if self.conditioning == "adaln":
+                embedding = embedding + self.condition(c)
         embedding = nn.functional.silu(embedding)
         # The ends stay in float32 under autocast: eight bits of mantissa would blur the input itself.
         with torch.autocast(x.device.type, enabled=False):
@@ -134,8 +148,11 @@ class ResidualMLP(nn.Module):
             seen = self.project_given[0](given) if self.project_given is not None and given is not None else None
         if self.project_given is not None and seen is not None:
             h = h + self.project_given[1:](seen)
+        added = self.condition(c) if self.condition is not None and self.conditioning != "adaln" else None
+        if self.conditioning == "concatenation" and added is not None:
+            h = h + added  # a linear map of the row and the condition side by side is the sum of two
         for block in self.blocks:
-            h = block(h, embedding)
+            h = block(h if added is None or self.conditioning == "concatenation" else h + added, embedding)
         h = self.norm(h)
         weight, bias, k = self.project_out.weight, self.project_out.bias, self.n_exact
         with torch.autocast(x.device.type, enabled=False):

@@ -1,0 +1,296 @@
+"""MLP against diffusion transformer, at equal time and at equal parameters: tables, cells and digits.
+
+At equal time each trains for --seconds on the same threads, with its own default size. At equal parameters each makes
+--steps steps, the MLP with the width at which it has about as many weights as the transformer. Nothing is refined:
+refinement hides differences between networks. Beside them stand real rows and independent columns.
+
+    TABDIFF_DATA=/path python benchmarks/denoisers.py                  # run what is missing
+    TABDIFF_DATA=/path python benchmarks/denoisers.py --data default --seconds 600
+    python benchmarks/denoisers.py --data digits,cells                 # these need no data beside scanpy's
+    python benchmarks/denoisers.py --table                             # print the tables as markdown, run nothing
+
+TABDIFF_DATA is a folder with load.py, as for tables.py. Needs xgboost for tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from harness import RESULTS, data_loader, device, machine, markdown, read_results, revision, write_result
+from table_metrics import load
+
+from tabdiff import DiffusionGenerator
+from tabdiff.building import build_denoiser
+from tabdiff.datasets import load_pbmc68k_counts
+from tabdiff.evaluation import (
+    c2st,
+    cell_scores,
+    independent_columns,
+    nb_baseline,
+    nearest_neighbour_ratio,
+    shape_error,
+    trend_error,
+)
+from tabdiff.networks import SIZES
+
+FILE = RESULTS / "denoisers.jsonl"
+TABLES = ("default", "beijing", "shoppers", "magic", "adult")
+DATA = ("digits", "cells", "shoppers", "beijing", "default")
+NETWORKS = ("mlp", "dit")
+REFERENCES = ("real", "independent")
+# Classifiers and distances see at most so many rows.
+MAX_EVALUATED = 10_000
+
+
+def key(row: dict[str, Any]) -> tuple:
+    return tuple(row[k] for k in ("data", "system", "budget", "limit", "seed", "threads", "device"))
+
+
+# ------------------------------------------------------------------- tables
+
+
+def rows_of_table(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows and others."""
+    table = load(data_loader(), name)
+    return table.train, table.holdout
+
+
+def score_table(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -> dict[str, float]:
+    from xgboost import XGBClassifier
+
+    def classifier() -> Any:
+        return XGBClassifier(
+            eval_metric="logloss", enable_categorical=True, random_state=0, n_jobs=torch.get_num_threads()
+        )
+
+    n = min(len(real), len(rows), MAX_EVALUATED)
+    part = real.sample(n, random_state=0).reset_index(drop=True)
+    rows = rows.sample(n, random_state=0).reset_index(drop=True)
+    return {
+        "c2st": c2st(part, rows, classifier=classifier),
+        "shape_error": shape_error(part, rows),
+        "trend_error": trend_error(part, rows),
+        "nearest_neighbour_ratio": nearest_neighbour_ratio(part, rows, holdout),
+    }
+
+
+def run_table(name: str, system: str, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    train, holdout = rows_of_table(name)
+    if system == "real":
+        half = len(holdout) // 2
+        return score_table(train, holdout.iloc[:half], holdout.iloc[half:])
+    if system == "independent":
+        return score_table(train, independent_columns(train, random_state=seed), holdout)
+    gen, report = fit(parameters, train)
+    rows = gen.sample(min(len(train), MAX_EVALUATED), random_state=seed)
+    return {**report, **score_table(train, rows, holdout)}
+
+
+# ------------------------------------------------------------ digits and cells
+
+
+def halves(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The digits of scikit-learn, cut in two."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    X, y = load_digits(return_X_y=True)
+    a, b, label_a, label_b = train_test_split(X, y, test_size=0.5, stratify=y, random_state=seed)
+    return a, b, label_a, label_b
+
+
+def run_digits(system: str, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.svm import SVC
+
+    train, other, y_train, y_other = halves(0)
+    report: dict[str, Any] = {}
+    if system == "real":
+        rows, labels = train, y_train
+    elif system == "independent":
+        rng = np.random.default_rng(seed)
+        rows, labels = np.stack([rng.permutation(train[:, j]) for j in range(64)], axis=1), y_train
+    else:
+        gen, report = fit(parameters, train, y_train)
+        labels = np.repeat(y_other, 2)
+        rows = gen.sample(condition=labels, random_state=seed)
+    judge = SVC().fit(other, y_other)
+    n = min(len(rows), len(other))
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:n]
+    score = c2st(
+        pd.DataFrame(other[:n]),
+        pd.DataFrame(rows[chosen]),
+        classifier=lambda: HistGradientBoostingClassifier(random_state=0),
+    )
+    return {**report, "accuracy": float((judge.predict(rows) == labels).mean()), "c2st": score}
+
+
+def run_cells(system: str, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    adata = load_pbmc68k_counts()
+    order = np.random.default_rng(0).permutation(adata.n_obs)
+    train, other = adata[order[::2]].copy(), adata[order[1::2]].copy()
+    label = "bulk_labels"
+    report: dict[str, Any] = {}
+    if system == "real":
+        drawn = train
+    elif system == "independent":
+        drawn = nb_baseline(train, label, labels=other.obs[label], seed=seed)
+    else:
+        gen, report = fit(parameters, train, condition=label)
+        drawn = gen.sample(condition={label: other.obs[label].astype(str).to_numpy()}, random_state=seed)
+    scores = cell_scores(
+        other.X,
+        drawn.X,
+        real_labels=other.obs[label].astype(str),
+        synthetic_labels=drawn.obs[label].astype(str),
+        seed=0,
+    )
+    return {**report, **{k: float(v) for k, v in scores.items()}}
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def count(gen: DiffusionGenerator) -> int:
+    return sum(p.numel() for p in gen.denoiser_.network.parameters())
+
+
+def fit(
+    parameters: dict[str, Any], X: Any, y: Any = None, **arguments: Any
+) -> tuple[DiffusionGenerator, dict[str, Any]]:
+    start, used = time.perf_counter(), time.process_time()
+    gen = DiffusionGenerator(**parameters)
+    gen.fit(X, y, **arguments)
+    return gen, {
+        "fit_seconds": time.perf_counter() - start,
+        "fit_cpu_seconds": time.process_time() - used,
+        "steps": gen.n_steps_,
+        "parameters": count(gen),
+        "hidden_size": gen._spec.hidden_size,
+        "n_blocks": gen._spec.n_blocks,
+    }
+
+
+def equal_width(data: str, seed: int) -> int:
+    """The width at which an MLP of the default depth has as many weights as the default transformer."""
+    small: dict[str, Any] = {"denoiser": "dit", "max_steps": 1, "max_time": 1, "refine": False, "random_state": seed}
+    if data == "digits":
+        X, _, y, _ = halves(0)
+        gen, _ = fit(small, X, y)
+    elif data == "cells":
+        gen, _ = fit(small, load_pbmc68k_counts(), condition="bulk_labels")
+    else:
+        gen, _ = fit(small, rows_of_table(data)[0])
+    depth = SIZES["mlp"][0 if gen._spec.n_blocks == SIZES["dit"][0].n_blocks else 1].n_blocks
+
+    def size(width: int) -> int:
+        spec = replace(gen._spec, network="mlp", hidden_size=width, n_blocks=depth)
+        return sum(p.numel() for p in build_denoiser(spec, "mlp", 0).network.parameters())
+
+    return min(range(16, 1024, 8), key=lambda width: abs(size(width) - count(gen)))
+
+
+def run(row: dict[str, Any]) -> dict[str, Any]:
+    data, system, seed = row["data"], row["system"], row["seed"]
+    parameters: dict[str, Any] = {"denoiser": system, "refine": False, "random_state": seed, "device": row["device"]}
+    if row["budget"] == "time":
+        # The rate decays over whichever limit comes first, so that the steps must not.
+        parameters |= {"max_time": row["limit"], "max_steps": 1_000_000}
+    else:
+        parameters["max_steps"] = row["limit"]
+        if system == "mlp":
+            parameters["hidden_size"] = equal_width(data, seed)
+    if data == "digits":
+        scores = run_digits(system, parameters, seed)
+    elif data == "cells":
+        scores = run_cells(system, parameters, seed)
+    else:
+        scores = run_table(data, system, parameters, seed)
+    return {**row, **scores, "machine": machine(), "revision": revision(), "torch": torch.__version__}
+
+
+def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
+    found = []
+    for data in args.data:
+        for seed in args.seeds:
+            base = {"data": data, "seed": seed, "threads": args.threads}
+            for system in (*REFERENCES, *args.systems):
+                if system in REFERENCES:
+                    found.append({**base, "system": system, "budget": "none", "limit": 0, "device": "cpu"})
+                    continue
+                for budget, limit in (("time", args.seconds), ("parameters", args.steps)):
+                    if budget in args.budgets:
+                        found.append({**base, "system": system, "budget": budget, "limit": limit, "device": device()})
+    return found
+
+
+# -------------------------------------------------------------------- tables
+
+COLUMNS = {
+    "c2st": ("C2ST", "{:.3f}"),
+    "shape_error": ("shape error, %", "{:.2f}"),
+    "trend_error": ("trend error, %", "{:.2f}"),
+    "nearest_neighbour_ratio": ("nearest-neighbour ratio", "{:.2f}"),
+    "accuracy": ("class accuracy", "{:.3f}"),
+    "rf_auc": ("RF-AUC", "{:.3f}"),
+    "rbf_mmd": ("MMD", "{:.3f}"),
+    "wasserstein2": ("W2", "{:.2f}"),
+    "within_type_correlation": ("within-type correlation", "{:.3f}"),
+}
+BUDGETS = {"time": "{limit:g} s", "parameters": "equal parameters, {limit} steps", "none": ""}
+
+
+def print_tables(records: list[dict[str, Any]]) -> None:
+    for data in dict.fromkeys(r["data"] for r in records):
+        rows = [r for r in records if r["data"] == data]
+        metrics = [m for m in COLUMNS if any(m in r for r in rows)]
+        header = ["network", "budget", "weights", "steps", *(COLUMNS[m][0] for m in metrics)]
+        lines = []
+        for kind in dict.fromkeys((r["system"], r["budget"], r["limit"], r["device"]) for r in rows):
+            same = [r for r in rows if (r["system"], r["budget"], r["limit"], r["device"]) == kind]
+            cells = [kind[0], BUDGETS[kind[1]].format(limit=kind[2]) + (" on a GPU" if kind[3] == "cuda" else "")]
+            for name in ("parameters", "steps"):
+                cells.append(f"{np.mean([r[name] for r in same]):,.0f}" if name in same[0] else "")
+            for m in metrics:
+                values = [r[m] for r in same if m in r]
+                cells.append(COLUMNS[m][1].format(np.mean(values)) if values else "")
+            lines.append(cells)
+        print(f"### Denoisers: {data}\n\n" + "\n".join(markdown(header, lines)) + "\n")
+
+
+def main() -> None:
+    """Run what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def names(text: str) -> list[str]:
+        return text.split(",")
+
+    parser.add_argument("--data", type=names, default=list(DATA), help=f"of {(*TABLES, 'digits', 'cells')}")
+    parser.add_argument("--systems", type=names, default=list(NETWORKS))
+    parser.add_argument("--budgets", type=names, default=["time", "parameters"], help="time, parameters")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of each fit at equal time")
+    parser.add_argument("--steps", type=int, default=1000, help="of each fit at equal parameters")
+    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=FILE)
+    parser.add_argument("--table", action="store_true", help="print the tables of what has been run and stop")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if not args.table:
+        done = {key(row) for row in read_results(args.results)}
+        for row in jobs(args):
+            if key(row) not in done:
+                print(row, flush=True)
+                write_result(args.results, run(row), key)
+    print_tables(read_results(args.results))
+
+
+if __name__ == "__main__":
+    main()

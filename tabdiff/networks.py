@@ -1,0 +1,173 @@
+"""Which network denoises which data, and how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
+
+from tabdiff.codecs.image import ImageCodec
+from tabdiff.nn import ColumnTokens, DiT, PatchTokens, ResidualMLP, SequenceTokens, UNet
+from tabdiff.nn.dit import CONDITIONING
+from tabdiff.nn.embeddings import TIME_EMBEDDINGS, VectorColumns
+from tabdiff.nn.mlp import MLP_CONDITIONING
+
+if TYPE_CHECKING:
+    from tabdiff.building import ModelSpec
+
+__all__ = [
+    "NETWORKS",
+    "Sizes",
+    "check_network",
+    "make_network",
+    "network_name",
+    "resolve_conditioning",
+    "sizes_of",
+    "token_layout",
+    "waves_of",
+]
+
+NETWORKS = ("mlp", "dit", "unet")
+# Tables of so many rows get a larger network.
+LARGE_ROWS = 5000
+# With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
+MAX_TOKENS = 256
+# Waves of each number of a table, and how many of them the network sees in all at most, so that wide tables stay cheap.
+FREQUENCIES, MAX_WAVES = 8, 512
+# The dimensions of a latent have no meaning of their own, so a few tokens are enough.
+LATENT_TOKENS = 32
+
+
+class Sizes(NamedTuple):
+    """Width and depth of a network."""
+
+    hidden_size: int
+    n_blocks: int
+
+
+# For tables of many rows, and for everything else.
+SIZES = {
+    "mlp": (Sizes(512, 4), Sizes(256, 3)),
+    "dit": (Sizes(128, 4), Sizes(96, 3)),
+}
+
+
+def check_network(denoiser: Any, conditioning: str, time_embedding: str) -> None:
+    """Raise a ValueError if a parameter names no network, or what that network does not have."""
+    if not callable(denoiser) and denoiser not in ("auto", *NETWORKS):
+        raise ValueError(f"denoiser must be 'auto', 'mlp', 'dit', 'unet' or a callable, however: {denoiser!r}.")
+    if conditioning not in ("auto", *CONDITIONING):
+        raise ValueError(f"conditioning must be 'auto' or one of {CONDITIONING}, however: {conditioning!r}.")
+    if time_embedding not in TIME_EMBEDDINGS:
+        raise ValueError(f"time_embedding must be one of {sorted(TIME_EMBEDDINGS)}, however: {time_embedding!r}.")
+
+
+def network_name(denoiser: Any, codec: Any) -> str:
+    """Return which network "auto" stands for: "unet" for images, "dit" for sequences, "mlp" for everything else.
+
+    Raises
+    ------
+    ValueError
+        If a U-Net is asked for, and the data are not images.
+    """
+    if callable(denoiser):
+        return "custom"
+    kind = token_layout(codec)["kind"]
+    if denoiser == "unet" and kind != "patches":
+        raise ValueError(
+            "denoiser='unet' is for images: an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or "
+            "a folder of files. Reshape X, e.g. X.reshape(len(X), height, width), or use denoiser='auto'."
+        )
+    return str(denoiser) if denoiser != "auto" else {"patches": "unet", "sequence": "dit"}.get(kind, "mlp")
+
+
+def token_layout(codec: Any) -> dict[str, Any]:
+    """Return what the entries of a codec's rows are: columns, unless it says otherwise."""
+    if isinstance(codec, ImageCodec):
+        _, height, width = codec.size_
+        return {"kind": "patches", "shape": list(codec.size_), "patch": 2 if max(height, width) > 12 else 1}
+    return dict(getattr(codec, "layout_", {"kind": "columns"}))
+
+
+def waves_of(codec: Any, n_continuous: int) -> int:
+    """Return the number of waves of each number that an MLP sees, for tables and arrays; see `FourierFeatures`."""
+    return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if hasattr(codec, "mask_of_") else 0
+
+
+def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
+    """Return the width and depth that "auto" stands for."""
+    large, small = SIZES.get(network, SIZES["mlp"])
+    return large if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else small
+
+
+def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns]) -> str:
+    """Return how the condition enters a network; "auto" is AdaLN, and cross-attention for tokens where there is some.
+
+    Raises
+    ------
+    ValueError
+        For a way that the network does not have.
+    """
+    if asked == "auto":
+        return "cross_attention" if network == "dit" and any(v[2] > 1 for v in vectors) else "adaln"
+    if network == "mlp" and asked not in MLP_CONDITIONING:
+        raise ValueError(
+            f"conditioning={asked!r} needs attention, which the MLP has not; use denoiser='dit', or one of "
+            f"{MLP_CONDITIONING}."
+        )
+    return asked
+
+
+def make_network(spec: ModelSpec, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
+    """Build the network of a specification, its weights drawn from torch's generator.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    n_outputs : int
+        Width of its output.
+    condition_size : int
+        Width of the embedded condition, 0 for none.
+    n_given : int
+        Number of columns that it is told are given, 0 for a network that is told nothing.
+    """
+    shared: dict[str, Any] = {
+        "n_blocks": spec.n_blocks,
+        "dropout": spec.dropout,
+        "conditioning": spec.conditioning,
+        "time_embedding": spec.time_embedding,
+    }
+    if spec.network == "unet":
+        return UNet(condition_size=condition_size, dropout=spec.dropout, **(spec.unet or {}))
+    if spec.network != "dit":
+        return ResidualMLP(
+            spec.width,
+            n_outputs,
+            condition_size,
+            hidden_size=spec.hidden_size,
+            given_size=spec.width + 2 * n_given if n_given else 0,
+            n_exact=spec.n_continuous,
+            n_waved=spec.n_continuous if spec.n_frequencies else 0,
+            n_frequencies=spec.n_frequencies,
+            **shared,
+        )
+    return DiT(_make_tokens(spec, n_given), condition_size, **shared)
+
+
+def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | SequenceTokens:
+    layout = spec.layout
+    if layout["kind"] == "sequence":
+        levels = len(spec.frequencies[0])
+        return SequenceTokens(
+            len(spec.frequencies), levels, spec.hidden_size, stride=-(-len(spec.frequencies) // MAX_TOKENS)
+        )
+    if layout["kind"] == "patches":
+        return PatchTokens(layout["shape"], spec.hidden_size, patch=layout["patch"])
+    return ColumnTokens(
+        spec.n_continuous,
+        [len(f) for f in spec.frequencies],
+        spec.hidden_size,
+        given=n_given > 0,
+        max_tokens=LATENT_TOKENS if layout["kind"] == "latent" else MAX_TOKENS,
+    )
