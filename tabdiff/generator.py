@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable
@@ -429,7 +430,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self._take(start, result.denoiser, result.history, result.n_steps)
-        self._calibrate(start)
+        self._calibrate(start, math.inf if self.max_time is None else started + self.max_time)
         return self
 
     def _take(self, start: Start, denoiser: Denoiser, history: dict[str, list[float]], n_steps: int) -> None:
@@ -447,28 +448,39 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self._stream = np.random.default_rng(start.seeds.stream)
         self.refinement_: Refinement | None = None
 
-    def _calibrate(self, start: Start) -> None:
+    def _calibrate(self, start: Start, deadline: float) -> None:
         """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
         refine = wants_refinement(self.refine, self.codec_, start.n_rows, start.spec.vectors)
         # A codec that goes on from another fit knows the rows of that one only.
         if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
             return
         generator = torch.Generator().manual_seed(start.seeds.calibrate)
-        n = refinement_rows(start.n_rows) if refine else CALIBRATION_ROWS
+        sizes = refinement_rows(start.n_rows) if refine else (CALIBRATION_ROWS,)
         condition = None
         if start.codes is not None:
             codes = start.codes if start.weight is None else start.codes[population(start.weight)]
-            n = n if refine else min(n, 5 * len(codes))
-            condition = codes.repeat(-(-n // len(codes)), 1)[:n]
-        data = draw(
-            self.denoiser_,
-            n,
-            condition,
-            width=self._spec.width,
-            generator=generator,
-            steps=REFINED_STEPS if refine else "auto",
-            precision=self.precision,
-        )
+            sizes = sizes if refine else (min(CALIBRATION_ROWS, 5 * len(codes)),)
+            condition = codes.repeat(-(-sum(sizes) // len(codes)), 1)[: sum(sizes)]
+        parts: list[Tensor] = []
+        seconds = 0.0
+        for size in sizes:
+            # Of rows that make the refinement better still, none where they would take more than half of what is left.
+            if parts and 2 * seconds * size / len(parts[0]) > deadline - time.perf_counter():
+                break
+            began, done = time.perf_counter(), sum(map(len, parts))
+            part = draw(
+                self.denoiser_,
+                size,
+                None if condition is None else condition[done : done + size],
+                width=self._spec.width,
+                generator=generator,
+                steps=REFINED_STEPS if refine else "auto",
+                precision=self.precision,
+            )
+            parts.append(part)
+            seconds = time.perf_counter() - began
+        data = torch.cat(parts)
+        condition = None if condition is None else condition[: len(data)]
         if refine:
             self.refinement_ = fit_refinement(
                 self.codec_,

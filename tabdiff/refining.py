@@ -48,7 +48,7 @@ __all__ = [
 REFINED_STEPS = 25
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
-MIN_DRAWN, MAX_DRAWN = 10_000, 100_000
+MIN_DRAWN, FIRST_DRAWN, MAX_DRAWN = 10_000, 100_000, 200_000
 
 # For each classifier the leaves of its trees, and the share of the ratio's mass that M leaves uncut: more follows the
 # ratio further, less keeps more rows and is cheaper. On Default of Credit Card Clients the first alone moves the shape
@@ -139,7 +139,8 @@ class Refinement:
         self.marginals_ = MarginalMap(drawn[:, : self.n_continuous].numpy())
         rows = features(self.map(drawn))
         rng = np.random.default_rng(seed)
-        first = len(rows) // 2
+        # Trees learn enough from some; the shares of cells want as many as there are.
+        first = min(len(rows), FIRST_DRAWN) // 2
         self.ratios_ = []
         learned_from, kept = rows[:first], np.ones(len(rows) - first, dtype=bool)
         for leaves, captured in STAGES:
@@ -270,9 +271,11 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     return bool(refine)
 
 
-def refinement_rows(n_rows: int) -> int:
-    """Return how many rows are drawn to learn from."""
-    return min(max(6 * n_rows, MIN_DRAWN), MAX_DRAWN)
+def refinement_rows(n_rows: int) -> tuple[int, ...]:
+    """Return how many rows are drawn to learn from: at first, and more where there is time."""
+    wanted = max(6 * n_rows, MIN_DRAWN)
+    more = min(wanted, MAX_DRAWN) - FIRST_DRAWN
+    return (FIRST_DRAWN, more) if more > 0 else (wanted,)
 
 
 def row_features(codec: Any, rows: Tensor, codes: Tensor | None) -> np.ndarray:
