@@ -1,6 +1,7 @@
 """How good are synthetic tables, cells and images, beside what real data score and what a trivial baseline scores."""
 
 from ._evaluate import evaluate
+from ._image_features import ClassifierFeatures
 from .cells import (
     cell_scorecard,
     cell_scores,
@@ -62,6 +63,7 @@ __all__ = [
     "within_type_correlation",
     "zero_fraction_gap",
     # images
+    "ClassifierFeatures",
     "evaluate_images",
     "frechet_distance",
     "kernel_distance",
