@@ -81,7 +81,7 @@ def read_images(X: Any) -> Images | None:
         For arrays of a shape or values that images do not have, images of several sizes, folders without images and
         files that cannot be read.
     TypeError
-        For a dtype that is neither uint8 nor floating point.
+        For a dtype that is neither uint8 nor floating point, and a path that is no folder.
     """
     if isinstance(X, Images):
         return X
@@ -106,9 +106,9 @@ def _is_pil(image: Any) -> bool:
 def _read_folder(folder: str | os.PathLike) -> Images:
     if not Path(folder).is_dir():
         what = "is a file" if Path(folder).exists() else "does not exist"
-        raise ValueError(
-            f"X={os.fspath(folder)!r} is taken as a folder of images, however: it {what}. Give a folder of images, "
-            "with a subfolder for each class if there are classes, or data."
+        raise TypeError(
+            f"X must be data, or the path of a folder of images, however: {type(folder).__name__} "
+            f"{os.fspath(folder)!r}, which {what}."
         )
     paths, classes = find_images(folder)
     files = ImageFiles(paths)

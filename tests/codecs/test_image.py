@@ -232,7 +232,7 @@ def test_a_file_of_another_size_is_named(folder):
 
 
 def test_folders_without_images_are_refused(tmp_path, folder):
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(TypeError, match="does not exist"):
         read_images(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no images"):
