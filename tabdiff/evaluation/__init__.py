@@ -2,6 +2,7 @@
 
 from ._evaluate import evaluate
 from ._image_features import ClassifierFeatures
+from ._stopping import FrechetStopping
 from .cells import (
     cell_scorecard,
     cell_scores,
@@ -64,6 +65,7 @@ __all__ = [
     "zero_fraction_gap",
     # images
     "ClassifierFeatures",
+    "FrechetStopping",
     "evaluate_images",
     "frechet_distance",
     "kernel_distance",
