@@ -5,6 +5,8 @@
     tabdiff fit penguins.csv --condition species -o penguins.model
     tabdiff sample penguins.model -n 500 --condition species=Gentoo -o gentoo.csv
     tabdiff info penguins.model
+    tabdiff fit pictures -o pictures.model
+    tabdiff sample pictures.model -n 64 -o drawn
     tabdiff demo
 
 Whatever is wrong with the request is one line on stderr that starts with ``tabdiff: error:``; the exit code is then 2
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandError", "main"]
 
 PROG = "tabdiff"
-FILES = "csv, parquet or h5ad, by the file name's ending"
+FILES = "csv, parquet or h5ad, by the file name's ending, or a folder of images"
 SHOWN_LEVELS = 20
 
 
@@ -249,7 +251,8 @@ def _fit(args: argparse.Namespace) -> None:
 
     with _requests():
         check_model_output(args.output)
-        data = read_data(args.file)
+        # A folder is images, with a subfolder for each class if there are any; `fit` reads them.
+        data = read_data(args.file) if Path(args.file).suffix or not Path(args.file).is_dir() else Path(args.file)
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
 
     from tabdiff import DiffusionGenerator
@@ -267,7 +270,7 @@ def _fit(args: argparse.Namespace) -> None:
         gen.fit(data, condition=args.condition or None)
         gen.save(args.output)
     if not args.quiet:
-        rows, columns = data.shape
+        rows, columns = (gen.n_samples_fit_, gen.n_features_in_) if isinstance(data, Path) else data.shape
         print(
             f"{args.output}: {rows:,} rows × {columns:,} {_column_word(gen)}, {gen.n_steps_:,} steps in "
             f"{time.perf_counter() - start:.0f} s, loss {gen.history_['loss'][-1]:.3f}, seed {seed}"
@@ -275,14 +278,20 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    from tabdiff.files import check_fits, check_output, write_data
+    from tabdiff.files import check_fits, check_folder_output, check_output, write_data
+    from tabdiff.pictures import save_images
 
-    with _requests():
-        check_output(args.output)
+    if Path(args.output).suffix:
+        with _requests():
+            check_output(args.output)
     gen = _load(args.model, args.device)
+    folder = _is_images(gen)
+    with _requests():
+        check_folder_output(args.output) if folder else check_output(args.output)
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     with _requests():
-        check_fits(args.output, cells=_is_cells(gen))
+        if not folder:
+            check_fits(args.output, cells=_is_cells(gen))
         condition = _parse_conditions(gen, args.condition)
         rows, labels = gen.sample(
             args.n_samples,
@@ -292,9 +301,13 @@ def _sample(args: argparse.Namespace) -> None:
             random_state=seed,
             return_condition=True,
         )
-        write_data(rows if _is_cells(gen) else _as_table(gen, rows, labels), args.output)
+        if folder:
+            save_images(rows, args.output, labels)
+        else:
+            write_data(rows if _is_cells(gen) else _as_table(gen, rows, labels), args.output)
     if not args.quiet:
-        print(f"{args.output}: {rows.shape[0]:,} rows × {rows.shape[1]:,} {_column_word(gen)}, seed {seed}")
+        size = f"{len(rows):,} images" if folder else f"{rows.shape[0]:,} rows × {rows.shape[1]:,} {_column_word(gen)}"
+        print(f"{args.output}: {size}, seed {seed}")
 
 
 def _info(args: argparse.Namespace) -> None:
@@ -309,7 +322,7 @@ def _info(args: argparse.Namespace) -> None:
         trained.append(f"{gen.history_['seconds'][-1]:.0f} s")
     lines = [
         f"model        {args.model}",
-        f"data         {'cells' if _is_cells(gen) else 'table'} of {gen.n_features_in_:,} {_column_word(gen)}",
+        f"data         {_kind(gen)} of {gen.n_features_in_:,} {_column_word(gen)}",
         f"trained on   {', '.join(trained)}",
         f"network      {weights:,} weights, {gen.denoiser_.schedule.config()['name']} schedule, target {gen.target}",
         f"files        {size / 1e6:.1f} MB, format version {FORMAT_VERSION}",
@@ -320,7 +333,7 @@ def _info(args: argparse.Namespace) -> None:
     else:
         lines.append("conditions")
         lines += [f"  {a.name}: {_describe(a)}" for a in gen.conditions_.attributes]
-    lines.append("columns" if not _is_cells(gen) else "expression")
+    lines.append({"cells": "expression", "images": "pixels"}.get(_kind(gen), "columns"))
     lines += [f"  {line}" for line in gen.schema_.to_string(index=False, max_rows=60).splitlines()]
     print("\n".join(lines))
 
@@ -345,13 +358,22 @@ def _load(path: str, device: str) -> DiffusionGenerator:
 
 
 def _is_cells(gen: DiffusionGenerator) -> bool:
+    return _kind(gen) == "cells"
+
+
+def _is_images(gen: DiffusionGenerator) -> bool:
+    return _kind(gen) == "images"
+
+
+def _kind(gen: DiffusionGenerator) -> str:
     from tabdiff.saving import container_name
 
-    return container_name(gen.codec_) == "cells"
+    name = container_name(gen.codec_)
+    return "table" if name == "array" else name
 
 
 def _column_word(gen: DiffusionGenerator) -> str:
-    return "genes" if _is_cells(gen) else "columns"
+    return {"cells": "genes", "images": "values"}.get(_kind(gen), "columns")
 
 
 def _describe(attribute: Attribute) -> str:

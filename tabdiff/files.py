@@ -23,6 +23,7 @@ __all__ = [
     "SUFFIXES",
     "DataFileError",
     "check_fits",
+    "check_folder_output",
     "check_model_output",
     "check_output",
     "read_data",
@@ -148,6 +149,23 @@ def check_output(path: str | os.PathLike) -> Path:
     if path.is_dir():
         raise DataFileError(f"{path} is a folder; give the name of a file in it, such as {path / 'synthetic.csv'}.")
     _check_parent(path)
+    return path
+
+
+def check_folder_output(path: str | os.PathLike) -> Path:
+    """Check, before the work is done, that images can be written to the folder `path`.
+
+    Raises
+    ------
+    DataFileError
+        If the folder above is missing, or `path` is a file, a folder with anything in it or the name of a file.
+    """
+    path = Path(path)
+    if path.suffix.lower() in SUFFIXES:
+        raise DataFileError(f"{path}: images go to a folder, a file for each; give a name without {path.suffix}.")
+    _check_parent(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataFileError(f"{path} is {'a folder that is not empty' if path.is_dir() else 'a file'}; choose another.")
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from tabdiff.codecs.image import read_images
 from tabdiff.codecs.image_files import ImageFiles
 
-__all__ = ["image_grid", "save_grid"]
+__all__ = ["image_grid", "save_grid", "save_images"]
 
 GAP = 2
 
@@ -44,15 +45,7 @@ def image_grid(images: Any, *, columns: int | None = None, scale: int = 1) -> np
     >>> image_grid(np.zeros((6, 8, 8), dtype=np.uint8), columns=3).shape
     (22, 32)
     """
-    read = read_images(images)
-    if read is None:
-        raise ValueError(f"images must be an array of images or a list of them, however: {type(images).__name__}.")
-    pixels = read.pixels
-    if isinstance(pixels, ImageFiles):
-        pixels = pixels[np.arange(len(pixels))].numpy().reshape(len(pixels), *read.size)
-    if pixels.dtype != np.uint8:
-        low = -1.0 if pixels.min() < 0 else 0.0
-        pixels = np.rint((pixels - low) / (1 - low) * 255).astype(np.uint8)
+    pixels = _bytes(images)
     pixels = pixels.repeat(scale, axis=2).repeat(scale, axis=3)
     n, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
@@ -69,3 +62,52 @@ def save_grid(images: Any, path: str | os.PathLike, *, columns: int | None = Non
     from PIL import Image
 
     Image.fromarray(image_grid(images, columns=columns, scale=scale)).save(path)
+
+
+def save_images(images: Any, folder: str | os.PathLike, labels: Any = None) -> None:
+    """Write each image to a PNG file of its own, in a subfolder for each label if there are any.
+
+    Parameters
+    ----------
+    images : array, list of PIL images or folder
+        In any form that `DiffusionGenerator.fit` takes.
+    folder : path-like
+        Made if need be.
+    labels : array-like of shape (n,) or DataFrame, optional
+        Of several columns the values are joined by "-".
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_images(np.zeros((3, 8, 8), dtype=np.uint8), folder, ["cat", "dog", "cat"])
+    ...     sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*.png"))
+    ['cat/0.png', 'cat/2.png', 'dog/1.png']
+    """
+    from PIL import Image
+
+    pixels, root = _bytes(images), Path(folder)
+    names = [""] * len(pixels)
+    if labels is not None:
+        rows = np.asarray(labels).reshape(len(pixels), -1)
+        names = ["-".join(str(v).replace(os.sep, "_") for v in row) for row in rows]
+    digits = len(str(len(pixels) - 1))
+    for i, (image, name) in enumerate(zip(pixels, names)):
+        place = root / name
+        place.mkdir(parents=True, exist_ok=True)
+        shown = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, 2))
+        Image.fromarray(shown).save(place / f"{i:0{digits}}.png")
+
+
+def _bytes(images: Any) -> np.ndarray:
+    """Return images as bytes (n, c, h, w)."""
+    read = read_images(images)
+    if read is None:
+        raise ValueError(f"images must be an array of images or a list of them, however: {type(images).__name__}.")
+    pixels = read.pixels
+    if isinstance(pixels, ImageFiles):
+        pixels = pixels[np.arange(len(pixels))].numpy().reshape(len(pixels), *read.size)
+    if pixels.dtype != np.uint8:
+        low = -1.0 if pixels.min() < 0 else 0.0
+        pixels = np.rint((pixels - low) / (1 - low) * 255).astype(np.uint8)
+    return np.asarray(pixels)

@@ -429,3 +429,29 @@ def test_cells_are_not_written_as_a_table(tmp_path, name):
         pytest.importorskip("pyarrow")
     with pytest.raises(DataFileError, match="single cells are written as"):
         write_data(_cells(), tmp_path / name)
+
+
+# --------------------------------------------------------------------- images
+
+
+def test_images_go_from_a_folder_to_a_folder(tmp_path, capsys):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        place = tmp_path / "pictures" / ("cat" if i % 2 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)).save(place / f"{i}.png")
+    model, drawn = str(tmp_path / "model"), tmp_path / "drawn"
+    assert main(["fit", str(tmp_path / "pictures"), "-o", model, "--max-steps", "1", "--seed", "0"]) == 0
+    assert "8 rows × 144 values" in capsys.readouterr().out
+    sample = ["sample", model, "-n", "3", "--steps", "2", "--condition", "class=cat", "-o"]
+    assert main([*sample, str(drawn)]) == 0
+    assert "3 images" in capsys.readouterr().out
+    assert sorted(p.name for p in (drawn / "cat").iterdir()) == ["0.png", "1.png", "2.png"]
+    with Image.open(drawn / "cat" / "0.png") as image:
+        assert image.size == (8, 6) and image.mode == "RGB"
+    assert main([*sample, str(drawn)]) == 1 and "not empty" in capsys.readouterr().err
+    assert main([*sample, str(tmp_path / "x.csv")]) == 1 and "images go to a folder" in capsys.readouterr().err
+    assert main(["info", model]) == 0
+    assert "images of 144 values" in capsys.readouterr().out

@@ -9,11 +9,19 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
-ARGUMENTS = {"diffusion_tour.py": ["--quick", "-o", "pictures"], "cells.py": ["-o", "pictures"]}
+ARGUMENTS = {
+    "diffusion_tour.py": ["--quick", "-o", "pictures"],
+    "cells.py": ["-o", "pictures"],
+    "images.py": ["--quick", "-o", "pictures"],
+}
 PICTURES = {
     "cells.py": [
         f"pictures/cells-{number}-{name}.png"
         for number, name in enumerate(("umap", "markers", "rare-types", "doses"), start=1)
+    ],
+    "images.py": [
+        f"pictures/images-{number}-{name}.png"
+        for number, name in enumerate(("grid", "trajectory", "guidance", "steps", "restored"), start=1)
     ],
     "diffusion_tour.py": [
         f"pictures/{number}_{name}.png"
@@ -24,6 +32,7 @@ PICTURES = {
 }
 WORDS = {
     "cells.py": ("within_type_correlation", "interpolated (SMOTE)", "nearest measured (10)"),
+    "images.py": ("memorisation_ratio", "Fréchet distance by sampler", "The known half is kept exactly: True."),
     "quickstart_table.py": ("body mass of Gentoos", "draws the same rows for the same seed: True"),
     "quickstart_cells.py": ("marker genes", "{'CD14+ Monocyte': 200, 'CD56+ NK': 100}"),
 }

@@ -237,7 +237,7 @@ def test_labels_of_another_length_are_refused(digits):
         (noise(10, 8, 8), {"accumulation_steps": 0}, ValueError, "accumulation_steps"),
         (noise(10, 8, 8), {"learning_rate_schedule": "linear"}, ValueError, "'cosine' or 'constant'"),
         (noise(10, 8, 8), {"learning_rate": "fast"}, ValueError, "learning_rate"),
-        ("no such folder", {}, ValueError, "does not exist"),
+        ("no such folder", {}, TypeError, "does not exist"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(X, kwargs, error, message):

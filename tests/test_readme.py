@@ -14,13 +14,15 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[
 def few_steps(monkeypatch):
     monkeypatch.setattr(building, "MIN_STEPS", 5)
     monkeypatch.setattr(building, "MAX_STEPS", 5)
+    monkeypatch.setattr(building, "IMAGE_STEPS_RANGE", (5, 5))
 
 
 def test_code_blocks_run_in_order_as_they_stand(few_steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     names: dict = {}
     for block in BLOCKS:
         exec(block, names)
     assert (tmp_path / "penguins.model" / "config.json").is_file()
     assert names["dendritic"].shape == (300, 765)
+    assert names["sevens"].shape == (100, 8, 8)

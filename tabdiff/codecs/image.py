@@ -81,7 +81,7 @@ def read_images(X: Any) -> Images | None:
         For arrays of a shape or values that images do not have, images of several sizes, folders without images and
         files that cannot be read.
     TypeError
-        For a dtype that is neither uint8 nor floating point.
+        For a dtype that is neither uint8 nor floating point, and a path that is no folder.
     """
     if isinstance(X, Images):
         return X
@@ -106,9 +106,9 @@ def _is_pil(image: Any) -> bool:
 def _read_folder(folder: str | os.PathLike) -> Images:
     if not Path(folder).is_dir():
         what = "is a file" if Path(folder).exists() else "does not exist"
-        raise ValueError(
-            f"X={os.fspath(folder)!r} is taken as a folder of images, however: it {what}. Give a folder of images, "
-            "with a subfolder for each class if there are classes, or data."
+        raise TypeError(
+            f"X must be data, or the path of a folder of images, however: {type(folder).__name__} "
+            f"{os.fspath(folder)!r}, which {what}."
         )
     paths, classes = find_images(folder)
     files = ImageFiles(paths)
@@ -223,7 +223,7 @@ class ImageCodec:
     ----------
     size_ : tuple of int
         ``(c, h, w)``.
-    layout_ : {"hw", "hwc", "chw", "pil"}
+    order_ : {"hw", "hwc", "chw", "pil"}
     dtype_ : dtype
     range_ : {"byte", "unit", "symmetric"}
     mode_ : str or None
@@ -245,7 +245,7 @@ class ImageCodec:
     def fit(self, images: Any, *args: Any, **kwargs: Any) -> Self:
         """Learn size, layout and range of images; what else codecs are told does not matter here."""
         images = _as_images(images)
-        self.size_, self.layout_, self.dtype_, self.mode_ = images.size, images.layout, images.dtype, images.mode
+        self.size_, self.order_, self.dtype_, self.mode_ = images.size, images.layout, images.dtype, images.mode
         self.range_ = "byte"
         if self.dtype_.kind == "f":
             self.range_ = "symmetric" if float(images.pixels.min()) < 0 else "unit"
@@ -255,8 +255,15 @@ class ImageCodec:
     def schema_(self) -> pd.DataFrame:
         """What was found."""
         channels, height, width = self.size_
-        found = {"height": height, "width": width, "channels": channels, "layout": self.layout_}
+        found = {"height": height, "width": width, "channels": channels, "layout": self.order_}
         return pd.DataFrame([{"kind": "images", **found, "dtype": str(self.dtype_), "range": self.range_}])
+
+    @property
+    def layout_(self) -> dict[str, Any]:
+        """What the entries of a row are, for networks of tokens."""
+        _, height, width = self.size_
+        patch = next(p for p in (4, 2, 1) if height % p == width % p == 0 and height * width >= 16 * p * p)
+        return {"kind": "patches", "shape": self.size_, "patch": patch}
 
     @property
     def scale_(self) -> tuple[float, float]:
@@ -325,11 +332,11 @@ class ImageCodec:
 
     def _put(self, array: np.ndarray) -> Any:
         """Put pixels (n, c, h, w) into the container of the fit."""
-        if self.layout_ == "chw":
+        if self.order_ == "chw":
             return array
-        array = array[:, 0] if self.layout_ == "hw" or self.size_[0] == 1 == len(self.mode_ or "") else array
+        array = array[:, 0] if self.order_ == "hw" or self.mode_ == "L" else array
         array = np.ascontiguousarray(np.moveaxis(array, 1, 3)) if array.ndim == 4 else array
-        if self.layout_ != "pil":
+        if self.order_ != "pil":
             return array
         from PIL import Image
 
@@ -351,7 +358,7 @@ class ImageCodec:
 
     def state(self) -> dict:
         """Plain description, for persistence."""
-        found = {"size": list(self.size_), "layout": self.layout_, "dtype": str(self.dtype_), "range": self.range_}
+        found = {"size": list(self.size_), "layout": self.order_, "dtype": str(self.dtype_), "range": self.range_}
         return {**found, "mode": self.mode_, "augment": list(self.augment)}
 
     @classmethod
@@ -359,7 +366,7 @@ class ImageCodec:
         """Inverse of :meth:`state`."""
         codec = cls(state["augment"])
         codec.size_ = tuple(int(n) for n in state["size"])
-        codec.layout_, codec.range_, codec.mode_ = state["layout"], state["range"], state["mode"]
+        codec.order_, codec.range_, codec.mode_ = state["layout"], state["range"], state["mode"]
         codec.dtype_ = np.dtype(state["dtype"])
         return codec
 

@@ -1,6 +1,8 @@
 """How good are synthetic tables, cells and images, beside what real data score and what a trivial baseline scores."""
 
 from ._evaluate import evaluate
+from ._image_features import ClassifierFeatures
+from ._stopping import FrechetStopping
 from .cells import (
     cell_scorecard,
     cell_scores,
@@ -62,6 +64,8 @@ __all__ = [
     "within_type_correlation",
     "zero_fraction_gap",
     # images
+    "ClassifierFeatures",
+    "FrechetStopping",
     "evaluate_images",
     "frechet_distance",
     "kernel_distance",

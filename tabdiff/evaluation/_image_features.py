@@ -16,8 +16,8 @@ from tabdiff.nn.seeding import borrowed_rng
 __all__ = ["ClassifierFeatures", "ImageFeatures", "PixelFeatures", "as_features"]
 
 BATCH = 128
-# Steps of training; few images are seen about forty times, of many no more are needed for digits.
-MIN_STEPS, MAX_STEPS, EPOCHS = 150, 1500, 40
+# Steps of training; few images are seen about twenty times, of many no more are needed for digits.
+MIN_STEPS, MAX_STEPS, EPOCHS = 150, 1500, 20
 CHUNK = 1024
 N_FEATURES = 64
 
@@ -36,18 +36,18 @@ class PixelFeatures:
 
     Parameters
     ----------
-    images : Images
-        Real ones, at least two.
+    images : images
+        Real ones, at least two, in any form that `DiffusionGenerator.fit` takes.
     """
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Any) -> None:
         self._codec = ImageCodec().fit(images)
         pixels = _rows(self._codec, images).numpy().astype(np.float64)
         self._mean = pixels.mean(axis=0)
         self._axes = np.linalg.svd(pixels - self._mean, full_matrices=False)[2][:N_FEATURES]
         self.name = f"{len(self._axes)} principal components of the pixels of {len(images)} real images"
 
-    def __call__(self, images: Images) -> np.ndarray:
+    def __call__(self, images: Any) -> np.ndarray:
         """Return the components (n, k)."""
         return (_rows(self._codec, images).numpy() - self._mean) @ self._axes.T
 
@@ -57,11 +57,11 @@ class ClassifierFeatures:
 
     Parameters
     ----------
-    images : Images
-        Real ones to learn from.
-    labels : ndarray of shape (n,)
+    images : images
+        Real ones to learn from, in any form that `DiffusionGenerator.fit` takes.
+    labels : array-like of shape (n,)
         Their classes.
-    random_state : int
+    random_state : int, default=0
         Of weights and batches.
 
     Attributes
@@ -70,9 +70,14 @@ class ClassifierFeatures:
         What it was trained on, and a hash of its weights.
     classes : ndarray
         Labels, in order.
+
+    Raises
+    ------
+    ValueError
+        If all labels are the same.
     """
 
-    def __init__(self, images: Images, labels: np.ndarray, random_state: int = 0) -> None:
+    def __init__(self, images: Any, labels: Any, random_state: int = 0) -> None:
         self._codec = ImageCodec().fit(images)
         self.classes, codes = np.unique(labels, return_inverse=True)
         if len(self.classes) < 2:
@@ -108,13 +113,13 @@ class ClassifierFeatures:
         self._network.eval()
 
     @torch.no_grad()
-    def __call__(self, images: Images) -> np.ndarray:
+    def __call__(self, images: Any) -> np.ndarray:
         """Return features (n, 64)."""
         rows = _rows(self._codec, images).reshape(-1, *self._codec.size_)
         return torch.cat([self._network.features(part) for part in rows.split(CHUNK)]).double().numpy()
 
     @torch.no_grad()
-    def predict(self, images: Images) -> np.ndarray:
+    def predict(self, images: Any) -> np.ndarray:
         """Return the labels (n,) that images are taken for."""
         rows = _rows(self._codec, images).reshape(-1, *self._codec.size_)
         codes = torch.cat([self._network(part).argmax(1) for part in rows.split(CHUNK)])
@@ -179,6 +184,6 @@ def as_features(features: Any, images: Images, labels: np.ndarray | None, random
     return PixelFeatures(images) if labels is None else ClassifierFeatures(images, labels, random_state)
 
 
-def _rows(codec: ImageCodec, images: Images) -> Tensor:
+def _rows(codec: ImageCodec, images: Any) -> Tensor:
     rows = codec.encode(images)
     return codec.prepare(rows if isinstance(rows, Tensor) else rows[np.arange(len(rows))])

@@ -7,6 +7,7 @@ from tabdiff.nn.embeddings import (
     Context,
     FourierEmbedding,
     FourierFeatures,
+    ImageCondition,
     SinusoidalEmbedding,
     VectorColumns,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Dropout",
     "FourierEmbedding",
     "FourierFeatures",
+    "ImageCondition",
     "PatchTokens",
     "ResidualMLP",
     "SequenceTokens",

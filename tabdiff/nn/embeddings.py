@@ -19,6 +19,7 @@ __all__ = [
     "Context",
     "FourierEmbedding",
     "FourierFeatures",
+    "ImageCondition",
     "SinusoidalEmbedding",
     "VectorColumns",
     "make_time_embedding",
@@ -317,3 +318,61 @@ class ConditionEmbedding(nn.Module):
         first = torch.zeros_like(mask)
         first[:, 0] = True
         return embedded, mask | (none[:, None] & first)
+
+
+class ImageCondition(nn.Module):
+    """An image to be seen beside the noisy one, behind the embedding of other attributes if there are any.
+
+    For the `condition_embedding` of a `tabdiff.diffusion.Denoiser` whose network is a :class:`tabdiff.nn.UNet` with
+    `extra_channels`. A condition is then a row of the attributes and of the pixels, from -1 to 1;
+    NaN is the null token, an image of zeros and a channel that says so.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(channels, height, width)`` of the image beside; the network needs one channel more in `extra_channels`.
+    attributes : ConditionEmbedding, optional
+        Of what stands before the pixels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> condition = ImageCondition((1, 8, 8), ConditionEmbedding([10], 16))
+    >>> condition(torch.zeros(5, 1 + 64)).shape
+    torch.Size([5, 144])
+    """
+
+    def __init__(self, shape: tuple[int, int, int], attributes: ConditionEmbedding | None = None) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.attributes = attributes
+        self.n_levels = (*(attributes.n_levels if attributes is not None else ()), *(0,) * math.prod(shape))
+        self._null: Tensor
+        self.register_buffer("_null", torch.full((1, 1), float("nan")), persistent=False)
+
+    def forward(self, condition: Tensor | None, batch_size: int | None = None) -> Tensor:
+        """Embed a condition.
+
+        Parameters
+        ----------
+        condition : Tensor of shape (B, n_attributes + channels * height * width) or None
+            NaN for the null token. None: everything is null.
+        batch_size : int, optional
+            B, needed when `condition` is None.
+
+        Returns
+        -------
+        Tensor of shape (B, size + (channels + 1) * height * width)
+        """
+        if condition is None:
+            if batch_size is None:
+                raise ValueError("batch_size is needed when condition is None.")
+            condition = self._null.expand(batch_size, len(self.n_levels))
+        if condition.ndim != 2 or condition.shape[1] != len(self.n_levels):
+            raise ValueError(f"condition must have shape (B, {len(self.n_levels)}), however: {tuple(condition.shape)}.")
+        k = len(self.attributes.n_levels) if self.attributes is not None else 0
+        pixels = condition[:, k:]
+        known = ~pixels.isnan()
+        shown = known.reshape(len(pixels), *self.shape).all(dim=1).flatten(1).to(pixels.dtype)
+        parts = [torch.where(known, pixels, 0.0), shown]
+        return torch.cat([self.attributes(condition[:, :k]), *parts] if self.attributes is not None else parts, dim=1)

@@ -37,7 +37,7 @@ def test_arrays_come_back_as_they_were(channels, height, width, layout, dtype, s
     images = noise((3, *shape), dtype, seed)
     before = images.copy()
     codec = ImageCodec().fit(images)
-    assert codec.size_ == ((1 if layout == "hw" else channels), height, width) and codec.layout_ == layout
+    assert codec.size_ == ((1 if layout == "hw" else channels), height, width) and codec.order_ == layout
     back = round_trip(images, ImageCodec.from_state(codec.state()))
     assert back.dtype == images.dtype and back.shape == images.shape
     np.testing.assert_allclose(back, images, atol=0 if dtype == np.uint8 else 1e-3 if dtype == np.float16 else 1e-6)
@@ -89,6 +89,12 @@ def test_grey_images_among_coloured_ones_become_coloured():
 def test_a_list_of_arrays_is_images():
     images = list(noise((3, 6, 6, 3)))
     np.testing.assert_array_equal(round_trip(images), np.stack(images))
+
+
+@pytest.mark.parametrize(("side", "patch"), [(8, 2), (28, 4), (9, 1), (14, 2), (4, 1)])
+def test_patches_divide_the_image(side, patch):
+    layout = ImageCodec().fit(noise((2, side, side))).layout_
+    assert layout == {"kind": "patches", "shape": (1, side, side), "patch": patch}
 
 
 def test_tables_are_no_images():
@@ -226,7 +232,7 @@ def test_a_file_of_another_size_is_named(folder):
 
 
 def test_folders_without_images_are_refused(tmp_path, folder):
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(TypeError, match="does not exist"):
         read_images(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no images"):

@@ -3,10 +3,15 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tabdiff import evaluate
-from tabdiff.codecs.image import read_images
-from tabdiff.evaluation import evaluate_images, frechet_distance, kernel_distance, precision_recall
-from tabdiff.evaluation._image_features import ClassifierFeatures
+from tabdiff import DiffusionGenerator, evaluate
+from tabdiff.evaluation import (
+    ClassifierFeatures,
+    FrechetStopping,
+    evaluate_images,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +73,13 @@ def test_precision_falls_with_rows_elsewhere_and_recall_with_a_missing_mode():
 
 @pytest.fixture(scope="module")
 def classifier(digits):
-    return ClassifierFeatures(read_images(digits[0]), digits[2])
+    return ClassifierFeatures(digits[0], digits[2])
 
 
 def test_the_classifier_reads_real_digits_it_has_not_seen(digits, classifier):
     _, test, _, y_test = digits
-    assert np.mean(classifier.predict(read_images(test)) == y_test) > 0.97
-    assert classifier(read_images(test)).shape == (len(test), 64)
+    assert np.mean(classifier.predict(test) == y_test) > 0.97
+    assert classifier(test).shape == (len(test), 64)
     assert "classifier of 10 classes, trained on 1078 real images" in classifier.name
 
 
@@ -105,6 +110,19 @@ def test_better_images_score_better(digits, classifier):
     assert good.loc["memorisation_ratio", "synthetic"] == pytest.approx(1, abs=0.1)
     copied = evaluate_images(train, train[:half], holdout=test[half:], features=lambda x: x.reshape(len(x), -1)[:, ::5])
     assert copied.set_index("metric").loc["memorisation_ratio", "synthetic"] == 0
+
+
+def test_a_fit_ends_where_the_distance_no_longer_falls(digits, monkeypatch):
+    train, test, *_ = digits
+    found = iter([3.0, 2.0, 2.5, 2.2, 1.0])
+    monkeypatch.setattr("tabdiff.evaluation._stopping.frechet_distance", lambda *_: next(found))
+    watch = FrechetStopping(test[:20], every=2, patience=2, steps=2)
+    settings = {"max_steps": 20, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
+    gen = DiffusionGenerator(**settings, callbacks=[watch]).fit(train[:50])
+    assert gen.n_steps_ == 8 and watch.distances_ == [(2, 3.0), (4, 2.0), (6, 2.5), (8, 2.2)]
+    assert watch.best_.n_steps_ == 4
+    with pytest.raises(ValueError, match="every"):
+        FrechetStopping(test, every=0)
 
 
 def test_any_features_and_no_labels(digits):

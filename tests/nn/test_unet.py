@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from tabdiff.diffusion import CosineSchedule, Denoiser, sample
+from tabdiff.nn import ImageCondition
 from tabdiff.nn.unet import UNet, unet_preset
+from tabdiff.training import train
 
 
 def small(shape=(1, 8, 8), condition_size=0, **kwargs):
@@ -86,6 +89,23 @@ def test_an_image_beside_is_seen():
     other = c.clone()
     other[:, -1] += 1
     assert not torch.allclose(network(x, t, c), network(x, t, other))
+
+
+def test_a_denoiser_follows_an_image_beside_the_noisy_one():
+    """Images of random signs, which nothing but the image beside them tells."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 2, (256, 36), generator=generator) * 2.0 - 1
+    torch.manual_seed(0)
+    network = small((1, 6, 6), multipliers=(1,), attention=(), extra_channels=2)
+    denoiser = Denoiser(network, CosineSchedule(), "x0", ImageCondition((1, 6, 6)))
+    settings = {"max_steps": 80, "batch_size": 64, "learning_rate": 5e-3, "ema_decay": 0.9, "condition_dropout": 0.2}
+    trained = train(denoiser, images, -images, **settings, generator=generator).denoiser
+    noise = torch.randn((64, 36), generator=generator)
+    fresh = torch.randint(0, 2, (64, 36), generator=generator) * 2.0 - 1
+    drawn = sample(trained, noise, -fresh, method="ddim", steps=5)
+    assert (drawn.sign() == fresh).float().mean() > 0.95
+    alone = sample(trained, noise, method="ddim", steps=5)
+    assert 0.4 < (alone.sign() == fresh).float().mean() < 0.6
 
 
 def test_bfloat16_is_close_to_float32():
