@@ -24,7 +24,17 @@ import pandas as pd
 from tabdiff.codecs.columns import dtype_from_state, dtype_to_state, plain
 from tabdiff.files import replacing
 
-__all__ = ["FORMAT_VERSION", "SUFFIX", "ModelFileError", "checksum", "is_model_file", "pack", "read_model", "unpack", "write_model"]
+__all__ = [
+    "FORMAT_VERSION",
+    "SUFFIX",
+    "ModelFileError",
+    "checksum",
+    "is_model_file",
+    "pack",
+    "read_model",
+    "unpack",
+    "write_model",
+]
 
 FORMAT, FORMAT_VERSION = "tabdiff", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -174,7 +184,9 @@ def _write_file(path: Path, text: bytes, arrays: dict[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     if path.is_dir():
-        raise FileExistsError(f"{path} is a folder, while a model that ends in {SUFFIX} is a file. Choose another path.")
+        raise FileExistsError(
+            f"{path} is a folder, while a model that ends in {SUFFIX} is a file. Choose another path."
+        )
     if path.exists() and not is_model_file(path):
         raise FileExistsError(f"{path} is there already, and is no model of tabdiff. Choose another path.")
     path.parent.mkdir(parents=True, exist_ok=True)

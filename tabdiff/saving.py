@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tabdiff.building import ModelSpec, build_denoiser
 from tabdiff.codecs import CODECS
 from tabdiff.conditions import Conditions
 from tabdiff.containers import ForeignFrame
-from tabdiff.diffusion import Denoiser
 from tabdiff.refining import Refinement
 
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
 
 __all__ = ["container_name", "describe", "give_encoder", "restore"]
+
+# Elements that a model may always make beside those of its weights: a schedule's table, say.
+SMALL = 10_000_000
 
 
 def container_name(codec: Any) -> str:
@@ -79,15 +84,21 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     ValueError
         If its parts do not fit together. A description that was tampered with can raise anything else too.
     """
-    spec = ModelSpec.from_state(saved["spec"])
+    arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
+    weights = {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}
+    # Until a network with these weights stands, sizes are claims.
+    with _SizeLimit(4 * sum(w.numel() for w in weights.values()) + SMALL):
+        spec = ModelSpec.from_state(saved["spec"])
+        denoiser = build_denoiser(spec, spec.network, 0)
     parameters: dict[str, Any] = {**saved["parameters"], "device": asked}
     fitted: dict[str, Any] = {"schedule": spec.schedule, "loss": spec.loss}
     gen = cls(**{k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()})
     gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
     gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
     gen.refinement_ = Refinement.from_state(saved["refinement"]) if saved["refinement"] else None
-    arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
-    gen.denoiser_ = _restore_denoiser(spec, dict(zip(saved["weights"], arrays, strict=True)))
+    _check_weights(weights, denoiser.state_dict())
+    denoiser.load_state_dict(weights)
+    gen.denoiser_ = denoiser.eval().requires_grad_(False)
     gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
     gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
     gen._origin = ForeignFrame.from_state(saved["origin"]) if saved["origin"] else None
@@ -100,17 +111,33 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     return gen
 
 
-def _restore_denoiser(spec: ModelSpec, weights: dict[str, np.ndarray]) -> Denoiser:
-    """Build a denoiser with given weights, once they are known to be its own: before that, sizes are claims."""
-    if spec.n_blocks > len(weights):
-        raise ValueError(f"the network is said to have {spec.n_blocks} blocks, and there are {len(weights)} weights")
-    with torch.device("meta"):
-        expected = build_denoiser(spec, spec.network, 0).state_dict()
+class _SizeLimit(TorchFunctionMode):
+    """Raise a ValueError where new tensors take more than `limit` elements, all of them together."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn):
+            size = kwargs.get("size", args[0] if args and isinstance(args[0], tuple | list) else args)
+            self.left -= math.prod(int(n) for n in size)
+        elif func in (torch.linspace, torch.logspace):
+            self.left -= int(kwargs.get("steps", args[2] if len(args) > 2 else 0))
+        elif func is torch.arange:
+            self.left -= max((int(n) for n in args[:2]), default=0)
+        if self.left < 0:
+            raise ValueError("the network is said to be larger than its weights")
+        return func(*args, **kwargs)
+
+
+def _check_weights(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise a ValueError unless weights are those that a network needs, in shape and dtype, and finite."""
     if expected.keys() != weights.keys():
         raise ValueError(f"the network's weights differ in {sorted(expected.keys() ^ weights.keys())[:5]}")
-    given = {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}
     for name, wanted in expected.items():
-        value = given[name]
+        value = weights[name]
         if (value.shape, value.dtype) != (wanted.shape, wanted.dtype):
             raise ValueError(
                 f"weight {name} has shape {tuple(value.shape)} of {value.dtype}, and the network needs "
@@ -118,9 +145,6 @@ def _restore_denoiser(spec: ModelSpec, weights: dict[str, np.ndarray]) -> Denois
             )
         if not torch.isfinite(value).all():
             raise ValueError(f"weight {name} is not finite")
-    denoiser = build_denoiser(spec, spec.network, 0)
-    denoiser.load_state_dict(given)
-    return denoiser.eval().requires_grad_(False)
 
 
 def _check_codec(spec: ModelSpec, codec: Any) -> None:

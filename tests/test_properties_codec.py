@@ -27,7 +27,8 @@ def described(codec):
     try:
         text = json.dumps(pack(codec.state(), arrays), allow_nan=False)
     except TypeError as error:
-        assert "cannot be saved" in str(error)
+        if "cannot be saved" not in str(error):
+            raise
         return None
     return TableCodec.from_state(unpack(json.loads(text), arrays))
 

@@ -1,6 +1,7 @@
 """Data types, and lists of values of them, as plain descriptions and back."""
 
 import base64
+import zoneinfo
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,29 @@ def dtype_to_state(dtype: Any) -> dict:
         # The names of nested types cannot be parsed back; Arrow's own encoding of a schema can.
         schema = pa.schema([("", dtype.pyarrow_dtype)]).serialize().to_pybytes()
         return {"kind": "arrow", "name": str(dtype), "schema": base64.b64encode(schema).decode()}
-    return {"kind": "plain", "name": str(dtype)}
+    zone = getattr(dtype, "tz", None)
+    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key:
+        # By its name alone, older versions of pandas would make it a zone of another library.
+        return {"kind": "zoneinfo", "unit": dtype.unit, "key": zone.key}
+    name = str(dtype)
+    try:
+        same = _dtype_of(name) == dtype
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        fix = " Name its time zone: .dt.tz_convert('Europe/Berlin')." if isinstance(dtype, pd.DatetimeTZDtype) else ""
+        raise TypeError(f"the dtype {name} cannot be saved.{fix}")
+    return {"kind": "plain", "name": name}
+
+
+def _dtype_of(name: str) -> Any:
+    """Return the dtype of a name, which may come from anyone: no records, and no time zone that is a path."""
+    if not name.startswith("datetime64["):
+        if "," in name:
+            raise ValueError(f"{name!r:.80} is no dtype of a column")
+    elif "dateutil" in name:
+        raise ValueError(f"{name!r:.80} has a time zone without a name")
+    return pd.api.types.pandas_dtype(name)
 
 
 def dtype_from_state(state: dict) -> Any:
@@ -61,7 +84,9 @@ def dtype_from_state(state: dict) -> Any:
         import pyarrow as pa
 
         return pd.ArrowDtype(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(state["schema"]))).field(0).type)
-    return pd.api.types.pandas_dtype(state["name"])
+    if state["kind"] == "zoneinfo":
+        return pd.DatetimeTZDtype(state["unit"], zoneinfo.ZoneInfo(state["key"]))
+    return _dtype_of(state["name"])
 
 
 def values_to_state(values: Any) -> dict:

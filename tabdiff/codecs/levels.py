@@ -85,6 +85,7 @@ class LevelColumn:
         values = values.astype(self.dtype) if self.dtype == np.float16 else values
         self._values, self.counts_ = values, counts.astype(np.int64)
         self.levels_ = [plain(v) for v in values]
+        _check_text(self.levels_, self.name)
         self._index = pd.Index(self.levels_, dtype=object)
 
     def _set_codes(self, own: np.ndarray) -> None:
@@ -268,6 +269,18 @@ def _check_types(values: Any, dtype: Any, name: Any) -> None:
             f"column {name!r} holds values of type {kinds[0]}, which cannot be modelled; numbers, strings, booleans, "
             f'times and categories of those can. Drop it, or convert it, for example df[{name!r}].astype("string").'
         )
+
+
+def _check_text(levels: list, name: Any) -> None:
+    """Raise a ValueError if text holds half a character: pandas takes all of those for one another."""
+    try:
+        "".join(v for v in levels if isinstance(v, str)).encode("utf-8")
+    except UnicodeEncodeError as error:
+        odd = error.object[error.start : error.end]
+        raise ValueError(
+            f"column {name!r} holds text that is no valid Unicode: {odd!r}, half of a character. Repair it, for "
+            f'example df[{name!r}].str.encode("utf-8", "replace").str.decode("utf-8").'
+        ) from None
 
 
 def _kind(value: Any) -> str:

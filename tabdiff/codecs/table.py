@@ -8,7 +8,6 @@ Columns that another one determines (`tabdiff.codecs.relations`) are left out an
 declared constraint rebuilds (`tabdiff.codecs.constraints`) are replaced by their difference from the others.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -31,6 +30,7 @@ from tabdiff.codecs.columns import (
 from tabdiff.codecs.constraints import Constraints
 from tabdiff.codecs.relations import Dependencies, DependentColumn
 from tabdiff.diffusion.streams import RowStreams
+from tabdiff.notices import warn
 
 __all__ = ["TableCodec"]
 
@@ -131,6 +131,7 @@ class TableCodec:
         self.columns_: list[Column] = [
             self._make_column(frame.iloc[:, j], frame.columns[j], sample_weight) for j in range(frame.shape[1])
         ]
+        _warn_of_identifiers([c for c in self.columns_ if isinstance(c, LevelColumn) and c.is_identifier_])
         if all(isinstance(c, ConstantColumn) for c in self.columns_):
             # The network needs something to run on: one column stays, with a single level.
             constant = self.columns_[0]
@@ -185,14 +186,6 @@ class TableCodec:
         column = LevelColumn(series, name, max_codes=MAX_CODES)
         if len(column.levels_) + column.has_missing_ == 1:
             return ConstantColumn(series, name)
-        if column.is_identifier_:
-            warnings.warn(
-                f"column {name!r} looks like an identifier: its {len(column.levels_)} values are all different. New "
-                "rows repeat values that were seen, at random. Drop the column if that is not wanted, and in any case "
-                "if it names persons.",
-                UserWarning,
-                stacklevel=2,
-            )
         return column
 
     # Arrays keep every column numeric, so that a value between those seen at fit can be scored, and free, so that each
@@ -279,7 +272,9 @@ class TableCodec:
         """
         return self.encode_copies(frame, 1, generator)
 
-    def encode_copies(self, frame: pd.DataFrame, n_copies: int, generator: torch.Generator | RowStreams | None) -> Tensor:
+    def encode_copies(
+        self, frame: pd.DataFrame, n_copies: int, generator: torch.Generator | RowStreams | None
+    ) -> Tensor:
         """Map a frame (n, d) as often as asked, one after the other: a float32 tensor (n_copies * n, ...).
 
         The same as `encode` as often, but the columns are read once.
@@ -380,6 +375,20 @@ class TableCodec:
         codec.dependencies_ = Dependencies.from_state(state["dependencies"])
         codec.constraints_ = Constraints.from_state(state["constraints"])
         return codec
+
+
+def _warn_of_identifiers(columns: list[LevelColumn]) -> None:
+    """Warn once, however many there are."""
+    if not columns:
+        return
+    names = ", ".join(repr(c.name) for c in columns[:10]) + (f" and {len(columns) - 10} more" if columns[10:] else "")
+    first = f"column {names} looks like an identifier: its {len(columns[0].levels_)} values are all different"
+    if len(columns) > 1:
+        first = f"columns {names} look like identifiers: no value of theirs repeats"
+    warn(
+        f"{first}. New rows repeat values that were seen, at random. Drop what is not wanted, and in any case what "
+        "names persons."
+    )
 
 
 def _numpy_stream(generator: torch.Generator | RowStreams | None) -> np.random.Generator | RowStreams | None:

@@ -115,7 +115,9 @@ def main() -> None:
         "schema": json.loads(gen.schema_.to_json(orient="records")),
         "decoded": written(gen.codec_.decode(noise(gen))),
         "means": {c: float(drawn[c].mean()) for c in ("size", "weight", "a", "b", "ratio", "few", "flag", "dose")},
-        "red": float(drawn.loc[drawn["kind"] == "red", "size"].mean() - drawn.loc[drawn["kind"] != "red", "size"].mean()),
+        "red": float(
+            drawn.loc[drawn["kind"] == "red", "size"].mean() - drawn.loc[drawn["kind"] != "red", "size"].mean()
+        ),
         "score": gen.score(table(), condition=table()[["kind", "dose"]]),
     }
     X, y = array()

@@ -50,7 +50,9 @@ def refusal(case: Case, error: Exception) -> None:
         return
     columns = case.frame.columns
     # A name of a MultiIndex can hold NumPy's integers or Python's, depending on how it is asked for.
-    names = [{repr(columns[j]), repr(name)} for j, name in enumerate(columns) if case.kinds[j].fate in (REFUSED, EITHER)]
+    names = [
+        {repr(columns[j]), repr(name)} for j, name in enumerate(columns) if case.kinds[j].fate in (REFUSED, EITHER)
+    ]
     named = [forms for forms in names if any(form in text for form in forms)]
     assert named, f"{case} was refused, and none of what is wrong with it is named: {type(error).__name__}: {text}"
 
@@ -104,7 +106,8 @@ def kind_of(value: Any) -> type:
 def exactly(decoded: pd.DataFrame, frame: pd.DataFrame, codec: Any) -> None:
     """See that rows that were encoded and decoded again are the same: missing where they were, levels equal.
 
-    Numbers go through float32, so that each comes back as a value no further off than its neighbours.
+    Numbers go through float32: one at the edge of its step may come back from the next, and so from between the next
+    value and the one after it.
     """
     schema = codec.schema_
     for j, row in enumerate(schema.itertuples()):
@@ -123,7 +126,7 @@ def near(back: pd.Series, there: pd.Series) -> None:
     place = {v: i for i, v in enumerate(distinct)}
     for value, original in zip(values, observed, strict=True):
         i = place[original]
-        low, high = distinct[max(i - 1, 0)], distinct[min(i + 1, len(distinct) - 1)]
+        low, high = distinct[max(i - 2, 0)], distinct[min(i + 2, len(distinct) - 1)]
         assert low <= value <= high, (value, original)
 
 
