@@ -48,7 +48,7 @@ SCORE_BATCH = 2048
 
 
 class DiffusionGenerator(DensityMixin, BaseEstimator):
-    """Diffusion model of a table, an array or single cells: learns from rows, draws new ones like them.
+    """Diffusion model of a table, an array, single cells or sequences: learns from rows, draws new ones like them.
 
     The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
     missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
@@ -297,9 +297,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame or AnnData of shape (n_samples, n_features)
+        X : array-like, DataFrame or AnnData of shape (n_samples, n_features), or sequences (n_samples,)
             Numbers, categories, strings, booleans, dates and times, with missing values, in any dtype of pandas, NumPy
-            or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. It is never changed.
+            or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. A list, 1-D array or
+            Series of strings is sequences over an alphabet, such as DNA; so is a Series, or an array of objects, of
+            integer arrays, and a list of such of different lengths. It is never changed.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional

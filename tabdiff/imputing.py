@@ -57,16 +57,18 @@ def check_masks(gen: DiffusionGenerator, what: str) -> None:
     Raises
     ------
     TypeError
-        If it was fitted on AnnData, or with a callable denoiser.
+        If it was fitted on AnnData or sequences, or with a callable denoiser.
     ValueError
         If it was fitted with ``observed_masks=0``.
     """
     if container_name(gen.codec_) == "cells":
         raise TypeError(f"{what} is not available for AnnData: a table model does it, fitted on a DataFrame or array.")
+    if container_name(gen.codec_) == "sequences":
+        raise TypeError(f"{what} is not available for sequences: a table with a column per position does it.")
     if gen._spec.custom:
         raise TypeError(
             f"{what} needs a network that is told which entries are given, which a callable denoiser is not. "
-            "Use denoiser='mlp'."
+            "Use denoiser='mlp' or 'dit'."
         )
     if gen._spec.missing_levels is None:
         raise ValueError(f"{what} needs a model fitted with observed_masks above 0, however: it was 0.")

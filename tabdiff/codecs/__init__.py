@@ -7,11 +7,17 @@ import pandas as pd
 
 from tabdiff.codecs.array import ArrayCodec
 from tabdiff.codecs.cells import CellCodec
+from tabdiff.codecs.sequence import SequenceCodec
 from tabdiff.codecs.table import TableCodec
 
-__all__ = ["CODECS", "ArrayCodec", "CellCodec", "TableCodec", "is_anndata", "make_codec"]
+__all__ = ["CODECS", "ArrayCodec", "CellCodec", "SequenceCodec", "TableCodec", "is_anndata", "make_codec"]
 
-CODECS: dict[str, Any] = {"array": ArrayCodec, "table": TableCodec, "cells": CellCodec}
+CODECS: dict[str, Any] = {
+    "array": ArrayCodec,
+    "table": TableCodec,
+    "cells": CellCodec,
+    "sequences": SequenceCodec,
+}
 
 
 def is_anndata(X: Any) -> bool:
@@ -27,7 +33,7 @@ def make_codec(
     dependencies: bool = True,
     constraints: Any = None,
 ) -> Any:
-    """Return the unfitted codec for a container: ndarray, DataFrame or AnnData.
+    """Return the unfitted codec for a container: ndarray, DataFrame, AnnData or a Series of sequences.
 
     Raises
     ------
@@ -46,6 +52,8 @@ def make_codec(
         raise ValueError(f"layer={layer!r} is for AnnData, but X is a {type(X).__name__}.")
     if isinstance(X, pd.DataFrame):
         return TableCodec(categorical_features=categorical_features, dependencies=dependencies, constraints=constraints)
+    if isinstance(X, pd.Series):
+        return SequenceCodec()
     if isinstance(X, np.ndarray):
         return ArrayCodec(categorical_features=categorical_features)
     raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
