@@ -51,7 +51,7 @@ SCORE_BATCH = 2048
 
 
 class DiffusionGenerator(DensityMixin, BaseEstimator):
-    """Diffusion model of a table, an array, single cells or images: learns from rows, draws new ones like them.
+    """Diffusion model of a table, an array, cells, images or sequences: learns from rows, draws new ones like them.
 
     The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
     missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
@@ -329,12 +329,14 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame or AnnData of shape (n_samples, n_features), images or folder
+        X : array-like, DataFrame or AnnData of shape (n_samples, n_features), images, folder, or sequences (n_samples,)
             Numbers, categories, strings, booleans, dates and times, with missing values, in any dtype of pandas, NumPy
             or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. Images are an array
             (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, or of floats in [0, 1] or [-1, 1], a list of PIL images,
             or the path of a folder of files, all of one size; the names of its subfolders, if there are any, are the
-            condition "class" unless another one is given. X is never changed.
+            condition "class" unless another one is given. A list, 1-D array or Series of strings is sequences over an
+            alphabet, such as DNA; so is a Series, or an array of objects, of integer arrays, and a list of such of
+            different lengths. X is never changed.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional

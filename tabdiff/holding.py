@@ -41,7 +41,7 @@ def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]
         For a name that is neither a condition nor a column, and for columns without the declared conditions.
     """
     condition = to_pandas(condition)
-    if not isinstance(condition, Mapping | pd.DataFrame) or container_name(gen.codec_) in ("cells", "images"):
+    if not isinstance(condition, Mapping | pd.DataFrame) or container_name(gen.codec_) not in ("array", "table"):
         return condition, {}
     columns = list(gen.codec_.index_)
     declared = gen.conditions_.names if gen.conditions_ is not None else []

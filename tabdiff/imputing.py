@@ -57,18 +57,20 @@ def check_masks(gen: DiffusionGenerator, what: str) -> None:
     Raises
     ------
     TypeError
-        If it was fitted on AnnData, or with a callable denoiser.
+        If it was fitted on AnnData or sequences, or with a callable denoiser.
     ValueError
         If it was fitted with ``observed_masks=0``.
     """
     container = container_name(gen.codec_)
+    if container == "sequences":
+        raise TypeError(f"{what} is not available for sequences: a table with a column per position does it.")
     if container in ("cells", "images"):
         name = "AnnData" if container == "cells" else "images"
         raise TypeError(f"{what} is not available for {name}: a table model does it, fitted on a DataFrame or array.")
     if gen._spec.custom:
         raise TypeError(
             f"{what} needs a network that is told which entries are given, which a callable denoiser is not. "
-            "Use denoiser='mlp'."
+            "Use denoiser='mlp' or 'dit'."
         )
     if gen._spec.missing_levels is None:
         raise ValueError(f"{what} needs a model fitted with observed_masks above 0, however: it was 0.")

@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from tabdiff.codecs import Images, is_anndata
 from tabdiff.codecs.image import read_images
+from tabdiff.codecs.sequence import SequenceForm, read_sequences
 from tabdiff.conditions import condition_frame
 from tabdiff.containers import ForeignFrame
 
@@ -33,30 +34,33 @@ class FitInputs:
         Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
     columns : list or None
         Names of all columns of a frame, in order.
-    origin : ForeignFrame or None
-        What kind of frame X was, if not pandas'.
+    origin : ForeignFrame, SequenceForm or None
+        What kind of frame X was, if not pandas', or in what container sequences came.
     """
 
     features: Any
     condition: pd.DataFrame | None
     source: str
     columns: list | None = None
-    origin: ForeignFrame | None = None
+    origin: ForeignFrame | SequenceForm | None = None
 
 
 def check_container(X: Any) -> Any:
-    """Return X as ndarray, DataFrame, AnnData or Images, or raise a TypeError that says what to do.
+    """Return X as an array, frame, AnnData, Images or Series of sequences, or raise a TypeError that says what to do.
 
     Frames of other libraries (polars, pyarrow) become DataFrames of Arrow columns, lists and other array-likes
-    arrays; sparse matrices, lazy frames and single columns are refused.
+    arrays, lists and columns of strings sequences; sparse matrices, lazy frames and single columns are refused.
     """
     return _read_container(X)[0]
 
 
-def _read_container(X: Any) -> tuple[Any, ForeignFrame | None]:
+def _read_container(X: Any) -> tuple[Any, ForeignFrame | SequenceForm | None]:
     images = read_images(X)
     if images is not None:
         return images, None
+    sequences = read_sequences(X)
+    if sequences is not None:
+        return sequences
     X, origin = _as_known(X), None
     if not (isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X)):
         X, origin = ForeignFrame.read(X)
@@ -72,7 +76,10 @@ def _as_known(X: Any) -> Any:
             "Pass anndata.AnnData(X) or X.toarray()."
         )
     if isinstance(X, pd.Series):
-        raise TypeError(f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}).")
+        raise TypeError(
+            f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}). Only strings and lists of integers are "
+            "sequences."
+        )
     if isinstance(X, bytes | dict):
         raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
     return X
@@ -132,6 +139,8 @@ def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs
         return _read_anndata(estimator, X, y, condition)
     if isinstance(X, Images):
         return _read_images(estimator, X, y, condition)
+    if isinstance(X, pd.Series):
+        return _read_sequences(estimator, X, origin, y, condition)
     if not isinstance(X, pd.DataFrame):
         if isinstance(condition, str):
             raise ValueError(
@@ -214,6 +223,18 @@ def _read_images(estimator: Any, images: Images, y: Any, condition: Any) -> FitI
     return FitInputs(images, *given)
 
 
+def _read_sequences(estimator: Any, X: pd.Series, origin: Any, y: Any, condition: Any) -> FitInputs:
+    if len(X) < 2:
+        raise ValueError(f"Found {len(X)} sequence(s) (shape={X.shape}), while a minimum of 2 samples is required.")
+    if isinstance(condition, str):
+        raise ValueError(
+            f"condition={condition!r} names a column, which sequences have not. Pass a value per sequence."
+        )
+    inputs = FitInputs(X, *_given(y, condition, len(X), X.index), origin=origin)
+    estimator.n_features_in_ = int(max(len(sequence) for sequence in X))
+    return inputs
+
+
 def _mark(estimator: Any, adata: Any) -> None:
     estimator.n_features_in_ = int(adata.n_vars)
     estimator.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
@@ -242,7 +263,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
         Fitted, for its feature names.
     X : ndarray, DataFrame, frame of another library or AnnData
         What `score_samples` was given.
-    container : {"array", "table", "cells", "images"}
+    container : {"array", "table", "cells", "images", "sequences"}
         What was fitted.
     names : list
         Names of the condition's attributes.
@@ -262,6 +283,11 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
             raise TypeError(f"the model was fitted {there}, however: X is {here}.")
         names_known = source == "given" and X.classes is not None and names == ["class"]
         return X, pd.DataFrame({"class": X.classes}) if names_known else None
+    if (container == "sequences") != isinstance(X, pd.Series):
+        fitted, given = ("sequences", "something else") if container == "sequences" else (f"a {container}", "sequences")
+        raise TypeError(f"the model was fitted on {fitted}, and X is {given} ({type(X).__name__}).")
+    if container == "sequences":
+        return X, None
     if container == "array":
         return _check_array(estimator, X, reset=False), None
     if not isinstance(X, pd.DataFrame):

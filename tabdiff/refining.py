@@ -267,7 +267,7 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
             not vectors and isinstance(codec, TableCodec) and not isinstance(codec, ArrayCodec) and n_rows >= MIN_ROWS
         )
     if refine and not isinstance(codec, TableCodec):
-        raise TypeError("refine=True needs a DataFrame or an array (n, d); cells are calibrated by their own codec.")
+        raise TypeError("refine=True needs a DataFrame or an array (n, d); nothing else is refined.")
     return bool(refine)
 
 

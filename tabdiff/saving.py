@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from tabdiff.building import ModelSpec, build_denoiser
 from tabdiff.codecs import CODECS
+from tabdiff.codecs.sequence import SequenceForm
 from tabdiff.conditions import Conditions
 from tabdiff.containers import ForeignFrame
 from tabdiff.refining import Refinement
@@ -27,7 +28,7 @@ SMALL = 10_000_000
 
 
 def container_name(codec: Any) -> str:
-    """Return which kind of container a codec is for: "array", "table", "cells" or "images"."""
+    """Return what a codec is for: "array", "table", "cells", "images" or "sequences"."""
     return next(name for name, kind in CODECS.items() if type(codec) is kind)
 
 
@@ -101,7 +102,9 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     gen.denoiser_ = denoiser.eval().requires_grad_(False)
     gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
     gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
-    gen._origin = ForeignFrame.from_state(saved["origin"]) if saved["origin"] else None
+    origin = saved["origin"]
+    forms: Any = SequenceForm if origin and "sequences" in origin else ForeignFrame
+    gen._origin = forms.from_state(origin) if origin else None
     gen.n_features_in_, gen.n_samples_fit_ = saved["n_features_in"], saved["n_samples_fit"]
     if saved["feature_names_in"] is not None:
         gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)

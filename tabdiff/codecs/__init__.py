@@ -8,11 +8,28 @@ import pandas as pd
 from tabdiff.codecs.array import ArrayCodec
 from tabdiff.codecs.cells import CellCodec
 from tabdiff.codecs.image import ImageCodec, Images
+from tabdiff.codecs.sequence import SequenceCodec
 from tabdiff.codecs.table import TableCodec
 
-__all__ = ["CODECS", "ArrayCodec", "CellCodec", "ImageCodec", "Images", "TableCodec", "is_anndata", "make_codec"]
+__all__ = [
+    "CODECS",
+    "ArrayCodec",
+    "CellCodec",
+    "ImageCodec",
+    "Images",
+    "SequenceCodec",
+    "TableCodec",
+    "is_anndata",
+    "make_codec",
+]
 
-CODECS: dict[str, Any] = {"array": ArrayCodec, "table": TableCodec, "cells": CellCodec, "images": ImageCodec}
+CODECS: dict[str, Any] = {
+    "array": ArrayCodec,
+    "table": TableCodec,
+    "cells": CellCodec,
+    "images": ImageCodec,
+    "sequences": SequenceCodec,
+}
 
 
 def is_anndata(X: Any) -> bool:
@@ -29,7 +46,7 @@ def make_codec(
     constraints: Any = None,
     augment: Any = None,
 ) -> Any:
-    """Return the unfitted codec for a container: ndarray, DataFrame, AnnData or images.
+    """Return the unfitted codec for a container: ndarray, DataFrame, AnnData, images or a Series of sequences.
 
     Raises
     ------
@@ -52,6 +69,8 @@ def make_codec(
         return ImageCodec(augment)
     if isinstance(X, pd.DataFrame):
         return TableCodec(categorical_features=categorical_features, dependencies=dependencies, constraints=constraints)
+    if isinstance(X, pd.Series):
+        return SequenceCodec()
     if isinstance(X, np.ndarray):
         return ArrayCodec(categorical_features=categorical_features)
     raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
