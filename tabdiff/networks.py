@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,7 +87,10 @@ def token_layout(codec: Any) -> dict[str, Any]:
     """Return what the entries of a codec's rows are: columns, unless it says otherwise."""
     if isinstance(codec, ImageCodec):
         _, height, width = codec.size_
-        return {"kind": "patches", "shape": list(codec.size_), "patch": 2 if max(height, width) > 12 else 1}
+        common = math.gcd(height, width)
+        sides = [p for p in range(1, common + 1) if common % p == 0]
+        patch = next((p for p in sides if height * width <= MAX_TOKENS * p * p), common)
+        return {"kind": "patches", "shape": list(codec.size_), "patch": patch}
     return dict(getattr(codec, "layout_", {"kind": "columns"}))
 
 

@@ -265,3 +265,15 @@ def test_on_cuda(digits):
     gen = quick(device="cuda").fit(digits[0], digits[1])
     assert gen.sample(3, 4).shape == (3, 8, 8)
     assert torch.isfinite(torch.tensor(gen.score(digits[0][:5])))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 6, 3), (28, 28)])
+def test_a_transformer_of_patches_draws_images_too(shape, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    gen = DiffusionGenerator(denoiser="dit", max_steps=3, hidden_size=16, n_blocks=1, batch_size=16, random_state=0)
+    gen.fit(images, np.arange(20) % 2).save(tmp_path / "model")
+    drawn = gen.sample(4, condition=1, random_state=0)
+    assert drawn.shape == (4, *shape)
+    assert drawn.dtype == np.uint8
+    again = DiffusionGenerator.load(tmp_path / "model").sample(4, condition=1, random_state=0)
+    np.testing.assert_array_equal(again, drawn)

@@ -19,7 +19,7 @@ def few_steps(monkeypatch):
 
 def test_code_blocks_run_in_order_as_they_stand(few_steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     names: dict = {}
     for block in BLOCKS:
         exec(block, names)
