@@ -92,10 +92,8 @@ def read_images(X: Any) -> Images | None:
             return _read_pil(X)
         if all(isinstance(image, np.ndarray) and image.ndim in (2, 3) for image in X):
             return _read_array(_stack(X))
-    if isinstance(X, torch.Tensor) and X.ndim in (3, 4):
-        X = X.detach().cpu().numpy()
-    if isinstance(X, np.ndarray) and X.ndim >= 3:
-        return _read_array(X)
+    if getattr(X, "ndim", 2) >= 3 and hasattr(X, "__array__"):
+        return _read_array(X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X))
     return None
 
 
