@@ -167,7 +167,7 @@ def draw_restored(path: Path, gen: DiffusionGenerator, unseen: np.ndarray, y: np
     error = max(np.abs(x.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)) - small).max() for x in large)
     kept = all((x[:, :4] == chosen[:, :4]).all() for x in filled)
     print(f"\nThe known half is kept exactly: {kept}. Blocks of enlarged digits differ by at most {error:.2f} of 255.")
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 2.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     show(left, np.concatenate([chosen, erased, *filled]), 10, "True, lower half erased, three draws of it")
     shown = small.repeat(2, axis=1).repeat(2, axis=2)

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabdiff.codecs import is_anndata
+from tabdiff.codecs.image import looks_like_images
 from tabdiff.generator import DiffusionGenerator
 
 __all__ = ["clone_generator", "refuse_anndata"]
@@ -41,7 +42,7 @@ def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any])
 
 
 def refuse_anndata(X: Any, what: str) -> None:
-    """Raise a TypeError for an AnnData.
+    """Raise a TypeError for an AnnData and for images.
 
     Parameters
     ----------
@@ -52,3 +53,8 @@ def refuse_anndata(X: Any, what: str) -> None:
     """
     if is_anndata(X):
         raise TypeError(f"{what} takes arrays and DataFrames, however: AnnData. Pass adata.to_df() or adata.obsm[...].")
+    if looks_like_images(X):
+        raise TypeError(
+            f"{what} takes arrays (n, d) and DataFrames, however: images. Pass rows of pixels, X.reshape(len(X), -1), "
+            "or use DiffusionGenerator itself."
+        )

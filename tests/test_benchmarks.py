@@ -18,7 +18,7 @@ def benchmark_module(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("script", ["tables.py", "forest.py"])
+@pytest.mark.parametrize("script", ["tables.py", "forest.py", "images.py"])
 def test_each_script_says_how_it_is_used(script):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), "--help"], capture_output=True, text=True, check=False
@@ -195,3 +195,21 @@ def test_targets_are_met_or_not_by_the_means_over_seeds(benchmark_module):
     assert len(lines) == 9 and [line[2:12] for line in not_met] == ["shape erro", "mean β-rec", "rows that "]
     text = metrics.tables(rows, ["adult"])
     assert "| tabdiff | 1.50 (1.00 to 2.00) | 1.50 |" in text
+
+
+def test_the_tables_of_images_show_what_was_measured(benchmark_module):
+    images = benchmark_module("images")
+    sides = {side: dict.fromkeys(images.METRICS, value) for side, value in (("synthetic", 0.5), ("floor", 0.25))} | {
+        "independent": {"frechet_distance": 8.0}
+    }
+    row = {
+        **{"set": "digits", "seed": 0, "device": "cpu", "max_steps": None, "max_time": 60.0, "batch_size": None},
+        **{"guidance_scale": 1.0, "training_steps": 10, "parameters": 1234, "fit_seconds": 5.0, "fit_cpu_seconds": 9.0},
+        **{"threads": 2, "images": 100, "sample_seconds": 1.0, "sample_cpu_seconds": 2.0, "features": "a network"},
+        **sides,
+    }
+    auto, *steps = [{**row, "method": m, "steps": s} for m, s in (("auto", "auto"), ("ddim", 10), ("ddim", 50))]
+    text = images.tables([auto, *steps])
+    assert "| Fréchet distance | 0.50 | 0.25 | 8.00 |" in text and "| class accuracy | 0.500 | 0.250 |  |" in text
+    assert "1,234 parameters" in text and "at most 60 s" in text and "| ddim | 0.50 | 0.50 |" in text
+    assert len({images.key(r) for r in (auto, *steps)}) == 3

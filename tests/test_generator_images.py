@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler
 from tabdiff.diffusion import METHODS
 from tabdiff.nn import ResidualMLP, UNet
 from tabdiff.training import Callback, PeriodicSamples
@@ -253,6 +253,15 @@ def test_a_model_of_images_wants_images_and_another_does_not(fitted):
     table = quick().fit(np.random.default_rng(0).normal(size=(20, 2)))
     with pytest.raises(TypeError, match="no images"):
         table.score_samples(noise(3, 8, 8))
+
+
+@pytest.mark.parametrize("companion", [DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler])
+@pytest.mark.parametrize("form", ["array", "pil", "folder"])
+def test_companions_say_that_they_take_no_images(companion, form, digits):
+    images = {"array": digits[0][:20], "pil": [Image.fromarray(x) for x in digits[0][:20]], "folder": "pictures"}[form]
+    fit = companion().fit_resample if companion is DiffusionOverSampler else companion().fit
+    with pytest.raises(TypeError, match=f"{companion.__name__} takes .* however: images"):
+        fit(images, digits[1][:20])
 
 
 def test_columns_are_for_tables(digits):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tabdiff.codecs.image_files import CHANNELS, ImageFiles, common_mode, find_images, mode_of, pixels
 
-__all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "read_images"]
+__all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "looks_like_images", "read_images"]
 
 AUGMENTATIONS = ("flip", "crop")
 MAX_CHANNELS = 4
@@ -92,11 +92,18 @@ def read_images(X: Any) -> Images | None:
             return _read_pil(X)
         if all(isinstance(image, np.ndarray) and image.ndim in (2, 3) for image in X):
             return _read_array(_stack(X))
-    if isinstance(X, torch.Tensor) and X.ndim in (3, 4):
-        X = X.detach().cpu().numpy()
-    if isinstance(X, np.ndarray) and X.ndim >= 3:
-        return _read_array(X)
+    if getattr(X, "ndim", 2) >= 3 and hasattr(X, "__array__"):
+        return _read_array(X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X))
     return None
+
+
+def looks_like_images(X: Any) -> bool:
+    """Return whether `read_images` would try to read images, told without reading them."""
+    if isinstance(X, Images | str | os.PathLike):
+        return True
+    if isinstance(X, list | tuple) and len(X):
+        return _is_pil(X[0]) or (isinstance(X[0], np.ndarray) and X[0].ndim > 1)
+    return getattr(X, "ndim", 2) > 2
 
 
 def _is_pil(image: Any) -> bool:

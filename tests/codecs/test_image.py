@@ -86,6 +86,12 @@ def test_grey_images_among_coloured_ones_become_coloured():
     assert [image.mode for image in round_trip(images)] == ["RGB", "RGB"]
 
 
+def test_tensors_are_images():
+    images = noise((3, 3, 6, 6))
+    assert read_images(torch.from_numpy(images)).layout == "chw"
+    np.testing.assert_array_equal(round_trip(torch.from_numpy(images)), images)
+
+
 def test_a_list_of_arrays_is_images():
     images = list(noise((3, 6, 6, 3)))
     np.testing.assert_array_equal(round_trip(images), np.stack(images))
