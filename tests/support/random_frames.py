@@ -51,7 +51,7 @@ UNICODE = (
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of column: `make(rng, gaps)` returns a Series (n,), if it can with missing values where gaps (n,) is True."""
+    """A kind of column: `make(rng, gaps)` returns a Series (n,), missing where gaps (n,) is True if it can be."""
 
     name: str
     make: Callable[[np.random.Generator, np.ndarray], pd.Series] = field(repr=False, compare=False)
