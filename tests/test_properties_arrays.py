@@ -78,8 +78,9 @@ def test_arrays_come_back_in_dtype_and_range(case):
         try:
             gen = tiny().fit(given)
         except (ValueError, TypeError) as error:
-            assert bad and str(bad) in str(error)
-            return
+            if bad and str(bad) in str(error):
+                return
+            raise
         drawn = gen.sample(20, steps=2, random_state=0)
         scores = gen.score_samples(given)
     assert not bad and np.isfinite(scores).all()
@@ -140,8 +141,9 @@ def test_cells_come_back_as_cells(case):
         try:
             gen = tiny(max_time=1e-3).fit(given, condition=condition)
         except (ValueError, TypeError) as error:
-            assert bad and repr(f"gene {bad[0]}") in str(error), error
-            return
+            if bad and repr(f"gene {bad[0]}") in str(error):
+                return
+            raise
         drawn = gen.sample(9, steps=2, random_state=0)
     messages = [str(w.message) for w in caught]
     assert len(messages) <= 3 and len(set(messages)) == len(messages), messages
