@@ -42,6 +42,8 @@ MAX_INTEGER_CLASSES = 20
 # Largest over smallest positive value from which an attribute that is never negative is modelled by its logarithm.
 LOG_SPAN = 50.0
 NEIGHBOURS = 50
+# Up to here the third power of a number, which tells its skewness, is one too.
+MAX_CONTINUOUS = 1e100
 
 
 class Attribute:
@@ -85,6 +87,11 @@ class Attribute:
             self._clock = Clock(series, name) if is_time(series.dtype) else None
             values = self._clock.read(series) if self._clock is not None else to_float(series, name)
             self.low, self.high = float(np.nanmin(values)), float(np.nanmax(values))
+            if max(abs(self.low), abs(self.high)) > MAX_CONTINUOUS:
+                raise ValueError(
+                    f"condition {name!r} holds numbers up to {max(self.high, -self.low):g}, which are too large to "
+                    f"condition on. Divide them, so that none is beyond {MAX_CONTINUOUS:g}."
+                )
             self.unit = _log_unit(values) if self._clock is None else 0.0
             values = self._squeeze(values)
             self.mean = float(np.nanmean(values))
@@ -210,8 +217,9 @@ class Attribute:
         else:
             values = np.round(values, digits) if abs(digits) <= 15 else values
         # The round trip through float32 must not move a value past the range that it came from.
-        near = np.isclose(values, np.clip(values, self.low, self.high), rtol=1e-6)
-        values = np.where(near, np.clip(values, self.low, self.high), values)
+        inside = np.clip(values, self.low, self.high)
+        near = np.isclose(values, inside, rtol=1e-6) | (np.abs(values - inside) <= (0.0 if self.unit else 2 * noise))
+        values = np.where(near, inside, values)
         if self._clock is not None:
             return self._storage.write(self._clock.to_series(values, missing))
         return self._storage.write(restore(values, missing, self.dtype, self.name))

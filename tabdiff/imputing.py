@@ -121,7 +121,8 @@ def impute(
                 UserWarning,
                 stacklevel=3,
             )
-    every = frame.isna().to_numpy()
+    # As the codec reads them: Arrow's numbers can be NaN beside null.
+    every = gen.codec_.storage_.read(frame).isna().to_numpy()
     rows = np.flatnonzero(every.any(axis=1))
     part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
@@ -224,11 +225,18 @@ def _estimate(
             # Few values make a number a category to the network; its mean is that of a number all the same.
             flat = values.ravel()
             flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
-            mean = flat.reshape(values.shape).mean(axis=0)
+            mean = _mean(flat.reshape(values.shape))
             data[hole, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
             if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt:
                 means[j] = mean
     return torch.from_numpy(data), means
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each column of an array (n_draws, n), also where the sum would be too large for a float."""
+    with np.errstate(over="ignore"):
+        mean = values.mean(axis=0)
+    return mean if np.isfinite(mean).all() else np.where(np.isfinite(mean), mean, (values / len(values)).sum(axis=0))
 
 
 def _mode(codes: np.ndarray) -> np.ndarray:
@@ -285,7 +293,13 @@ def encode_given(
 
 def _fill(series: pd.Series, where: np.ndarray, value: Any) -> pd.Series:
     """Return a Series with a value, which may be a tuple, in the place of some entries."""
-    if series.dtype.kind == "f":
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        code = dtype.categories.get_indexer(pd.Index([value], tupleize_cols=False))[0]
+        if code >= 0:
+            codes = np.where(where, code, series.cat.codes)
+            return pd.Series(pd.Categorical.from_codes(codes, dtype=dtype), series.index)
+    elif dtype.kind in "fmM":
         return series.mask(where, value)
     out = series.astype(object).to_numpy(copy=True)
     for i in np.flatnonzero(where):

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from anndata import AnnData
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -121,3 +123,24 @@ def test_parameters_are_seen_through_and_kept_by_clone_and_pickle(estimator, pen
 def test_all_that_is_public_can_be_imported_by_name():
     for name in tabdiff.__all__:
         assert getattr(tabdiff, name).__doc__ and name in dir(tabdiff)
+
+
+def test_cells_are_cross_validated_and_searched():
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["B", "T"], 60)
+    adata = AnnData(
+        sparse.csr_matrix(rng.poisson(np.where(kind == "B", 1.0, 6.0)[:, None], (60, 8)).astype(np.int32)),
+        obs=pd.DataFrame({"type": pd.Categorical(kind)}, index=[f"c{i}" for i in range(60)]),
+    )
+
+    def like_the_held_out(gen, X, y=None):
+        drawn = gen.sample(50, steps=2, random_state=0)
+        return -np.abs(np.log1p(drawn.X.mean(axis=0)) - np.log1p(X.X.mean(axis=0))).mean()
+
+    # The likelihood of cells is not available, so what is better is for the caller to say.
+    gen = quick(max_time=1.0)
+    settings = {"scoring": like_the_held_out, "cv": 2, "error_score": "raise"}
+    assert np.isfinite(cross_val_score(gen, adata, **settings)).all()
+    assert np.isfinite(cross_val_score(gen, adata, adata.obs["type"], **settings)).all()
+    search = GridSearchCV(gen, {"max_steps": [2, 3]}, **settings).fit(adata)
+    assert search.best_estimator_.sample(4, steps=2, random_state=0).shape == (4, 8)

@@ -29,28 +29,28 @@ def fit_and_sample(case, n=23):
 
 
 @seed(11)
-@settings(max_examples=150)
+@settings(max_examples=170)
 @given(frames(NUMBERS))
 def test_numbers(case):
     fit_and_sample(case)
 
 
 @seed(12)
-@settings(max_examples=150)
+@settings(max_examples=170)
 @given(frames(TEXT))
 def test_text(case):
     fit_and_sample(case)
 
 
 @seed(13)
-@settings(max_examples=150)
+@settings(max_examples=170)
 @given(frames(TIMES))
 def test_times(case):
     fit_and_sample(case)
 
 
 @seed(14)
-@settings(max_examples=120)
+@settings(max_examples=140)
 @given(frames(ARROW, rows=SMALL))
 def test_arrow(case):
     pytest.importorskip("pyarrow")
@@ -58,7 +58,7 @@ def test_arrow(case):
 
 
 @seed(15)
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(frames(KINDS, refused=REFUSED_KINDS, names=NAMES, rows=SMALL))
 def test_mixtures_and_what_cannot_be_modelled(case):
     fit_and_sample(case)

@@ -143,3 +143,46 @@ def test_many_identifiers_are_one_warning():
     assert len(caught) == 1
     assert "'id0', 'id1'" in str(caught[0].message) and "2 more look like identifiers" in str(caught[0].message)
     assert caught[0].filename == __file__
+
+
+def small(frame, **kwargs):
+    return DiffusionGenerator(max_steps=2, hidden_size=8, n_blocks=1, random_state=0).fit(frame, **kwargs)
+
+
+def test_nan_in_arrow_numbers_is_a_hole():
+    pa = pytest.importorskip("pyarrow")
+    values = pa.array([0.5, float("nan"), None, *np.linspace(0, 1, 30)], type=pa.float64())
+    frame = pd.DataFrame({"x": pd.Series(pd.arrays.ArrowExtensionArray(values)), "y": np.arange(33) / 7})
+    filled = small(frame).impute(frame, steps=2, random_state=0)
+    assert not any(v is pd.NA or v != v for v in filled["x"])
+
+
+def test_holes_in_categories_of_dates_and_in_times_beyond_nanoseconds_are_filled():
+    dates = pd.CategoricalDtype([datetime.date(2020, 1, 1), datetime.date(1, 1, 1)])
+    frame = pd.DataFrame(
+        {
+            "date": pd.Categorical.from_codes([0, 1, -1] * 10, dtype=dates),
+            "far": np.array([10**12 + i if i % 4 else np.iinfo(np.int64).min for i in range(30)]).view("M8[s]"),
+        }
+    )
+    filled = small(frame).impute(frame, steps=2, random_state=0)
+    assert filled.notna().all(axis=None) and filled.dtypes.to_list() == frame.dtypes.to_list()
+
+
+def test_the_mean_of_what_fills_a_hole_does_not_overflow():
+    frame = pd.DataFrame({"x": np.r_[np.full(10, np.nan), np.linspace(0.7, 1.0, 30) * np.finfo(np.float64).max]})
+    filled = small(frame).impute(frame, steps=2, random_state=0)
+    assert np.isfinite(filled["x"]).all()
+
+
+def test_conditions_stay_in_the_range_that_was_seen_whatever_its_size():
+    whole = np.random.default_rng(0).integers(0, 2**53, 40, dtype="uint64")
+    whole[0] = 3
+    drawn = small(pd.DataFrame({"n": whole, "x": np.arange(40.0)}), condition="n").sample(200, steps=2, random_state=0)
+    assert drawn["n"].dtype == np.uint64 and drawn["n"].between(3, whole.max()).all()
+
+
+def test_conditions_too_large_to_standardise_are_named():
+    frame = pd.DataFrame({"n": [1e308, -1e308, 0.5] * 10, "x": np.arange(30.0)})
+    with pytest.raises(ValueError, match=r"condition .n. holds numbers up to 1e.308.*Divide"):
+        small(frame, condition="n")

@@ -51,7 +51,7 @@ UNICODE = (
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of column: `make(rng, gaps)` returns a Series (n,), with missing values, if it can, where gaps is True."""
+    """A kind of column: `make(rng, gaps)` returns a Series (n,), missing where gaps (n,) is True if it can be."""
 
     name: str
     make: Callable[[np.random.Generator, np.ndarray], pd.Series] = field(repr=False, compare=False)
