@@ -1,8 +1,9 @@
 """MLP against diffusion transformer, at equal time and at equal parameters: tables, cells and digits.
 
-At equal time each makes as many steps, with its own default size, as take --seconds of processor time, which other work on
-the machine does not change (of a GPU: of wall time). At equal parameters each makes --steps steps, the MLP with the width at which it has about as many weights as the transformer. Nothing is refined:
-refinement hides differences between networks. Beside them stand real rows and independent columns.
+At equal time each makes as many steps, with its own default size, as take --seconds of processor time, which other work
+on the machine does not change (of a GPU: of wall time). At equal parameters each makes --steps steps, the MLP with the
+width at which it has about as many weights as the transformer. Nothing is refined: refinement hides differences between
+networks. Beside them stand real rows and independent columns.
 
     TABDIFF_DATA=/path python benchmarks/denoisers.py                  # run what is missing
     TABDIFF_DATA=/path python benchmarks/denoisers.py --data default --seconds 600

@@ -25,6 +25,7 @@ PICTURES = {
 WORDS = {
     "cells.py": ("within_type_correlation", "interpolated (SMOTE)", "nearest measured (10)"),
     "quickstart_table.py": ("body mass of Gentoos", "draws the same rows for the same seed: True"),
+    "quickstart_sequences.py": ("five active promoters", "'could you give me three'"),
     "quickstart_cells.py": ("marker genes", "{'CD14+ Monocyte': 200, 'CD56+ NK': 100}"),
 }
 
