@@ -213,3 +213,25 @@ def test_the_tables_of_images_show_what_was_measured(benchmark_module):
     assert "| Fréchet distance | 0.50 | 0.25 | 8.00 |" in text and "| class accuracy | 0.500 | 0.250 |  |" in text
     assert "1,234 parameters" in text and "at most 60 s" in text and "| ddim | 0.50 | 0.50 |" in text
     assert len({images.key(r) for r in (auto, *steps)}) == 3
+
+
+def test_drawn_sequences_have_the_probabilities_that_are_called_exact(benchmark_module):
+    sequences = benchmark_module("sequences")
+    codes, labels = sequences.draw(40_000, 0)
+    report = sequences.measure(codes, labels)
+    assert report["z_rms"] < 1.4 and report["odd_lengths"] == 0
+    for share in sequences.PAIRS.values():
+        assert report[f"information_{share:g}"] == pytest.approx(1.0, abs=0.05)
+    assert sequences.exact_frequencies().sum(1) == pytest.approx(np.ones(sequences.LENGTH))
+    assert (sequences.to_codes(sequences.to_text(codes[:50])) == codes[:50]).all()
+
+
+def test_the_width_of_equal_parameters_is_one(benchmark_module):
+    denoisers = benchmark_module("denoisers")
+    width = denoisers.equal_width("digits", 0)
+    gens = [
+        denoisers.train_on("digits", {"max_steps": 1, "batch_size": 8, "random_state": 0, **p})
+        for p in ({"denoiser": "dit"}, {"denoiser": "mlp", "hidden_size": width})
+    ]
+    transformer, mlp = (denoisers.count(gen) for gen in gens)
+    assert mlp == pytest.approx(transformer, rel=0.1)

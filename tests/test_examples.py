@@ -34,6 +34,7 @@ WORDS = {
     "cells.py": ("within_type_correlation", "interpolated (SMOTE)", "nearest measured (10)"),
     "images.py": ("memorisation_ratio", "Fréchet distance by sampler", "The known half is kept exactly: True."),
     "quickstart_table.py": ("body mass of Gentoos", "draws the same rows for the same seed: True"),
+    "quickstart_sequences.py": ("five active promoters", "'could you give me three'"),
     "quickstart_cells.py": ("marker genes", "{'CD14+ Monocyte': 200, 'CD56+ NK': 100}"),
 }
 

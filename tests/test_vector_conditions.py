@@ -226,6 +226,25 @@ def test_an_encoder_of_scikit_learn_is_asked_once_for_each_text():
     assert quick(text_encoder=TfidfVectorizer().fit(TEXTS).transform).fit(X, condition=TEXTS).sample(2).shape == (2, 3)
 
 
+def test_samples_follow_texts_and_paraphrases_that_were_never_seen():
+    rng = np.random.default_rng(4)
+    numbers = ["one", "two", "three", "four"]
+    forms = ["a {}", "the number {}", "handwritten {}"]
+    value = rng.integers(4, size=1200)
+    texts = np.array(
+        [forms[f].format(numbers[v]) for f, v in zip(rng.integers(3, size=1200), value, strict=True)], object
+    )
+    rows = value[:, None] + 0.2 * rng.normal(size=(1200, 1))
+    encode = make_pipeline(TfidfVectorizer(), TruncatedSVD(6, random_state=0)).fit(np.unique(texts)).transform
+    gen = quick(text_encoder=encode, max_steps=300, hidden_size=32, batch_size=128, learning_rate=3e-3)
+    gen.fit(rows, condition=texts)
+    for form in (*forms, "please draw the digit {}"):
+        asked = [form.format(number) for number in numbers for _ in range(30)]
+        means = gen.sample(condition=asked, random_state=0, steps=15).reshape(4, 30).mean(1)
+        # A quarter of the paraphrase's words is known.
+        assert np.abs(means - np.arange(4)).max() < (0.3 if form in forms else 0.6)
+
+
 def test_a_model_is_saved_without_its_encoder_and_takes_it_again(tmp_path):
     gen = quick(text_encoder=words, denoiser="dit").fit(X, condition=TEXTS)
     gen.save(tmp_path / "model")

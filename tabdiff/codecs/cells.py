@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,9 @@ class CellCodec:
     >>> codec.decode(data, None, generator).X.dtype
     dtype('int32')
     """
+
+    # What the entries of a row are, to a network of tokens.
+    layout_: ClassVar[dict] = {"kind": "latent"}
 
     def __init__(self, *, layer: str | None = None, n_latent: int | None = None) -> None:
         self.layer = layer

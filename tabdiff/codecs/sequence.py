@@ -45,8 +45,10 @@ class SequenceForm:
     def __init__(self, kind: str, dtype: Any = None, name: Any = None) -> None:
         self.kind, self.dtype, self.name = kind, dtype, name
 
-    def write(self, series: pd.Series) -> Any:
-        """Return a Series of sequences in the container."""
+    def write(self, series: pd.Series | pd.DataFrame) -> Any:
+        """Return a Series of sequences in the container; a frame, of their conditions, stays one."""
+        if isinstance(series, pd.DataFrame):
+            return series
         if self.kind == "list":
             return series.to_list()
         if self.kind == "array":
