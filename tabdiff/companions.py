@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabdiff.codecs import is_anndata
+from tabdiff.codecs.sequence import read_sequences
 from tabdiff.generator import DiffusionGenerator
 
 __all__ = ["clone_generator", "refuse_anndata"]
@@ -41,7 +42,7 @@ def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any])
 
 
 def refuse_anndata(X: Any, what: str) -> None:
-    """Raise a TypeError for an AnnData.
+    """Raise a TypeError for an AnnData, and for sequences.
 
     Parameters
     ----------
@@ -52,3 +53,5 @@ def refuse_anndata(X: Any, what: str) -> None:
     """
     if is_anndata(X):
         raise TypeError(f"{what} takes arrays and DataFrames, however: AnnData. Pass adata.to_df() or adata.obsm[...].")
+    if read_sequences(X) is not None:
+        raise TypeError(f"{what} takes arrays and DataFrames, however: sequences ({type(X).__name__} of strings).")
