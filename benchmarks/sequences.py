@@ -118,6 +118,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
         max_steps=row["steps"],
         batch_size=row["batch_size"],
         learning_rate=row["learning_rate"],
+        hidden_size=row["hidden_size"] or "auto",
         random_state=row["seed"],
     )
     start = time.process_time()
@@ -131,7 +132,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def key(row: dict[str, Any]) -> tuple:
-    return tuple(row[k] for k in ("system", "steps", "batch_size", "learning_rate", "seed", "device"))
+    return tuple(row[k] for k in ("system", "steps", "batch_size", "learning_rate", "hidden_size", "seed", "device"))
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
@@ -161,6 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--hidden-size", type=int, default=0, help="0 is the default of the network")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=FILE)
@@ -173,7 +175,7 @@ def main() -> None:
             for system in (*REFERENCES, *args.denoisers):
                 fitted = system not in REFERENCES
                 row = {"system": system, "seed": seed, "device": device() if fitted else "cpu"}
-                for name in ("steps", "batch_size", "learning_rate"):
+                for name in ("steps", "batch_size", "learning_rate", "hidden_size"):
                     row[name] = getattr(args, name) if fitted else 0
                 if key(row) not in done:
                     write_result(args.results, run(row), key)

@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--denoisers", type=lambda text: text.split(","), default=["mlp"])
     parser.add_argument("--conditions", type=lambda text: text.split(","), default=list(CONDITIONS))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=FILE)

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 
 from tabdiff.codecs import is_anndata
 from tabdiff.codecs.image import looks_like_images
+from tabdiff.codecs.sequence import read_sequences
 from tabdiff.generator import DiffusionGenerator
 
 __all__ = ["clone_generator", "refuse_anndata"]
@@ -42,7 +43,7 @@ def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any])
 
 
 def refuse_anndata(X: Any, what: str) -> None:
-    """Raise a TypeError for an AnnData and for images.
+    """Raise a TypeError for an AnnData, for images and for sequences.
 
     Parameters
     ----------
@@ -58,3 +59,5 @@ def refuse_anndata(X: Any, what: str) -> None:
             f"{what} takes arrays (n, d) and DataFrames, however: images. Pass rows of pixels, X.reshape(len(X), -1), "
             "or use DiffusionGenerator itself."
         )
+    if read_sequences(X) is not None:
+        raise TypeError(f"{what} takes arrays and DataFrames, however: sequences ({type(X).__name__} of strings).")

@@ -18,7 +18,6 @@ from tabdiff.codecs import ImageCodec, is_anndata, make_codec
 from tabdiff.conditions import Conditions
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.inputs import FitInputs, read_fit_inputs
-from tabdiff.networks import NETWORKS
 from tabdiff.saving import container_name
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
 from tabdiff.weights import population, take_rows, weigh
@@ -325,7 +324,8 @@ def _check_same(
         asked, had = getattr(fitted, name), getattr(spec, name)
         if asked not in ("auto", had):
             differ.append(f"{name} was {had!r} and is {asked!r}")
-    if callable(fitted.denoiser) != spec.custom or fitted.denoiser in {*NETWORKS} - {spec.network}:
+    other = isinstance(fitted.denoiser, str) and fitted.denoiser not in ("auto", spec.network)
+    if callable(fitted.denoiser) != spec.custom or other:
         differ.append("the denoiser is another")
     for name in ("conditioning", "time_embedding"):
         if getattr(fitted, name) not in ("auto", getattr(spec, name)):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOverSampler
 from tabdiff.codecs.sequence import SequenceCodec, SequenceForm, read_sequences
 
 DNA = ["ACGT", "AC", "GGT", "TTTT", "A"] * 8
@@ -172,6 +172,8 @@ def test_a_warm_fit_takes_shorter_sequences_and_refuses_other_letters():
         (lambda: quick().fit(DNA).score_samples(np.ones((2, 4))), TypeError, "fitted on sequences"),
         (lambda: quick().fit(np.eye(4)).score_samples(DNA), TypeError, "fitted on a array, and X is sequences"),
         (lambda: quick().fit(DNA).impute(DNA), TypeError, "not available for sequences"),
+        (lambda: DiffusionImputer(quick()).fit(DNA), TypeError, "DiffusionImputer takes arrays and DataFrames"),
+        (lambda: DiffusionOverSampler(quick()).fit_resample(DNA, DNA), TypeError, "however: sequences"),
         (lambda: quick(refine=True).fit(DNA), TypeError, "refine=True needs"),
     ],
 )

@@ -31,3 +31,15 @@ def test_needs_the_condition_that_it_was_built_with():
         ResidualMLP(5, 3, 4)(torch.zeros(2, 5), torch.zeros(2))
     with pytest.raises(ValueError, match="n_blocks=0"):
         ResidualMLP(5, 3, n_blocks=0)
+
+
+@pytest.mark.parametrize("conditioning", ["adaln", "addition", "concatenation"])
+def test_the_condition_enters_by_each_way(conditioning):
+    torch.manual_seed(0)
+    network = ResidualMLP(5, 3, 4, hidden_size=16, n_blocks=2, conditioning=conditioning, time_embedding="learned")
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(1))
+    x, t, c = torch.randn(8, 5), torch.rand(8), torch.randn(8, 4)
+    assert (network(x, t, c) - network(x, t, c + 1)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="'cross_attention'"):
+        ResidualMLP(5, 3, 4, conditioning="cross_attention")
