@@ -13,7 +13,7 @@ from tabdiff.codecs.image import looks_like_images
 from tabdiff.codecs.sequence import read_sequences
 from tabdiff.generator import DiffusionGenerator
 
-__all__ = ["clone_generator", "refuse_anndata"]
+__all__ = ["clone_generator", "refuse_all_but_tables"]
 
 
 def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any]) -> DiffusionGenerator:
@@ -42,7 +42,7 @@ def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any])
     return own
 
 
-def refuse_anndata(X: Any, what: str) -> None:
+def refuse_all_but_tables(X: Any, what: str) -> None:
     """Raise a TypeError for an AnnData, for images and for sequences.
 
     Parameters

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.codecs.columns import NumericColumn
-from tabdiff.companions import clone_generator, refuse_anndata
+from tabdiff.companions import clone_generator, refuse_all_but_tables
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.generator import DiffusionGenerator
 from tabdiff.inputs import read_features, read_fit_inputs
@@ -144,7 +144,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         if not (0 < share <= 0.5 if number else share == "auto"):  # type: ignore[operator]
             raise ValueError(f"contamination must be 'auto' or a number in (0, 0.5], however: {share!r}.")
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
-        refuse_anndata(X, "DiffusionOutlierDetector")
+        refuse_all_but_tables(X, "DiffusionOutlierDetector")
         read_fit_inputs(self, X, None, None)
         self.generator_ = gen.fit(X)
         numbers = [(j, column) for j, column in enumerate(gen.codec_.columns_) if isinstance(column, NumericColumn)]

@@ -12,7 +12,7 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tabdiff.codecs.columns import LevelColumn, is_numeric
-from tabdiff.companions import clone_generator, refuse_anndata
+from tabdiff.companions import clone_generator, refuse_all_but_tables
 from tabdiff.containers import ForeignFrame
 from tabdiff.determined import patch
 from tabdiff.generator import DiffusionGenerator
@@ -262,7 +262,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> tuple[Any, np.ndarray, ForeignFrame | None]:
         """Check X; return it with its holes as such, where they are, and what kind of frame it was, if not pandas'."""
-        refuse_anndata(X, "DiffusionImputer")
+        refuse_all_but_tables(X, "DiffusionImputer")
         X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
         if isinstance(X, pd.DataFrame) and (reset or not self._array):
             if reset:

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.multiclass import type_of_target
 
-from tabdiff.companions import clone_generator, refuse_anndata
+from tabdiff.companions import clone_generator, refuse_all_but_tables
 from tabdiff.containers import ForeignFrame
 from tabdiff.generator import DiffusionGenerator
 from tabdiff.inputs import read_fit_inputs
@@ -123,7 +123,7 @@ class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
             For a generator that is none, and containers or columns that cannot be modelled.
         """
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
-        refuse_anndata(X, "DiffusionOverSampler")
+        refuse_all_but_tables(X, "DiffusionOverSampler")
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None: it holds the classes to balance.")
         inputs = read_fit_inputs(self, X, y, None)
