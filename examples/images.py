@@ -6,7 +6,7 @@
 4. quality against the number of steps, by sampler;
 5. digits of which half was erased, and of which four pixels in a block are known by their mean alone.
 
-Run it: python examples/images.py -o pictures   (about two minutes on two cores)
+Run it: python examples/images.py -o pictures   (about three minutes of CPU)
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     if args.quick:
         unseen, y_unseen = unseen[:120], y_unseen[:120]
     print(f"Fitting {len(train)} digits of 8 × 8 pixels ...", flush=True)
-    gen = DiffusionGenerator(denoiser="unet", max_steps=5 if args.quick else 1000, random_state=SEED).fit(train, y)
+    gen = DiffusionGenerator(denoiser="unet", max_steps=5 if args.quick else 700, random_state=SEED).fit(train, y)
     seconds = gen.history_["seconds"][-1]
     weights = sum(p.numel() for p in gen.denoiser_.network.parameters())
     print(f"{gen.n_steps_} steps in {seconds:.0f} s, {weights:,} parameters, loss {gen.history_['loss'][-1]:.3f}\n")

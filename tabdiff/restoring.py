@@ -1,9 +1,8 @@
 """Images of which something is known: pixels, a smaller version, or any linear measurements.
 
 One model does all of it, fitted on images alone: what is known steers the drawing (RePaint for pixels, posterior
-guidance for measurements; see `tabdiff.diffusion.observed`). Several draws show what the known part leaves open. Where no
-class is given, the unconditional model draws: one that was fitted without labels knows more of that than one that saw
-its labels hidden for a tenth of the images.
+guidance for measurements; see `tabdiff.diffusion.observed`). Several draws show what the known part leaves open. Where
+no condition is given the unconditional model draws, which learned from the images whose labels were hidden.
 """
 
 from __future__ import annotations
