@@ -218,7 +218,9 @@ class Attribute:
             values = np.round(values, digits) if abs(digits) <= 15 else values
         # The round trip through float32 must not move a value past the range that it came from.
         inside = np.clip(values, self.low, self.high)
-        near = np.isclose(values, inside, rtol=1e-6) | (np.abs(values - inside) <= (0.0 if self.unit else 2 * noise))
+        # An error on the logarithmic scale is one relative to the value.
+        near = np.isclose(values, inside, rtol=max(1e-6, 4 * noise) if self.unit else 1e-6)
+        near |= np.abs(values - inside) <= (0.0 if self.unit else 2 * noise)
         values = np.where(near, inside, values)
         if self._clock is not None:
             return self._storage.write(self._clock.to_series(values, missing))
