@@ -59,10 +59,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     ----------
     denoiser : "auto", "mlp", "dit" or callable, default="auto"
         The network: "mlp", a residual MLP, or "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for
-        each column, latent dimension or position of a sequence. "auto" is "dit" for sequences and else "mlp". A
-        callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
-        ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or
-        None, and returns (B, n_outputs).
+        each column, latent dimension or position of a sequence. "auto" is "dit" for sequences and else "mlp". On a CPU
+        a step of the transformer takes about five times as long, and within the same time the MLP learns tables
+        better (see benchmarks/README.md). Choose "dit" for conditions of several vectors a row, to which it attends
+        one by one where the MLP sees their mean, and where attention is cheap. A callable
+        ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
+        c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
+        returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
         `tabdiff.diffusion`.
