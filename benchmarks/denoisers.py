@@ -47,12 +47,10 @@ TABLES = ("default", "beijing", "shoppers", "magic", "adult")
 DATA = ("digits", "cells", "shoppers", "beijing", "default")
 NETWORKS = ("mlp", "dit")
 REFERENCES = ("real", "independent")
-# Classifiers and distances see at most so many rows.
-MAX_EVALUATED = 10_000
 
 
 def key(row: dict[str, Any]) -> tuple:
-    return tuple(row[k] for k in ("data", "system", "budget", "limit", "seed", "threads", "device"))
+    return tuple(row[k] for k in ("data", "system", "budget", "limit", "rows", "seed", "threads", "device"))
 
 
 # ------------------------------------------------------------------- tables
@@ -64,7 +62,7 @@ def rows_of_table(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table.train, table.holdout
 
 
-def score_table(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -> dict[str, float]:
+def score_table(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame, most: int) -> dict[str, float]:
     from xgboost import XGBClassifier
 
     def classifier() -> Any:
@@ -72,7 +70,7 @@ def score_table(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -
             eval_metric="logloss", enable_categorical=True, random_state=0, n_jobs=torch.get_num_threads()
         )
 
-    n = min(len(real), len(rows), MAX_EVALUATED)
+    n = min(len(real), len(rows), most)
     part = real.sample(n, random_state=0).reset_index(drop=True)
     rows = rows.sample(n, random_state=0).reset_index(drop=True)
     return {
@@ -83,16 +81,16 @@ def score_table(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -
     }
 
 
-def run_table(name: str, system: str, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+def run_table(name: str, system: str, parameters: dict[str, Any], seed: int, most: int) -> dict[str, Any]:
     train, holdout = rows_of_table(name)
     if system == "real":
         half = len(holdout) // 2
-        return score_table(train, holdout.iloc[:half], holdout.iloc[half:])
+        return score_table(train, holdout.iloc[:half], holdout.iloc[half:], most)
     if system == "independent":
-        return score_table(train, independent_columns(train, random_state=seed), holdout)
+        return score_table(train, independent_columns(train, random_state=seed), holdout, most)
     gen, report = fit(parameters, train)
-    rows = gen.sample(min(len(train), MAX_EVALUATED), random_state=seed)
-    return {**report, **score_table(train, rows, holdout)}
+    rows = gen.sample(min(len(train), most), random_state=seed)
+    return {**report, **score_table(train, rows, holdout, most)}
 
 
 # ------------------------------------------------------------ digits and cells
@@ -233,7 +231,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     elif data == "cells":
         scores = run_cells(system, parameters, seed)
     else:
-        scores = run_table(data, system, parameters, seed)
+        scores = run_table(data, system, parameters, seed, row["rows"])
     return {**row, **scores, "machine": machine(), "revision": revision(), "torch": torch.__version__}
 
 
@@ -241,7 +239,7 @@ def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     for data in args.data:
         for seed in args.seeds:
-            base = {"data": data, "seed": seed, "threads": args.threads}
+            base = {"data": data, "seed": seed, "threads": args.threads, "rows": args.rows}
             for system in (*REFERENCES, *args.systems):
                 if system in REFERENCES:
                     found.append({**base, "system": system, "budget": "none", "limit": 0, "device": "cpu"})
@@ -298,6 +296,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=names, default=["time", "parameters"], help="time, parameters")
     parser.add_argument("--seconds", type=float, default=120.0, help="of each fit at equal time")
     parser.add_argument("--steps", type=int, default=1000, help="of each fit at equal parameters")
+    parser.add_argument("--rows", type=int, default=10_000, help="of a table that are drawn and compared, at most")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=FILE)

@@ -64,10 +64,13 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         The network: "mlp", a residual MLP; "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for each
         column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
         suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
-        most 32 channels at the first level. "auto" is "unet" for images, "dit" for sequences and else "mlp". A
-        callable ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as
-        ``network(x, t, c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or
-        None, and returns (B, n_outputs).
+        most 32 channels at the first level. "auto" is "unet" for images, "dit" for sequences and else "mlp". On a CPU a
+        step of the transformer takes about five times as long as the MLP's, and within the same time the MLP learns
+        tables better (see benchmarks/README.md). Choose "dit" for conditions of several vectors a row, to which it
+        attends one by one where the MLP sees their mean, and where attention is cheap. A callable
+        ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
+        c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
+        returns (B, n_outputs).
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
         `tabdiff.diffusion`.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from tabdiff.codecs.image import ImageCodec
 from tabdiff.nn import ColumnTokens, DiT, PatchTokens, ResidualMLP, SequenceTokens, UNet
 from tabdiff.nn.dit import CONDITIONING
 from tabdiff.nn.embeddings import TIME_EMBEDDINGS, VectorColumns
@@ -85,12 +83,6 @@ def network_name(denoiser: Any, codec: Any) -> str:
 
 def token_layout(codec: Any) -> dict[str, Any]:
     """Return what the entries of a codec's rows are: columns, unless it says otherwise."""
-    if isinstance(codec, ImageCodec):
-        _, height, width = codec.size_
-        common = math.gcd(height, width)
-        sides = [p for p in range(1, common + 1) if common % p == 0]
-        patch = next((p for p in sides if height * width <= MAX_TOKENS * p * p), common)
-        return {"kind": "patches", "shape": list(codec.size_), "patch": patch}
     return dict(getattr(codec, "layout_", {"kind": "columns"}))
 
 

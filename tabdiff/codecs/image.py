@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "looks_like_images", "read_i
 AUGMENTATIONS = ("flip", "crop")
 MAX_CHANNELS = 4
 # Shifted by at most this share of the side, as images are cropped after padding by 4 of 32 pixels.
+MAX_PATCHES = 256
 CROP_SHARE = 1 / 8
 MIN_SIDE = 4
 
@@ -267,10 +269,11 @@ class ImageCodec:
 
     @property
     def layout_(self) -> dict[str, Any]:
-        """What the entries of a row are, for networks of tokens."""
+        """What the entries of a row are, for networks of tokens: the smallest patches of which there are not too many."""
         _, height, width = self.size_
-        patch = next(p for p in (4, 2, 1) if height % p == width % p == 0 and height * width >= 16 * p * p)
-        return {"kind": "patches", "shape": self.size_, "patch": patch}
+        common = math.gcd(height, width)
+        sides = (p for p in range(1, common + 1) if common % p == 0 and height * width <= MAX_PATCHES * p * p)
+        return {"kind": "patches", "shape": list(self.size_), "patch": next(sides, common)}
 
     @property
     def scale_(self) -> tuple[float, float]:
