@@ -269,7 +269,7 @@ class ImageCodec:
 
     @property
     def layout_(self) -> dict[str, Any]:
-        """What the entries of a row are, for networks of tokens: the smallest patches of which there are not too many."""
+        """What the entries of a row are, for networks of tokens: the smallest patches that are not too many."""
         _, height, width = self.size_
         common = math.gcd(height, width)
         sides = (p for p in range(1, common + 1) if common % p == 0 and height * width <= MAX_PATCHES * p * p)
