@@ -193,7 +193,7 @@ def test_a_fit_on_cuda_goes_on(penguins, tmp_path):
         ({"max_steps": 70}, "max_steps was 60 and is 70"),
         (
             {"learning_rate": 0.1, "hidden_size": 8},
-            r"hidden_size was 16 and is 8; learning_rate was 0\.001 and is 0\.1",
+            r"hidden_size was 16 and is 8; learning_rate was 'auto' and is 0\.1",
         ),
         ({"random_state": 1}, "another random_state"),
         ({"early_stopping": True}, "early_stopping was False"),
