@@ -94,6 +94,7 @@ def test_cells_on_counts(folder):
     for kind, means in want["means"].items():
         drawn = gen.sample(400, condition=kind, random_state=0)
         assert drawn.X.dtype == np.int32 and (drawn.obs["type"] == kind).all()
-        pd.testing.assert_frame_equal(drawn.var, real.var)
+        # Text was objects before pandas 3, and stays what it was in the file.
+        pd.testing.assert_frame_equal(drawn.var, real.var, check_index_type=False, check_column_type=False)
         means = np.array(means).ravel()
         assert np.abs(np.asarray(drawn.X.mean(axis=0)).ravel() - means).max() < 0.15 * means.max()

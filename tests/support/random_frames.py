@@ -311,7 +311,11 @@ REFUSED_OBJECTS = [
     python("int and bool", lambda rng, n: ([True, 3] * n)[:n], REFUSED),
     python("str and date", lambda rng, n: (["2020", datetime.date(2020, 1, 1)] * n)[:n], REFUSED),
     python("half a character", at_least_once(pick("b", "\ud800"), "a\udfff"), REFUSED),
-    Kind("category, half a character", lambda rng, gaps: pd.Series(["\udc00"] * len(gaps), dtype="category"), REFUSED),
+    Kind(
+        "category, half a character",
+        lambda rng, gaps: category(rng, np.zeros(len(gaps), bool), pd.Index(["\udc00", "b"], dtype=object)[:1]),
+        REFUSED,
+    ),
     python("bytes", pick(b"a", b"b"), REFUSED),
     python("lists", lambda rng, n: [[i] for i in range(n)], REFUSED),
     python("dicts", lambda rng, n: [{"a": i} for i in range(n)], REFUSED),
