@@ -157,7 +157,7 @@ class ModelSpec:
             observed_masks=_observed_share(
                 parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
             ),
-            n_frequencies=waves_of(codec, n_continuous),
+            n_frequencies=waves_of(codec, n_continuous, n_rows),
             unet=unet,
             network=network,
             layout=token_layout(codec),

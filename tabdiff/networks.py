@@ -32,7 +32,7 @@ NETWORKS = ("mlp", "dit", "unet")
 LARGE_ROWS = 5000
 # With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
 MAX_TOKENS = 256
-# Waves of each number of a table, and how many of them the network sees in all at most, so that wide tables stay cheap.
+# Waves of each number of a large table, and how many the network sees in all at most: wide tables stay cheap.
 FREQUENCIES, MAX_WAVES = 8, 512
 # The dimensions of a latent have no meaning of their own, so a few tokens are enough.
 LATENT_TOKENS = 32
@@ -86,9 +86,13 @@ def token_layout(codec: Any) -> dict[str, Any]:
     return dict(getattr(codec, "layout_", {"kind": "columns"}))
 
 
-def waves_of(codec: Any, n_continuous: int) -> int:
-    """Return the number of waves of each number that an MLP sees, for tables and arrays; see `FourierFeatures`."""
-    return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if hasattr(codec, "mask_of_") else 0
+def waves_of(codec: Any, n_continuous: int, n_rows: int) -> int:
+    """Return the number of waves of each number that an MLP sees: for tables of many rows; see `FourierFeatures`.
+
+    Few rows are smooth to the network, and short fits to them draw a little too widely with waves.
+    """
+    wanted = hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS
+    return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if wanted else 0
 
 
 def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:

@@ -114,11 +114,7 @@ class ResidualMLP(nn.Module):
         nn.init.zeros_(self.project_out.bias)
         self.n_waved = n_waved
         self.waves = FourierFeatures(n_waved, n_frequencies, embedding_size) if n_waved else None
-        self.project_waves: nn.Linear | None = None
-        if self.waves is not None:
-            # From zero, so that waves which say nothing of the data stay out of the network.
-            self.project_waves = nn.Linear(self.waves.size, hidden_size, bias=False)
-            nn.init.zeros_(self.project_waves.weight)
+        self.project_waves = nn.Linear(self.waves.size, hidden_size, bias=False) if self.waves is not None else None
         # Without biases, so that a row of which nothing is given is as it would be without these layers.
         self.project_given = (
             nn.Sequential(
