@@ -20,7 +20,7 @@ __all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "looks_like_images", "read_i
 AUGMENTATIONS = ("flip", "crop")
 MAX_CHANNELS = 4
 # Shifted by at most this share of the side, as images are cropped after padding by 4 of 32 pixels.
-MAX_PATCHES = 256
+MIN_PATCHES, MAX_PATCHES = 16, 256
 CROP_SHARE = 1 / 8
 MIN_SIDE = 4
 
@@ -272,8 +272,9 @@ class ImageCodec:
         """What the entries of a row are, for networks of tokens: the smallest patches that are not too many."""
         _, height, width = self.size_
         common = math.gcd(height, width)
-        sides = (p for p in range(1, common + 1) if common % p == 0 and height * width <= MAX_PATCHES * p * p)
-        return {"kind": "patches", "shape": list(self.size_), "patch": next(sides, common)}
+        sides = (p for p in range(1, common + 1) if common % p == 0)
+        few = (p for p in sides if MIN_PATCHES * p * p <= height * width <= MAX_PATCHES * p * p)
+        return {"kind": "patches", "shape": list(self.size_), "patch": next(few, 1)}
 
     @property
     def scale_(self) -> tuple[float, float]:
