@@ -142,22 +142,23 @@ class Refinement:
         # Trees learn enough from some; the shares of cells want as many as there are.
         first = min(len(rows), FIRST_DRAWN) // 2
         self.ratios_ = []
-        learned_from, kept = rows[:first], np.ones(len(rows) - first, dtype=bool)
+        # Rows that no classifier has learned from, and how likely the stages so far keep them.
+        learned_from, unseen = rows[:first], rows[first:]
+        log_chance = np.zeros(len(unseen))
         for leaves, captured in STAGES:
             ratio = DensityRatio(max_leaf_nodes=leaves, captured=captured)
             self.ratios_.append(ratio.fit(real, learned_from, self.n_levels, seed=seed, weight=weight))
-            # Rows that no classifier has learned from, as the stages so far keep them.
-            kept = self._log_chance(rows[first:]) > np.log(rng.random(len(rows) - first))
-            learned_from = rows[first:][kept]
+            log_chance += np.minimum(ratio.log_ratio(unseen) - math.log(ratio.cutoff_), 0.0)
+            learned_from = unseen[log_chance > np.log(rng.random(len(unseen)))]
         # Every row by its chance tells more than the rows that happened to be kept.
-        chance = np.exp(self._log_chance(rows[first:]))
+        chance = np.exp(log_chance)
         some = chance > LEAST_CHANCE
-        rest, chance = rows[first:][some], chance[some]
-        if len(rest) and RAKED is not None:
-            self.raking_ = Raking().fit(real, rest, self.n_levels, weight=weight, drawn_weight=chance)
-            raked = np.exp(self.raking_.log_weight(rest))
-            self.log_limit_ = math.log(cutoff(raked, RAKED, chance))
-        self.acceptance_ = float(max(np.exp(self._log_chance(rows[first:])).mean(), 0.02))
+        if some.any() and RAKED is not None:
+            self.raking_ = Raking().fit(real, unseen[some], self.n_levels, weight=weight, drawn_weight=chance[some])
+            log_weight = self.raking_.log_weight(unseen)
+            self.log_limit_ = math.log(cutoff(np.exp(log_weight[some]), RAKED, chance[some]))
+            log_chance += np.minimum(log_weight - self.log_limit_, 0.0)
+        self.acceptance_ = float(max(np.exp(log_chance).mean(), 0.02))
         return self
 
     def _log_chance(self, features: np.ndarray) -> np.ndarray:
