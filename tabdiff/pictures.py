@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tabdiff.codecs.image import read_images
-from tabdiff.codecs.image_files import ImageFiles
 
 __all__ = ["image_grid", "save_grid", "save_images"]
 
@@ -104,10 +103,8 @@ def _bytes(images: Any) -> np.ndarray:
     read = read_images(images)
     if read is None:
         raise ValueError(f"images must be an array of images or a list of them, however: {type(images).__name__}.")
-    pixels = read.pixels
-    if isinstance(pixels, ImageFiles):
-        pixels = pixels[np.arange(len(pixels))].numpy().reshape(len(pixels), *read.size)
+    pixels = read.array()
     if pixels.dtype != np.uint8:
         low = -1.0 if pixels.min() < 0 else 0.0
         pixels = np.rint((pixels - low) / (1 - low) * 255).astype(np.uint8)
-    return np.asarray(pixels)
+    return pixels

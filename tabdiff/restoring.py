@@ -57,8 +57,7 @@ def inpaint(
     """
     codec = _codec(gen)
     read = _read(images)
-    rows = codec.encode(read)
-    rows = codec.prepare(rows if isinstance(rows, Tensor) else rows[np.arange(len(rows))])
+    rows = codec.read(read)
     missing = _as_mask(mask, read, codec)
     known = torch.from_numpy(~missing.reshape(len(rows), -1))
     codes = _codes(gen, len(rows), condition, guidance_scale, seed)
@@ -232,9 +231,7 @@ def super_resolve(gen: DiffusionGenerator, images: Any, **settings: Any) -> Any:
         raise ValueError(f"images must be {codec.dtype_}, as at fit, however: {read.dtype}.")
     small = torch.eye(c * h * w).reshape(-1, c, h, w)
     operator = small.repeat_interleave(factor, 2).repeat_interleave(factor, 3).flatten(1) / factor**2
-    pixels = read.pixels
-    pixels = pixels if isinstance(pixels, np.ndarray) else pixels[np.arange(len(pixels))].numpy()
-    return restore(gen, pixels.reshape(len(read), -1).astype(np.float32), operator.numpy(), **settings)
+    return restore(gen, read.array().reshape(len(read), -1).astype(np.float32), operator.numpy(), **settings)
 
 
 def _codec(gen: DiffusionGenerator) -> ImageCodec:

@@ -19,8 +19,9 @@ __all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "looks_like_images", "read_i
 
 AUGMENTATIONS = ("flip", "crop")
 MAX_CHANNELS = 4
-# Shifted by at most this share of the side, as images are cropped after padding by 4 of 32 pixels.
+# Of an image, for networks of tokens.
 MIN_PATCHES, MAX_PATCHES = 16, 256
+# Shifted by at most this share of the side, as images are cropped after padding by 4 of 32 pixels.
 CROP_SHARE = 1 / 8
 MIN_SIDE = 4
 
@@ -66,6 +67,12 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def array(self) -> np.ndarray:
+        """Return all pixels (n, c, h, w), read from the files where they lie in some."""
+        if isinstance(self.pixels, ImageFiles):
+            return np.asarray(self.pixels[np.arange(len(self))].numpy().reshape(len(self), *self.size))
+        return np.asarray(self.pixels)
 
     def take(self, rows: np.ndarray) -> Images:
         """Return the images of numbers (k,), which may repeat."""
@@ -332,6 +339,11 @@ class ImageCodec:
                 images = images.gather(axis, places.expand(images.shape))
         return images.reshape(rows.shape)
 
+    def read(self, images: Any) -> Tensor:
+        """Map images to what the network sees, (n, c * h * w), all at once; see `encode` and `prepare`."""
+        rows = self.encode(images)
+        return self.prepare(rows if isinstance(rows, Tensor) else rows[np.arange(len(rows))])
+
     def decode(self, rows: Tensor, condition: Tensor | None = None, generator: Any = None) -> Any:
         """Map rows as the network sees them to images in the container of the fit."""
         images = rows.reshape(len(rows), *self.size_).double().clamp(-1, 1)
@@ -357,10 +369,7 @@ class ImageCodec:
         """Return images with what was drawn in the places of a mask (n, c, h, w), and as they are everywhere else."""
         read = read_images(drawn)
         assert read is not None
-        pixels = images.pixels
-        if isinstance(pixels, ImageFiles):
-            pixels = pixels[np.arange(len(pixels))].numpy().reshape(missing.shape)
-        return self._put(np.where(missing, read.pixels, pixels.astype(self.dtype_)))
+        return self._put(np.where(missing, read.pixels, images.array().astype(self.dtype_)))
 
     def log_jacobian(self, images: Any, data: Any) -> np.ndarray:
         """Log factor (n,) from densities of encoded rows to those of the values given; of bytes, to probabilities."""

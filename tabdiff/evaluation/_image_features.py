@@ -42,14 +42,14 @@ class PixelFeatures:
 
     def __init__(self, images: Any) -> None:
         self._codec = ImageCodec().fit(images)
-        pixels = _rows(self._codec, images).numpy().astype(np.float64)
+        pixels = self._codec.read(images).numpy().astype(np.float64)
         self._mean = pixels.mean(axis=0)
         self._axes = np.linalg.svd(pixels - self._mean, full_matrices=False)[2][:N_FEATURES]
         self.name = f"{len(self._axes)} principal components of the pixels of {len(images)} real images"
 
     def __call__(self, images: Any) -> np.ndarray:
         """Return the components (n, k)."""
-        return (_rows(self._codec, images).numpy() - self._mean) @ self._axes.T
+        return (self._codec.read(images).numpy() - self._mean) @ self._axes.T
 
 
 class ClassifierFeatures:
@@ -115,13 +115,13 @@ class ClassifierFeatures:
     @torch.no_grad()
     def __call__(self, images: Any) -> np.ndarray:
         """Return features (n, 64)."""
-        rows = _rows(self._codec, images).reshape(-1, *self._codec.size_)
+        rows = self._codec.read(images).reshape(-1, *self._codec.size_)
         return torch.cat([self._network.features(part) for part in rows.split(CHUNK)]).double().numpy()
 
     @torch.no_grad()
     def predict(self, images: Any) -> np.ndarray:
         """Return the labels (n,) that images are taken for."""
-        rows = _rows(self._codec, images).reshape(-1, *self._codec.size_)
+        rows = self._codec.read(images).reshape(-1, *self._codec.size_)
         codes = torch.cat([self._network(part).argmax(1) for part in rows.split(CHUNK)])
         return self.classes[codes.numpy()]
 
@@ -164,10 +164,7 @@ class _Named:
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
 
     def __call__(self, images: Images) -> np.ndarray:
-        shown = images.pixels
-        if not isinstance(shown, np.ndarray):
-            shown = shown[np.arange(len(shown))].numpy().reshape(len(images), *images.size)
-        features = np.asarray(self._function(shown), dtype=np.float64)
+        features = np.asarray(self._function(images.array()), dtype=np.float64)
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(
                 f"features must return an array (n, k) for n images, however: shape {features.shape} for {len(images)}."
@@ -182,8 +179,3 @@ def as_features(features: Any, images: Images, labels: np.ndarray | None, random
             raise TypeError(f"features must be a callable of images, however: {features!r}.")
         return features if isinstance(features, ClassifierFeatures | PixelFeatures) else _Named(features)
     return PixelFeatures(images) if labels is None else ClassifierFeatures(images, labels, random_state)
-
-
-def _rows(codec: ImageCodec, images: Any) -> Tensor:
-    rows = codec.encode(images)
-    return codec.prepare(rows if isinstance(rows, Tensor) else rows[np.arange(len(rows))])

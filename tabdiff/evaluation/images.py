@@ -185,7 +185,7 @@ def evaluate_images(
         "independent": (independent, None, np.arange(n)),
     }
     known, codec = network(reference), ImageCodec().fit(train)
-    neighbours = NearestNeighbors(n_neighbors=1).fit(_pixels(codec, train))
+    neighbours = NearestNeighbors(n_neighbors=1).fit(codec.read(train).numpy())
     columns: dict[str, dict[str, float]] = {}
     nearest = {}
     for name, (side, side_classes, chosen) in compared.items():
@@ -197,7 +197,7 @@ def evaluate_images(
         }
         if side_classes is not None and isinstance(judge, ClassifierFeatures):
             scores["class_accuracy"] = float(np.mean(judge.predict(side) == side_classes[chosen]))
-        nearest[name] = float(np.median(neighbours.kneighbors(_pixels(codec, side))[0]))
+        nearest[name] = float(np.median(neighbours.kneighbors(codec.read(side).numpy())[0]))
         columns[name] = scores
     for name, scores in columns.items():
         scores["memorisation_ratio"] = nearest[name] / nearest["floor"] if nearest["floor"] else np.nan
@@ -241,13 +241,4 @@ def _labels(labels: Mapping[str, Any] | None, images: dict[str, Images]) -> dict
 
 def _independent_pixels(images: Images, rng: np.random.Generator) -> Images:
     """Draw each value of an image from another image."""
-    pixels = images.pixels
-    if not isinstance(pixels, np.ndarray):
-        pixels = pixels[np.arange(len(pixels))].numpy().reshape(len(images), *images.size)
-    return Images(rng.permuted(pixels, axis=0), images.layout)
-
-
-def _pixels(codec: ImageCodec, images: Images) -> np.ndarray:
-    rows = codec.encode(images)
-    rows = rows if not hasattr(rows, "paths") else rows[np.arange(len(rows))]
-    return codec.prepare(rows).numpy()
+    return Images(rng.permuted(images.array(), axis=0), images.layout)
