@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tabdiff.codecs import CellCodec, is_anndata
 from tabdiff.codecs._depth import match_ranks
+from tabdiff.inputs import cell_conditions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,7 +107,7 @@ class CellRequest:
         self.condition = _named(gen, like.obs.iloc[rows].reset_index(drop=True), "like.obs")
         vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
         for name in [name for name in vectors if name in like.obsm]:
-            self.condition[name] = list(np.asarray(like.obsm[name])[rows])
+            self.condition[name] = cell_conditions(like, [name])[name].iloc[rows].to_list()
         if depth and gen.codec_.kind_ == "counts":
             self.totals, self.by_rank = gen.codec_.totals(like)[rows], True
 

@@ -107,9 +107,20 @@ class Attribute:
         """The same for each column of the code, of which there is one."""
         return [self.n_levels]
 
+    # Leading columns of the code that are no numbers to compare; those of text have one.
+    skip = 0
+
     def is_single(self, value: Any) -> bool:
         """Whether what `sample` was given is one value for all rows."""
         return _is_scalar(value)
+
+    def hidden(self, codes: np.ndarray) -> np.ndarray:
+        """Which rows of codes (n, 1) are the null token, (n,)."""
+        return np.isnan(codes[:, 0])
+
+    def seen(self, values: Any) -> Self:
+        """Return the attribute for rows that go on with a fit."""
+        return self
 
     def __repr__(self) -> str:
         if self.kind == "class":
@@ -365,10 +376,7 @@ class Conditions:
     def hidden(self, codes: Tensor) -> bool:
         """Whether any attribute of any row of codes (n, n_columns) is the null token."""
         values = codes.numpy()
-        return any(
-            bool((a.hidden(values[:, at]) if isinstance(a, VectorAttribute) else np.isnan(values[:, at])).any())
-            for a, at in zip(self.attributes, self.places)
-        )
+        return any(bool(a.hidden(values[:, at]).any()) for a, at in zip(self.attributes, self.places))
 
     @property
     def has_text(self) -> bool:
@@ -489,7 +497,7 @@ class Conditions:
             k
             for j in given
             if self.attributes[j].kind != "class"
-            for k in range(places[j].start + getattr(self.attributes[j], "skip", 0), places[j].stop)
+            for k in range(places[j].start + self.attributes[j].skip, places[j].stop)
         ]
         of_class = {places[j].start: j for j in classes}
         wanted_columns = [*of_class, *close]
@@ -530,9 +538,7 @@ class Conditions:
     def seen(self, frame: pd.DataFrame) -> Self:
         """Return conditions that go on with the rows of another fit."""
         conditions = copy.copy(self)
-        conditions.attributes = [
-            a.seen(frame[a.name]) if isinstance(a, VectorAttribute) else a for a in self.attributes
-        ]
+        conditions.attributes = [a.seen(frame[a.name]) for a in self.attributes]
         conditions.codes = conditions.encode(frame)
         return conditions
 
