@@ -18,13 +18,22 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from harness import RESULTS, data_loader, device, machine, markdown, read_results, revision, write_result
+from harness import (
+    RESULTS,
+    add_run_arguments,
+    data_loader,
+    device,
+    markdown,
+    n_weights,
+    provenance,
+    read_results,
+    write_result,
+)
 from table_metrics import load
 
 from tabdiff import DiffusionGenerator
@@ -158,10 +167,6 @@ def run_cells(system: str, parameters: dict[str, Any], seed: int) -> dict[str, A
 # ---------------------------------------------------------------------- runs
 
 
-def count(gen: DiffusionGenerator) -> int:
-    return sum(p.numel() for p in gen.denoiser_.network.parameters())
-
-
 def fit(
     parameters: dict[str, Any], X: Any, y: Any = None, **arguments: Any
 ) -> tuple[DiffusionGenerator, dict[str, Any]]:
@@ -172,7 +177,7 @@ def fit(
         "fit_seconds": time.perf_counter() - start,
         "fit_cpu_seconds": time.process_time() - used,
         "steps": gen.n_steps_,
-        "parameters": count(gen),
+        "parameters": n_weights(gen),
         "hidden_size": gen._spec.hidden_size,
         "n_blocks": gen._spec.n_blocks,
     }
@@ -197,7 +202,7 @@ def equal_width(data: str, seed: int) -> int:
         spec = replace(gen._spec, network="mlp", hidden_size=width, n_blocks=depth)
         return sum(p.numel() for p in build_denoiser(spec, "mlp", 0).network.parameters())
 
-    return min(range(16, 1024, 8), key=lambda width: abs(size(width) - count(gen)))
+    return min(range(16, 1024, 8), key=lambda width: abs(size(width) - n_weights(gen)))
 
 
 class Clock(Callback):
@@ -232,7 +237,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
         scores = run_cells(system, parameters, seed)
     else:
         scores = run_table(data, system, parameters, seed, row["rows"])
-    return {**row, **scores, "machine": machine(), "revision": revision(), "torch": torch.__version__}
+    return {**row, **scores, **provenance()}
 
 
 def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -297,10 +302,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of each fit at equal time")
     parser.add_argument("--steps", type=int, default=1000, help="of each fit at equal parameters")
     parser.add_argument("--rows", type=int, default=10_000, help="of a table that are drawn and compared, at most")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=FILE)
-    parser.add_argument("--table", action="store_true", help="print the tables of what has been run and stop")
+    add_run_arguments(parser, FILE, [0])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.table:

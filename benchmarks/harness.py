@@ -1,7 +1,8 @@
-"""What the table benchmarks share: the data folder, the machine, versions, JSON lines, child processes, markdown."""
+"""What benchmarks share: the data folder, the machine, versions, arguments, JSON lines, child processes, markdown."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -71,6 +72,26 @@ def revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def provenance() -> dict[str, Any]:
+    """What a line of results was measured with: machine, revision and version of torch."""
+    import torch
+
+    return {"machine": machine(), "revision": revision(), "torch": torch.__version__}
+
+
+def n_weights(gen: Any) -> int:
+    """Number of weights of a fitted generator's network."""
+    return sum(p.numel() for p in gen.denoiser_.network.parameters())
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, results: Path, seeds: Sequence[int]) -> None:
+    """Add what every script asks for that runs what is missing from its results: seeds, threads, results, table."""
+    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=list(seeds))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=results)
+    parser.add_argument("--table", action="store_true", help="print the tables of what has been run and stop")
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

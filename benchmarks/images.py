@@ -31,6 +31,7 @@ from harness import (
     device,
     machine,
     markdown,
+    n_weights,
     read_results,
     revision,
     versions,
@@ -104,7 +105,7 @@ def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[s
         "fit_cpu_seconds": time.process_time() - cpu,
         "training_steps": gen.n_steps_,
         "rows_per_second": float(np.median(gen.history_["rows_per_second"])),
-        "parameters": sum(p.numel() for p in gen.denoiser_.network.parameters()),
+        "parameters": n_weights(gen),
     }
     gen.save(folder)
     (folder.with_suffix(".json")).write_text(json.dumps(report), encoding="utf-8")

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, device, machine, markdown, read_results, revision, write_result
+from harness import RESULTS, add_run_arguments, device, markdown, n_weights, provenance, read_results, write_result
 
 from tabdiff import DiffusionGenerator
 
@@ -126,9 +125,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     used = time.process_time() - start
     drawn, drawn_labels = gen.sample(N_DRAWN, random_state=row["seed"], return_condition=True)
     report = measure(to_codes(drawn), drawn_labels)
-    parameters = sum(p.numel() for p in gen.denoiser_.network.parameters())
-    made = {"machine": machine(), "revision": revision(), "torch": torch.__version__}
-    return {**row, **report, "parameters": parameters, "fit_cpu_seconds": used, **made}
+    return {**row, **report, "parameters": n_weights(gen), "fit_cpu_seconds": used, **provenance()}
 
 
 def key(row: dict[str, Any]) -> tuple:
@@ -163,10 +160,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--hidden-size", type=int, default=0, help="0 is the default of the network")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=FILE)
-    parser.add_argument("--table", action="store_true", help="print the table of what has been run and stop")
+    add_run_arguments(parser, FILE, [0])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.table:

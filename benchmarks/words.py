@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, device, machine, markdown, read_results, revision, write_result
+from harness import RESULTS, add_run_arguments, device, markdown, provenance, read_results, write_result
 from sklearn import datasets
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -75,7 +74,7 @@ def run(row: dict[str, Any]) -> list[dict[str, Any]]:
     start = time.process_time()
     gen.fit(train, condition)
     report = {"fit_cpu_seconds": time.process_time() - start, "real_accuracy": float(judge.score(train, y_train))}
-    report |= {"machine": machine(), "revision": revision(), "torch": torch.__version__}
+    report |= provenance()
     lines = []
     for name, values in asked.items():
         rows = gen.sample(condition=values, random_state=seed)
@@ -105,10 +104,7 @@ def main() -> None:
     parser.add_argument("--denoisers", type=lambda text: text.split(","), default=["mlp"])
     parser.add_argument("--conditions", type=lambda text: text.split(","), default=list(CONDITIONS))
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=FILE)
-    parser.add_argument("--table", action="store_true", help="print the table of what has been run and stop")
+    add_run_arguments(parser, FILE, [0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.table:
