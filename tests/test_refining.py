@@ -67,6 +67,20 @@ def test_rejection_draws_from_the_real_distribution():
     assert abs(drawn.mean().item() - 0.3) < 0.015
 
 
+def test_rows_that_are_seldom_kept_still_follow_their_chances(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    refinement = Refinement(0, [2])
+    refinement.marginals_, refinement.acceptance_ = MarginalMap(np.empty((1, 0))), 0.02
+    # Half of the places have no row that was kept when the rounds are over.
+    monkeypatch.setattr(refinement, "_log_chance", lambda rows: np.log(np.where(rows[:, 0] > 0, 0.03, 0.01)))
+
+    def draw_rows(places):
+        return (torch.rand((len(places), 1), generator=generator) < 0.5).float()
+
+    drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator)
+    assert abs(drawn.mean().item() - 0.75) < 0.015
+
+
 @pytest.fixture(scope="module")
 def planted():
     rng = np.random.default_rng(0)
