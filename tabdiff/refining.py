@@ -49,8 +49,8 @@ REFINED_STEPS = 25
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
 MIN_DRAWN, FIRST_DRAWN, MAX_DRAWN = 10_000, 100_000, 300_000
-# What the shares of cells lack is noise of the draws: on Shoppers 3 unseen ones a row leave 1.3 times a bootstrap's trend
-# error, 7 leave 1.1.
+# Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
+# of a bootstrap, 7 leave 1.1.
 DRAWN_PER_ROW = 12
 
 # For each classifier the leaves of its trees, and the share of the ratio's mass that M leaves uncut: more follows the
