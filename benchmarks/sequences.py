@@ -6,7 +6,7 @@ of six letters stands in one class, and a third of the strings ends early. Drawn
 probabilities, and so are training strings and as many fresh ones.
 
     python benchmarks/sequences.py                     # run what is missing from results/sequences.jsonl
-    python benchmarks/sequences.py --denoisers dit --steps 8000
+    python benchmarks/sequences.py --denoisers dit --steps 8000 --not-refined
     python benchmarks/sequences.py --table             # print the table as markdown, run nothing
 """
 
@@ -118,6 +118,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
         batch_size=row["batch_size"],
         learning_rate=row["learning_rate"],
         hidden_size=row["hidden_size"] or "auto",
+        refine="auto" if row["refined"] else False,
         random_state=row["seed"],
     )
     start = time.process_time()
@@ -129,7 +130,8 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def key(row: dict[str, Any]) -> tuple:
-    return tuple(row[k] for k in ("system", "steps", "batch_size", "learning_rate", "hidden_size", "seed", "device"))
+    names = ("system", "steps", "batch_size", "learning_rate", "hidden_size", "refined", "seed", "device")
+    return tuple(row[k] for k in names)
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
@@ -146,20 +148,28 @@ def print_table(records: list[dict[str, Any]]) -> None:
         "odd_lengths": ("other lengths", lambda v: f"{v:.4f}"),
     }
     lines = [
-        [r["system"], f"{r['steps']:,}" if r["steps"] else "", *(show(r[name]) for name, (_, show) in columns.items())]
+        [
+            r["system"] + (", refined" if r["refined"] else ""),
+            f"{r['steps']:,}" if r["steps"] else "",
+            str(r["seed"]),
+            *(show(r[name]) for name, (_, show) in columns.items()),
+            f"{r['fit_cpu_seconds']:.0f}" if "fit_cpu_seconds" in r else "",
+        ]
         for r in records
     ]
-    print("\n".join(markdown(["system", "steps", *(title for title, _ in columns.values())], lines)))
+    titles = ["system", "steps", "seed", *(title for title, _ in columns.values()), "processor seconds"]
+    print("\n".join(markdown(titles, lines)))
 
 
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--denoisers", type=lambda text: text.split(","), default=["dit", "mlp"])
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--denoisers", type=lambda text: text.split(","), default=["mlp"])
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--hidden-size", type=int, default=0, help="0 is the default of the network")
+    parser.add_argument("--not-refined", action="store_true", help="strings as the network draws them")
     add_run_arguments(parser, FILE, [0])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -169,6 +179,7 @@ def main() -> None:
             for system in (*REFERENCES, *args.denoisers):
                 fitted = system not in REFERENCES
                 row = {"system": system, "seed": seed, "device": device() if fitted else "cpu"}
+                row["refined"] = fitted and not args.not_refined
                 for name in ("steps", "batch_size", "learning_rate", "hidden_size"):
                     row[name] = getattr(args, name) if fitted else 0
                 if key(row) not in done:

@@ -64,9 +64,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         The network: "mlp", a residual MLP; "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for each
         column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
         suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
-        most 32 channels at the first level. "auto" is "unet" for images, "dit" for sequences and else "mlp". On a CPU a
-        step of the transformer takes about five times as long as the MLP's, and within the same time the MLP learns
-        tables better (see benchmarks/README.md). Choose "dit" for conditions of several vectors a row, to which it
+        most 32 channels at the first level. "auto" is "unet" for images and else "mlp". On a CPU a step of the
+        transformer takes about five times as long as the MLP's, and within the same time the MLP learns tables and
+        sequences better (see benchmarks/README.md). Choose "dit" for conditions of several vectors a row, to which it
         attends one by one where the MLP sees their mean, and where attention is cheap. A callable
         ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
         c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
@@ -109,10 +109,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
         gives slightly better samples. It has no effect on AnnData, images or with a callable `denoiser`.
     refine : "auto" or bool, default="auto"
-        Whether rows of a DataFrame are refined as they are drawn: the marginals of numbers are corrected, rows that
-        trees can tell from training rows are rejected (Azadi et al., 2019), and so are rows of columns and pairs that
-        come too often, so that sampling takes about three times as long. "auto" does so from 1,000 training rows on.
-        See `tabdiff.refining`.
+        Whether rows of a DataFrame, and sequences of up to 100 positions, are refined as they are drawn: the marginals
+        of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
+        are rows of columns and pairs that come too often, so that sampling takes about three times as long. "auto" does
+        so from 1,000 training rows on. See `tabdiff.refining`.
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
         and from 2,000 to 50,000 on a GPU.

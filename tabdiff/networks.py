@@ -63,7 +63,7 @@ def check_network(denoiser: Any, conditioning: str, time_embedding: str) -> None
 
 
 def network_name(denoiser: Any, codec: Any) -> str:
-    """Return which network "auto" stands for: "unet" for images, "dit" for sequences, "mlp" for everything else.
+    """Return which network "auto" stands for: "unet" for images, "mlp" for everything else.
 
     Raises
     ------
@@ -78,7 +78,9 @@ def network_name(denoiser: Any, codec: Any) -> str:
             "denoiser='unet' is for images: an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or "
             "a folder of files. Reshape X, e.g. X.reshape(len(X), height, width), or use denoiser='auto'."
         )
-    return str(denoiser) if denoiser != "auto" else {"patches": "unet", "sequence": "dit"}.get(kind, "mlp")
+    if denoiser != "auto":
+        return str(denoiser)
+    return "unet" if kind == "patches" else "mlp"
 
 
 def token_layout(codec: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from tabdiff.codecs import ArrayCodec, TableCodec
+from tabdiff.codecs import ArrayCodec, SequenceCodec, TableCodec
 from tabdiff.density_ratio import DensityRatio, cutoff
 from tabdiff.raking import Raking
 
@@ -48,6 +48,8 @@ __all__ = [
 REFINED_STEPS = 25
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
+# Letters of longer sequences have moved against each other: what stands at a position says little.
+MAX_LENGTH = 100
 MIN_DRAWN, FIRST_DRAWN, MAX_DRAWN = 10_000, 100_000, 300_000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
 # of a bootstrap, 7 leave 1.1.
@@ -270,16 +272,16 @@ class Refinement:
 
 
 def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Sequence = ()) -> bool:
-    """Return whether a model of a container is refined: tables, by default from 1,000 rows on.
+    """Return whether a model of a container is refined: tables and short sequences, by default from 1,000 rows on.
 
     By default not where the condition has vectors: trees do not see which way these point.
     """
     if refine == "auto":
-        return (
-            not vectors and isinstance(codec, TableCodec) and not isinstance(codec, ArrayCodec) and n_rows >= MIN_ROWS
-        )
-    if refine and not isinstance(codec, TableCodec):
-        raise TypeError("refine=True needs a DataFrame or an array (n, d); nothing else is refined.")
+        suited = isinstance(codec, TableCodec) and not isinstance(codec, ArrayCodec)
+        suited |= isinstance(codec, SequenceCodec) and codec.length_ <= MAX_LENGTH
+        return not vectors and suited and n_rows >= MIN_ROWS
+    if refine and not isinstance(codec, TableCodec | SequenceCodec):
+        raise TypeError("refine=True needs a DataFrame, an array (n, d) or sequences; nothing else is refined.")
     return bool(refine)
 
 

@@ -127,7 +127,7 @@ def test_other_containers_are_no_sequences(X):
 )
 def test_the_container_that_goes_in_comes_out(X, tmp_path):
     gen = quick().fit(X)
-    assert gen._spec.network == "dit" and gen.n_features_in_ == max(len(s) for s in X)
+    assert gen._spec.network == "mlp" and gen.n_features_in_ == max(len(s) for s in X)
     gen.save(tmp_path / "model")
     for model in (gen, DiffusionGenerator.load(tmp_path / "model")):
         drawn = model.sample(6, random_state=0)
@@ -174,7 +174,7 @@ def test_a_warm_fit_takes_shorter_sequences_and_refuses_other_letters():
         (lambda: quick().fit(DNA).impute(DNA), TypeError, "not available for sequences"),
         (lambda: DiffusionImputer(quick()).fit(DNA), TypeError, "DiffusionImputer takes arrays and DataFrames"),
         (lambda: DiffusionOverSampler(quick()).fit_resample(DNA, DNA), TypeError, "however: sequences"),
-        (lambda: quick(refine=True).fit(DNA), TypeError, "refine=True needs"),
+        (lambda: quick(refine=True).fit(np.zeros((9, 4, 4), dtype=np.uint8)), TypeError, "refine=True needs"),
     ],
 )
 def test_what_sequences_do_not_have_is_said(call, error, message):
@@ -216,7 +216,16 @@ def mutual_information(codes, i, j):
 
 def test_frequencies_pairs_motifs_and_lengths_of_a_grammar_are_kept():
     real, labels = grammar(3000, 1)
-    gen = quick(max_steps=700, hidden_size=48, n_blocks=2, batch_size=128, learning_rate=3e-3, precision="float32")
+    gen = quick(
+        denoiser="dit",
+        max_steps=700,
+        hidden_size=48,
+        n_blocks=2,
+        batch_size=128,
+        learning_rate=3e-3,
+        precision="float32",
+        refine=False,
+    )
     drawn, drawn_labels = gen.fit(real, labels).sample(3000, random_state=0, return_condition=True)
     a, b = as_codes(real), as_codes(drawn)
     for k in range(5):
@@ -232,3 +241,17 @@ def test_frequencies_pairs_motifs_and_lengths_of_a_grammar_are_kept():
     assert abs(motif[drawn_labels == "off"].mean() - rare) < 0.03
     assert abs((b[:, 8] != 4).mean() - (a[:, 8] != 4).mean()) < 0.04
     assert set(b[b[:, 8] != 4, 8]) == {3}
+
+
+def test_refined_sequences_have_the_frequencies_and_pairs_of_the_data():
+    real, labels = grammar(6000, seed=0)
+    gen = quick(denoiser="mlp", max_steps=300, hidden_size=96, batch_size=256, learning_rate=2e-3).fit(real, labels)
+    refined = as_codes(gen.sample(3000, random_state=0))
+    raw = as_codes(gen.set_params(refine=False).sample(3000, random_state=0))
+    codes = as_codes(real)
+
+    def frequency_error(drawn):
+        return max(np.abs((drawn == k).mean(0) - (codes == k).mean(0)).max() for k in range(5))
+
+    assert frequency_error(refined) < min(0.03, frequency_error(raw))
+    assert abs(mutual_information(refined, 0, 7) / mutual_information(codes, 0, 7) - 1) < 0.1
