@@ -2,6 +2,7 @@
 
     python benchmarks/images.py                                  # digits of scikit-learn, which need no other data
     TABDIFF_DATA=/path python benchmarks/images.py --sets digits,mnist
+    TABDIFF_DATA=/path python benchmarks/images.py --sets mnist --latent     # in the latents of an autoencoder
     TABDIFF_DATA=/path python benchmarks/images.py --sets cifar10 --max-time 540 --resume   # in parts, on a GPU
     python benchmarks/images.py --steps-table --sets digits      # steps by sampler, from the kept model
     python benchmarks/images.py --table                          # print the tables as markdown, run nothing
@@ -74,11 +75,11 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def key(row: dict[str, Any]) -> tuple:
     names = ("set", "seed", "device", "max_steps", "max_time", "batch_size", "guidance_scale", "method", "steps")
-    return tuple(row[k] for k in names)
+    return (*(row[k] for k in names), row.get("latent", False))
 
 
 def model_folder(name: str, args: argparse.Namespace) -> Path:
-    return MODELS / "images" / f"{name}-seed{args.seed}-{device()}"
+    return MODELS / "images" / f"{name}{'-latent' if args.latent else ''}-seed{args.seed}-{device()}"
 
 
 def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[str, Any]]:
@@ -94,6 +95,7 @@ def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[s
         batch_size="auto" if args.batch_size is None else args.batch_size,
         checkpoint_dir=folder.with_name(folder.name + "-checkpoint") if args.resume else None,
         checkpoint_every=60.0,
+        latent_diffusion=args.latent,
         random_state=args.seed,
         verbose=1,
     )
@@ -107,6 +109,8 @@ def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[s
         "rows_per_second": float(np.median(gen.history_["rows_per_second"])),
         "parameters": n_weights(gen),
     }
+    if args.latent:
+        report["reconstruction_rmse"] = gen.codec_.reconstruction_rmse_
     gen.save(folder)
     (folder.with_suffix(".json")).write_text(json.dumps(report), encoding="utf-8")
     return gen, report
@@ -149,7 +153,12 @@ def run(name: str, args: argparse.Namespace) -> None:
     found = kept(name, args) if args.again or args.steps_table else None
     gen, report = found or fit(name, args)
     identity: dict[str, Any] = {"set": name, "seed": args.seed, "device": device(), "max_steps": args.max_steps}
-    identity |= {"max_time": args.max_time, "batch_size": args.batch_size, "guidance_scale": args.guidance_scale}
+    identity |= {
+        "latent": args.latent,
+        "max_time": args.max_time,
+        "batch_size": args.batch_size,
+        "guidance_scale": args.guidance_scale,
+    }
     cells = [("auto", "auto")]
     if args.steps_table:
         cells = [(method, steps) for method, counts in GRID.items() for steps in counts]
@@ -171,7 +180,11 @@ def tables(rows: list[dict[str, Any]]) -> str:
     for row in (r for r in rows if r["method"] == "auto"):
         limit = "" if row["max_time"] is None else f", at most {row['max_time']:g} s"
         guided = "" if row["guidance_scale"] == 1 else f", guidance scale {row['guidance_scale']:g}"
-        out += [f"### {row['set']}, {row['device']}, {row['training_steps']} steps{limit}{guided}", ""]
+        latent = ", in latents" if row.get("latent") else ""
+        out += [f"### {row['set']}, {row['device']}, {row['training_steps']} steps{limit}{guided}{latent}", ""]
+        autoencoder = ""
+        if "reconstruction_rmse" in row:
+            autoencoder = f" The autoencoder misses pixels by {row['reconstruction_rmse']:.3f} of their range."
         lines = []
         for metric, (shown, form) in METRICS.items():
             cells = [
@@ -183,7 +196,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
             "",
             f"{row['parameters']:,} parameters. Fit {row['fit_seconds']:.0f} s ({row['fit_cpu_seconds']:.0f} s of CPU, "
             f"{row['threads']} threads), {row['images']} images drawn in {row['sample_seconds']:.0f} s "
-            f"({row['sample_cpu_seconds']:.0f} s of CPU). Features: {row['features']}.",
+            f"({row['sample_cpu_seconds']:.0f} s of CPU). Features: {row['features']}.{autoencoder}",
             "",
         ]
     for name in dict.fromkeys(r["set"] for r in rows if r["method"] != "auto"):
@@ -208,6 +221,7 @@ def main() -> int:
     parser.add_argument("--max-time", type=float, help="seconds of training at most")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--latent", action="store_true", help="diffusion in the latents of an autoencoder")
     parser.add_argument("--resume", action="store_true", help="go on with a fit that was stopped")
     parser.add_argument("--again", action="store_true", help="measure the kept model, fit nothing")
     parser.add_argument("--steps-table", action="store_true", help="samplers by steps, of the kept model")

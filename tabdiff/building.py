@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tabdiff.codecs.image import ImageCodec, augmentations
 from tabdiff.diffusion import Denoiser, Loss, Schedule, make_loss, make_times, schedule_from_config
 from tabdiff.diffusion.mixed import MixedDenoiser
-from tabdiff.imaging import image_network
+from tabdiff.imaging import check_beside, image_network
 from tabdiff.networks import (
     Sizes,
     check_network,
@@ -25,7 +26,7 @@ from tabdiff.networks import (
     token_layout,
     waves_of,
 )
-from tabdiff.nn import ConditionEmbedding, VectorColumns
+from tabdiff.nn import ConditionEmbedding, ImageCondition, VectorColumns
 from tabdiff.nn.seeding import borrowed_rng
 from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
@@ -86,6 +87,8 @@ class ModelSpec:
         See `DiffusionGenerator`.
     vectors : list of list of int
         Columns of the condition that make up a vector; see `tabdiff.nn.VectorColumns`.
+    beside : list of int or None
+        ``[c, h, w]`` of an image that is a condition; its pixels are the last columns.
     """
 
     width: int
@@ -110,6 +113,7 @@ class ModelSpec:
     conditioning: str = "adaln"
     time_embedding: str = "sinusoidal"
     vectors: list[list[int]] = field(default_factory=list)
+    beside: list[int] | None = None
 
     @classmethod
     def of(
@@ -122,6 +126,7 @@ class ModelSpec:
         n_rows: int,
         weight: Tensor | None = None,
         vectors: Sequence[VectorColumns] = (),
+        beside: tuple[int, int, int] | None = None,
     ) -> Self:
         """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times, with weights (m,)."""
         n_levels = list(getattr(codec, "n_levels_", []))
@@ -137,6 +142,10 @@ class ModelSpec:
         sizes = sizes_of(network, codec, n_rows)
         width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
         unet = image_network(parameters, codec) if network == "unet" else None
+        if beside is not None:
+            check_beside(parameters, network)
+            assert unet is not None
+            unet["extra_channels"] = beside[0] + 1  # and one that says whether there is an image
         if unet is not None:
             sizes = Sizes(unet["base"], unet["n_blocks"])
         return cls(
@@ -164,6 +173,7 @@ class ModelSpec:
             conditioning=resolve_conditioning(parameters.conditioning, network, vectors),
             time_embedding=parameters.time_embedding,
             vectors=[list(v) for v in vectors],
+            beside=None if beside is None else list(beside),
         )
 
     def state(self) -> dict:
@@ -194,7 +204,9 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     TypeError
         If a callable returns something other than an nn.Module.
     """
-    condition_size = CONDITION_SIZE if spec.condition_levels else 0
+    # Pixels of an image stand last, and are no attributes to embed.
+    attributes = spec.condition_levels[: len(spec.condition_levels) - math.prod(spec.beside or (0,))]
+    condition_size = CONDITION_SIZE if attributes else 0
     n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
     n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0
     with borrowed_rng(seed):
@@ -204,12 +216,15 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
                 raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
         else:
             network = make_network(spec, n_outputs, condition_size, n_given)
-        embedding = None
+        embedding: nn.Module | None = None
         if condition_size:
             tokens = spec.conditioning in ("concatenation", "cross_attention") and spec.network == "dit"
             embedding = ConditionEmbedding(
-                spec.condition_levels, condition_size, vectors=[VectorColumns(*v) for v in spec.vectors], tokens=tokens
+                attributes, condition_size, vectors=[VectorColumns(*v) for v in spec.vectors], tokens=tokens
             )
+        if spec.beside is not None:
+            c, h, w = spec.beside
+            embedding = ImageCondition((c, h, w), embedding)  # type: ignore[arg-type]
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
             return Denoiser(
@@ -232,7 +247,8 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
 
 def _bounds(codec: Any, data: Tensor, n_continuous: int, target: str) -> np.ndarray | None:
     """Return the smallest and the largest value of each column, missing ones left out, shape (2, d); None for none."""
-    if isinstance(codec, ImageCodec):  # known whatever the target, and where guidance leaves them, colours burn
+    if isinstance(codec, ImageCodec) and codec.bounds_ is not None:
+        # Known whatever the target, and where guidance leaves them, colours burn.
         return np.array(codec.bounds_, dtype=np.float32)[:, None]
     if target not in ("eps", "score"):
         return None
@@ -335,7 +351,7 @@ def check_parameters(parameters: Any) -> None:
 
 def _check_training(p: Any) -> None:
     """Check what says when training stops, and who watches it."""
-    for name in ("early_stopping", "warm_start"):
+    for name in ("early_stopping", "warm_start", "latent_diffusion"):
         if not isinstance(getattr(p, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False, however: {getattr(p, name)!r}.")
     _check_number("validation_fraction", p.validation_fraction)

@@ -33,6 +33,7 @@ from tabdiff.codecs.columns import (
     unknown_level_message,
 )
 from tabdiff.containers import to_pandas
+from tabdiff.image_conditions import ImageAttribute, holds_images
 from tabdiff.nn import VectorColumns
 from tabdiff.vectors import TextAttribute, VectorAttribute, encoder_of, holds_vectors
 
@@ -296,21 +297,27 @@ class Conditions:
         The condition of each training row.
     text_encoder : callable or dict, optional
         See `DiffusionGenerator`.
+    sides : tuple of int, optional
+        Height and width of the images that are modelled: conditions of that size are images too.
 
     Attributes
     ----------
-    attributes : list of Attribute, VectorAttribute and TextAttribute
+    attributes : list of Attribute, VectorAttribute, TextAttribute and ImageAttribute
+        An image stands last.
     codes : ndarray of shape (n, n_columns)
         Encoded conditions of the training rows, from which whatever is not asked for at sampling is drawn.
     """
 
-    def __init__(self, frame: pd.DataFrame, text_encoder: Any = None) -> None:
+    def __init__(self, frame: pd.DataFrame, text_encoder: Any = None, sides: tuple[int, int] | None = None) -> None:
         if frame.columns.duplicated().any():
             raise ValueError(f"condition names are not unique: {list(frame.columns)}.")
         unknown = [name for name in text_encoder or () if name not in frame.columns] if _is_dict(text_encoder) else []
         if unknown:
             raise ValueError(f"text_encoder names {unknown}, which are no conditions. Names: {list(frame.columns)}.")
-        self.attributes = [_attribute(frame.iloc[:, j], name, text_encoder) for j, name in enumerate(frame.columns)]
+        attributes = [_attribute(frame.iloc[:, j], name, text_encoder, sides) for j, name in enumerate(frame.columns)]
+        self.attributes = sorted(attributes, key=lambda a: a.kind == "image")
+        if len([a for a in attributes if a.kind == "image"]) > 1:
+            raise ValueError("only one condition can be an image; put several into one, as its channels.")
         if text_encoder is not None and not self.has_text:
             raise ValueError(
                 f"text_encoder was given, but none of the conditions {self.names} holds text: strings that are no "
@@ -336,8 +343,15 @@ class Conditions:
 
     @property
     def vectors(self) -> list[VectorColumns]:
-        """Columns that make up one attribute each."""
-        return [a.columns(at.start) for a, at in zip(self.attributes, self.places) if isinstance(a, VectorAttribute)]
+        """Columns that make up one attribute each, but for an image."""
+        own = [(a, at) for a, at in zip(self.attributes, self.places) if a.kind != "image"]
+        return [a.columns(at.start) for a, at in own if isinstance(a, VectorAttribute)]
+
+    @property
+    def image(self) -> ImageAttribute | None:
+        """The attribute that is an image, if there is one."""
+        last = self.attributes[-1]
+        return last if isinstance(last, ImageAttribute) else None
 
     def __repr__(self) -> str:
         return f"Conditions({self.attributes})"
@@ -546,14 +560,21 @@ class Conditions:
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
         conditions = cls.__new__(cls)
-        kinds: dict[str, Any] = {"vector": VectorAttribute, "tokens": VectorAttribute, "text": TextAttribute}
+        kinds: dict[str, Any] = {
+            "vector": VectorAttribute,
+            "tokens": VectorAttribute,
+            "text": TextAttribute,
+            "image": ImageAttribute,
+        }
         conditions.attributes = [kinds.get(s["kind"], Attribute).from_state(s) for s in state["attributes"]]
         conditions.codes = np.asarray(state["codes"], dtype=np.float32)
         return conditions
 
 
-def _attribute(series: pd.Series, name: Any, text_encoder: Any) -> Any:
+def _attribute(series: pd.Series, name: Any, text_encoder: Any, sides: tuple[int, int] | None) -> Any:
     """Return what a column of conditions is."""
+    if sides is not None and holds_images(series, sides):
+        return ImageAttribute(series, name)
     encoder = encoder_of(series, name, text_encoder)
     if encoder is not None:
         return TextAttribute(series, name, encoder)
@@ -610,7 +631,7 @@ def condition_frame(
         elif array.ndim == 2:
             names = [default_name] if array.shape[1] == 1 else [f"{default_name}_{j}" for j in range(array.shape[1])]
             frame = pd.DataFrame({name: pd.Series(array[:, j]) for j, name in enumerate(names)})
-        elif array.ndim == 3:
+        elif array.ndim in (3, 4):
             frame = pd.DataFrame({default_name: pd.Series(list(array))})
         else:
             raise ValueError(

@@ -14,11 +14,12 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from tabdiff.building import ModelSpec, build_denoiser
-from tabdiff.codecs import ImageCodec, is_anndata, make_codec
+from tabdiff.codecs import ImageCodec, Images, is_anndata, make_codec
 from tabdiff.conditions import Conditions
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
+from tabdiff.image_conditions import KEPT
 from tabdiff.inputs import FitInputs, read_fit_inputs
-from tabdiff.saving import container_name
+from tabdiff.saving import codec_name
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
 from tabdiff.weights import population, take_rows, weigh
 
@@ -172,7 +173,10 @@ def begin(
     n_rows = int(inputs.features.shape[0])
 
     if fitted is None:
-        conditions = Conditions(inputs.condition, gen.text_encoder) if inputs.condition is not None else None
+        conditions = None
+        if inputs.condition is not None:
+            images = inputs.features if isinstance(inputs.features, Images) else None
+            conditions = Conditions(inputs.condition, gen.text_encoder, None if images is None else images.size[1:])
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
         codec = _fit_codec(gen, inputs.features, codes, levels, weight, seeds.codec, device)
@@ -183,11 +187,14 @@ def begin(
     if conditions is not None and weight is not None:
         # What is not asked for at sampling is drawn from these.
         conditions.codes = conditions.codes[population(weight)]
+    if conditions is not None and conditions.image is not None:
+        conditions.codes = conditions.codes[:KEPT]
     rows, n_draws = _encode(codec, inputs.features, codes, weight, seeds.encode)
 
     if fitted is None:
         vectors = conditions.vectors if conditions is not None else []
-        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight, vectors)
+        beside = conditions.image.size if conditions is not None and conditions.image is not None else None
+        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight, vectors, beside)
         denoiser = build_denoiser(spec, gen.denoiser, seeds.network).to(device)
     else:
         spec = fitted._spec
@@ -236,6 +243,7 @@ def _fit_codec(
         dependencies=gen.dependencies,
         constraints=gen.constraints,
         augment=gen.augment,
+        latent_diffusion=gen.latent_diffusion,
     )
     settings: dict[str, Any] = {"seed": seed, "device": device, "max_time": gen.max_time}
     if weight is None:
@@ -249,7 +257,7 @@ def _fit_codec(
 def _encode(codec: Any, features: Any, codes: Tensor | None, weight: np.ndarray | None, seed: int) -> tuple[Rows, int]:
     """Encode the rows as often as there is room for, and say how often that is."""
     generator = torch.Generator().manual_seed(seed)
-    if isinstance(codec, ImageCodec):  # nothing in it is random, and rows may lie in files
+    if isinstance(codec, ImageCodec) and not codec.random_:  # nothing in it is random, and rows may lie in files
         return Rows(codec.encode(features), codes, None if weight is None else torch.from_numpy(weight)), 1
     n_draws = int(np.clip(ENCODED_ROWS // features.shape[0], 1, MAX_DRAWS))
     if hasattr(codec, "encode_copies"):
@@ -308,9 +316,10 @@ def _check_same(
     spec = fitted._spec
     differ = []
     # A container that is no codec's raises here what a new fit would.
-    new = make_codec(inputs.features, layer=fitted.layer if is_anndata(inputs.features) else None)
-    if container_name(new) != container_name(fitted.codec_):
-        differ.append(f"X was of the kind {container_name(fitted.codec_)!r} and is {container_name(new)!r}")
+    layer = fitted.layer if is_anndata(inputs.features) else None
+    new = make_codec(inputs.features, layer=layer, latent_diffusion=fitted.latent_diffusion)
+    if codec_name(new) != codec_name(fitted.codec_):
+        differ.append(f"X was of the kind {codec_name(fitted.codec_)!r} and is {codec_name(new)!r}")
     names, before = (_names(m) for m in (marks, vars(fitted)))
     if names != before and not isinstance(inputs.features, pd.Series):  # sequences may be shorter
         differ.append(f"the columns were {_shown(before)} and are {_shown(names)}")

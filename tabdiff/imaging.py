@@ -17,7 +17,7 @@ from tabdiff.training.device import resolve_device
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
 
-__all__ = ["image_log_likelihood", "image_network"]
+__all__ = ["check_beside", "image_log_likelihood", "image_network"]
 
 # Channels and blocks at most, where there is no GPU: the published network for 32 × 32 pixels takes ten seconds a step
 # there, this one under one.
@@ -36,8 +36,8 @@ def image_network(parameters: Any, codec: ImageCodec) -> dict[str, Any]:
     codec : object
         Fitted.
     """
-    _, height, width = codec.size_
-    network = {"shape": tuple(codec.size_), **unet_preset(height, width)}
+    _, height, width = codec.row_size_
+    network = {"shape": tuple(codec.row_size_), **unet_preset(height, width)}
     if resolve_device(parameters.device).type == "cpu":
         network["base"], network["n_blocks"] = min(network["base"], CPU_BASE), min(network["n_blocks"], CPU_BLOCKS)
     if parameters.hidden_size != "auto":
@@ -45,6 +45,21 @@ def image_network(parameters: Any, codec: ImageCodec) -> dict[str, Any]:
     if parameters.n_blocks != "auto":
         network["n_blocks"] = int(parameters.n_blocks)
     return network
+
+
+def check_beside(parameters: Any, network: str) -> None:
+    """Raise a ValueError for what does not go with a condition that is an image."""
+    if network != "unet":
+        raise ValueError(
+            f"a condition that is an image needs denoiser='unet', however: {parameters.denoiser!r}. To others an "
+            "image is a vector, image.reshape(n, -1)."
+        )
+    if parameters.latent_diffusion:
+        raise ValueError("a condition that is an image stands beside pixels, so it needs latent_diffusion=False.")
+    if parameters.augment is not None:
+        raise ValueError(
+            f"augment={parameters.augment!r} would move images against those of the condition; augment both before fit."
+        )
 
 
 @torch.no_grad()

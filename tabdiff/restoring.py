@@ -238,6 +238,11 @@ def _codec(gen: DiffusionGenerator) -> ImageCodec:
     check_is_fitted(gen)
     if not isinstance(gen.codec_, ImageCodec):
         raise TypeError("this is for models of images; this one was fitted on something else.")
+    if gen.codec_.random_:
+        raise TypeError(
+            "what is known of an image is known of its pixels, and this is a model of latents; fit without "
+            "latent_diffusion."
+        )
     return gen.codec_
 
 

@@ -21,15 +21,21 @@ from tabdiff.refining import Refinement
 if TYPE_CHECKING:
     from tabdiff.generator import DiffusionGenerator
 
-__all__ = ["container_name", "describe", "give_encoder", "restore"]
+__all__ = ["codec_name", "container_name", "describe", "give_encoder", "restore"]
 
 # Elements that a model may always make beside those of its weights: a schedule's table, say.
 SMALL = 10_000_000
 
 
+def codec_name(codec: Any) -> str:
+    """Return the name of a codec in `CODECS`."""
+    return next(name for name, kind in CODECS.items() if type(codec) is kind)
+
+
 def container_name(codec: Any) -> str:
     """Return what a codec is for: "array", "table", "cells", "images" or "sequences"."""
-    return next(name for name, kind in CODECS.items() if type(codec) is kind)
+    name = codec_name(codec)
+    return "images" if name == "latent_images" else name
 
 
 def describe(gen: DiffusionGenerator) -> dict:
@@ -57,7 +63,7 @@ def describe(gen: DiffusionGenerator) -> dict:
         parameters["categorical_features"] = list(gen.categorical_features)
     weights = {k: v.detach().cpu().numpy() for k, v in gen.denoiser_.state_dict().items()}
     return {
-        "container": container_name(gen.codec_),
+        "container": codec_name(gen.codec_),
         "parameters": parameters,
         "spec": gen._spec.state(),
         "codec": gen.codec_.state(),

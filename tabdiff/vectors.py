@@ -24,6 +24,7 @@ __all__ = [
     "check_text_encoder",
     "encoder_of",
     "holds_vectors",
+    "is_missing",
     "stack_vectors",
 ]
 
@@ -35,7 +36,7 @@ def holds_vectors(series: pd.Series) -> bool:
     """Whether the values of a column are vectors or matrices of numbers."""
     if series.dtype != object:
         return False
-    known = [value for value in series if not _is_missing(value)]
+    known = [value for value in series if not is_missing(value)]
     return bool(known) and all(_is_vector(value) for value in known)
 
 
@@ -73,7 +74,7 @@ def stack_vectors(values: Any, what: str) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype != object:
         blocks = list(values)
     else:
-        blocks = [None if _is_missing(v) else v for v in values]
+        blocks = [None if is_missing(v) else v for v in values]
     known: list[np.ndarray | None] = []
     for block in blocks:
         if block is None:
@@ -175,7 +176,7 @@ class VectorAttribute:
         ValueError
             For vectors of another length than at fit, or more of them in a row.
         """
-        if all(_is_missing(value) for value in values):
+        if all(is_missing(value) for value in values):
             return np.full((len(values), len(self.column_levels)), np.nan)
         return self._encode(stack_vectors(values, f"condition {self.name!r}"))
 
@@ -206,7 +207,7 @@ class VectorAttribute:
         values = [value] * n if self.is_single(value) else list(value)
         out = np.empty(n, dtype=object)
         for i, entry in enumerate(values):
-            out[i] = None if _is_missing(entry) else entry
+            out[i] = None if is_missing(entry) else entry
         return pd.Series(out, name=self.name)
 
     def hidden(self, codes: np.ndarray) -> np.ndarray:
@@ -389,7 +390,7 @@ def as_array(values: pd.Series) -> np.ndarray:
     if values.isna().all():
         return np.full((len(values), 1), np.nan)
     blocks = stack_vectors(values, f"condition {values.name!r}")
-    tokens = any(np.ndim(value) == 2 for value in values if not _is_missing(value))
+    tokens = any(np.ndim(value) == 2 for value in values if not is_missing(value))
     return blocks if tokens else blocks[:, 0]
 
 
@@ -409,5 +410,6 @@ def _as_numbers(value: Sequence) -> np.ndarray | None:
         return None
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value of a condition stands for none."""
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))

@@ -8,6 +8,7 @@ import pandas as pd
 from tabdiff.codecs.array import ArrayCodec
 from tabdiff.codecs.cells import CellCodec
 from tabdiff.codecs.image import ImageCodec, Images
+from tabdiff.codecs.latent_image import LatentImageCodec
 from tabdiff.codecs.sequence import SequenceCodec
 from tabdiff.codecs.table import TableCodec
 
@@ -17,6 +18,7 @@ __all__ = [
     "CellCodec",
     "ImageCodec",
     "Images",
+    "LatentImageCodec",
     "SequenceCodec",
     "TableCodec",
     "is_anndata",
@@ -27,6 +29,7 @@ CODECS: dict[str, Any] = {
     "array": ArrayCodec,
     "table": TableCodec,
     "cells": CellCodec,
+    "latent_images": LatentImageCodec,
     "images": ImageCodec,
     "sequences": SequenceCodec,
 }
@@ -45,13 +48,15 @@ def make_codec(
     dependencies: bool = True,
     constraints: Any = None,
     augment: Any = None,
+    latent_diffusion: bool = False,
 ) -> Any:
     """Return the unfitted codec for a container: ndarray, DataFrame, AnnData, images or a Series of sequences.
 
     Raises
     ------
     ValueError
-        If `layer` is given without an AnnData, `constraints` without a DataFrame, or `augment` without images.
+        If `layer` is given without an AnnData, `constraints` without a DataFrame, or `augment` or `latent_diffusion`
+        without images.
     TypeError
         For another container.
     """
@@ -61,12 +66,14 @@ def make_codec(
         )
     if augment is not None and not isinstance(X, Images):
         raise ValueError(f"augment={augment!r} is for images, but X is a {type(X).__name__}.")
+    if latent_diffusion and not isinstance(X, Images):
+        raise ValueError(f"latent_diffusion=True is for images, but X is a {type(X).__name__}.")
     if is_anndata(X):
         return CellCodec(layer=layer)
     if layer is not None:
         raise ValueError(f"layer={layer!r} is for AnnData, but X is a {type(X).__name__}.")
     if isinstance(X, Images):
-        return ImageCodec(augment)
+        return LatentImageCodec(augment) if latent_diffusion else ImageCodec(augment)
     if isinstance(X, pd.DataFrame):
         return TableCodec(categorical_features=categorical_features, dependencies=dependencies, constraints=constraints)
     if isinstance(X, pd.Series):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tabdiff.codecs.image_files import CHANNELS, ImageFiles, common_mode, find_images, mode_of, pixels
 
-__all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "looks_like_images", "read_images"]
+__all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "as_images", "looks_like_images", "read_images"]
 
 AUGMENTATIONS = ("flip", "crop")
 MAX_CHANNELS = 4
@@ -255,12 +255,15 @@ class ImageCodec:
     (torch.Size([10, 144]), True)
     """
 
+    # Whether encoding draws anything, so that encoding again gives other rows.
+    random_ = False
+
     def __init__(self, augment: Any = None) -> None:
         self.augment = augmentations(augment)
 
     def fit(self, images: Any, *args: Any, **kwargs: Any) -> Self:
         """Learn size, layout and range of images; what else codecs are told does not matter here."""
-        images = _as_images(images)
+        images = as_images(images)
         self.size_, self.order_, self.dtype_, self.mode_ = images.size, images.layout, images.dtype, images.mode
         self.range_ = "byte"
         if self.dtype_.kind == "f":
@@ -277,11 +280,16 @@ class ImageCodec:
     @property
     def layout_(self) -> dict[str, Any]:
         """What the entries of a row are, for networks of tokens: the smallest patches that are not too many."""
-        _, height, width = self.size_
+        _, height, width = self.row_size_
         common = math.gcd(height, width)
         sides = (p for p in range(1, common + 1) if common % p == 0)
         few = (p for p in sides if MIN_PATCHES * p * p <= height * width <= MAX_PATCHES * p * p)
-        return {"kind": "patches", "shape": list(self.size_), "patch": next(few, 1)}
+        return {"kind": "patches", "shape": list(self.row_size_), "patch": next(few, 1)}
+
+    @property
+    def row_size_(self) -> tuple[int, int, int]:
+        """``(c, h, w)`` of what is diffused: the image itself."""
+        return self.size_
 
     @property
     def scale_(self) -> tuple[float, float]:
@@ -289,8 +297,8 @@ class ImageCodec:
         return {"byte": (1 / 128, 1 / 256 - 1), "unit": (2.0, -1.0), "symmetric": (1.0, 0.0)}[self.range_]
 
     @property
-    def bounds_(self) -> tuple[float, float]:
-        """Smallest and largest value to the network."""
+    def bounds_(self) -> tuple[float, float] | None:
+        """Smallest and largest value to the network, if there are any."""
         return -1.0, 1.0
 
     def encode(self, images: Any, condition: Tensor | None = None, generator: Any = None) -> Any:
@@ -301,7 +309,7 @@ class ImageCodec:
         ValueError
             For images of another size or kind than those of the fit.
         """
-        images = _as_images(images)
+        images = as_images(images)
         if images.size != self.size_:
             raise ValueError(f"images must be {_shown(self.size_)}, as at fit, however: {_shown(images.size)}.")
         if (images.dtype == np.uint8) != (self.range_ == "byte"):
@@ -384,6 +392,10 @@ class ImageCodec:
     @classmethod
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
+        return cls._of_pixels(state)
+
+    @classmethod
+    def _of_pixels(cls, state: dict) -> Self:
         codec = cls(state["augment"])
         codec.size_ = tuple(int(n) for n in state["size"])
         codec.order_, codec.range_, codec.mode_ = state["layout"], state["range"], state["mode"]
@@ -406,7 +418,14 @@ def augmentations(augment: Any) -> tuple[str, ...]:
     return names
 
 
-def _as_images(X: Any) -> Images:
+def as_images(X: Any) -> Images:
+    """Read images of any form; see `read_images`.
+
+    Raises
+    ------
+    TypeError
+        For what is something else, too.
+    """
     images = read_images(X)
     if images is None:
         raise TypeError(
