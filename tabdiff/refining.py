@@ -186,6 +186,7 @@ class Refinement:
         draw_rows: Callable[[Tensor], Tensor],
         features: Callable[[Tensor, Tensor], np.ndarray],
         generator: torch.Generator,
+        group: np.ndarray | None = None,
     ) -> Tensor:
         """Draw rows until each of `n` places has one that is kept.
 
@@ -199,48 +200,65 @@ class Refinement:
             From encoded rows (m, d) and their places (m,) to features (m, k).
         generator : torch.Generator
             Decides which rows are kept.
+        group : ndarray of shape (n,), optional
+            Integers: places of one group, which have the same condition, take rows of each other. By default each place
+            is a group.
 
         Returns
         -------
         Tensor of shape (n, d)
         """
+        group = np.arange(n) if group is None else group
         chunks = torch.arange(n).split(CHUNK_ROWS)
-        return torch.cat([self._draw_chunk(places, draw_rows, features, generator) for places in chunks])
+        return torch.cat([self._draw_chunk(p, group[p.numpy()], draw_rows, features, generator) for p in chunks])
 
     def _draw_chunk(
         self,
         places: Tensor,
+        group: np.ndarray,
         draw_rows: Callable[[Tensor], Tensor],
         features: Callable[[Tensor, Tensor], np.ndarray],
         generator: torch.Generator,
     ) -> Tensor:
+        _, group, size = np.unique(group, return_inverse=True, return_counts=True)
         rows: Tensor | None = None
-        best = np.full(len(places), -np.inf)
-        pending = torch.arange(len(places))
+        pending = np.arange(len(places))
         for _ in range(MAX_ROUNDS):
             # A candidate at a time where rows are many, all that will be needed at once where they are few.
             copies = 1 if len(pending) > FEW_ROWS else math.ceil(1 / self.acceptance_)
-            slot = pending.repeat_interleave(copies)
+            slot = np.repeat(pending, copies)
             candidates = self.map(draw_rows(places[slot]))
             chance = self._log_chance(features(candidates, places[slot]))
-            kept = chance > torch.rand(len(slot), generator=generator, dtype=torch.float64).log().numpy()
-            # Should none be kept in the end, one of those turned down stands in, by its odds: a weighted draw over all
-            # rounds is the largest score with Gumbel noise.
-            noise = -torch.empty(len(slot), dtype=torch.float64).exponential_(generator=generator).log().numpy()
-            odds = chance - np.log1p(-np.exp(np.minimum(chance, -1e-12)))
-            score = np.where(kept, np.inf, odds + noise)
-            order = np.lexsort((-score, slot.numpy()))
-            found, first = np.unique(slot.numpy()[order], return_index=True)
-            first = order[first]
+            # Kept where a uniform number is below the chance: where the log of their ratio, the score, is positive.
+            u = torch.rand(len(slot), generator=generator, dtype=torch.float64).numpy()
+            new = chance - np.log(np.maximum(u, 1e-300))
+            kept = new > 0
             if rows is None:
                 rows = candidates.new_empty((len(places), candidates.shape[1]))
-            better = score[first] >= best[found]
-            rows[found[better]] = candidates[first[better]]
-            best[found] = np.maximum(best[found], score[first])
-            pending = torch.from_numpy(found[~kept[first]])
+                spare, score, of = candidates[:0], np.empty(0), np.empty(0, dtype=group.dtype)
+            # Those turned down stand by for places that no round fills, as many as there are places, the largest scores
+            # first: what a rejection with all chances multiplied by one factor would have kept.
+            down = np.flatnonzero(~kept)
+            spare, of = torch.cat([spare, candidates[down]]), np.concatenate([of, group[slot[down]]])
+            score = np.concatenate([score, new[down]])
+            order = np.lexsort((-score, of))
+            order = order[_rank(of[order]) < size[of[order]]]
+            spare, score, of = spare[order], score[order], of[order]
+
+            accepted = np.flatnonzero(kept)
+            filled, by = _pair(group[pending], group[slot[accepted]])
+            rows[pending[filled]] = candidates[accepted[by]]
+            pending = np.delete(pending, filled)
             if not len(pending):
                 break
         assert rows is not None
+        if len(pending):
+            filled, by = _pair(group[pending], of)
+            rows[pending[filled]] = spare[by]
+            # Places were filled from the first on, and these differ a little: mixed, every part is like the whole.
+            mixed = torch.randperm(len(places), generator=generator).numpy()
+            mixed = mixed[np.argsort(group[mixed], kind="stable")]
+            rows[np.argsort(group, kind="stable")] = rows[mixed]
         return rows
 
     # -------------------------------------------------------------- state
@@ -269,6 +287,21 @@ class Refinement:
             refinement.raking_ = Raking.from_state(state["raking"])
             refinement.log_limit_ = float(state["log_limit"])
         return refinement
+
+
+def _rank(sorted_groups: np.ndarray) -> np.ndarray:
+    """Return how many of the same group stand before each entry of sorted groups (n,)."""
+    return np.arange(len(sorted_groups)) - np.searchsorted(sorted_groups, sorted_groups)
+
+
+def _pair(wanting: np.ndarray, offered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pair entries of the same group, each once, earlier ones first; their positions, (k,) and (k,)."""
+    a, b = np.argsort(wanting, kind="stable"), np.argsort(offered, kind="stable")
+    most = len(wanting) + len(offered) + 1
+    keys = wanting[a].astype(np.int64) * most + _rank(wanting[a])
+    others = offered[b].astype(np.int64) * most + _rank(offered[b])
+    _, first, second = np.intersect1d(keys, others, assume_unique=True, return_indices=True)
+    return a[first], b[second]
 
 
 def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Sequence = ()) -> bool:

@@ -109,6 +109,12 @@ class SamplePlan:
             given=self.given[places] if self.given is not None else None,
         )
 
+    def _groups(self) -> np.ndarray:
+        """Number the conditions: rows of the same one have the same number, (n,)."""
+        if self.codes is None:
+            return np.zeros(self.n, dtype=np.int64)
+        return np.unique(self.codes.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+
     def _features(self, rows: Tensor, places: Tensor) -> np.ndarray:
         return row_features(self.gen.codec_, rows, self._codes(places))
 
@@ -117,7 +123,7 @@ class SamplePlan:
         gen = self.gen
         places = torch.arange(start, self.n if stop is None else min(stop, self.n))
         if self.refinement is not None:
-            data = self.refinement.draw(self.n, self._draw, self._features, self.generator)
+            data = self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups())
         else:
             data = self._draw(places)
         codes = self._codes(places)

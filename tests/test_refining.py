@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tabdiff import DiffusionGenerator
 from tabdiff.density_ratio import DensityRatio
 from tabdiff.evaluation.tables import c2st
-from tabdiff.refining import MarginalMap, Refinement
+from tabdiff.refining import MarginalMap, Refinement, _pair
 
 
 def test_marginal_map_makes_a_skewed_sample_standard_normal():
@@ -77,8 +77,36 @@ def test_rows_that_are_seldom_kept_still_follow_their_chances(monkeypatch):
     def draw_rows(places):
         return (torch.rand((len(places), 1), generator=generator) < 0.5).float()
 
-    drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator)
-    assert abs(drawn.mean().item() - 0.75) < 0.015
+    for group in (None, np.zeros(20_000, dtype=int)):
+        drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator, group)
+        assert abs(drawn.mean().item() - 0.75) < 0.015
+
+
+def test_each_condition_keeps_the_distribution_of_its_own(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    refinement = Refinement(0, [2])
+    refinement.marginals_, refinement.acceptance_ = MarginalMap(np.empty((1, 0))), 0.02
+    monkeypatch.setattr(refinement, "_log_chance", lambda rows: np.log(np.where(rows[:, 0] > 0, 0.05, 0.002)))
+    group = np.tile([0, 1], 10_000)
+    drawn_share = np.array([0.1, 0.02])
+
+    def draw_rows(places):
+        p = torch.from_numpy(drawn_share[group])[places][:, None]
+        return (torch.rand((len(places), 1), generator=generator) < p).float()
+
+    drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator, group)[:, 0].numpy()
+    wanted = drawn_share * 0.05 / (drawn_share * 0.05 + (1 - drawn_share) * 0.002)
+    # Few of the rarer value are drawn at all in 32 rounds, and those that are take the places of others.
+    for k, tolerance in ((0, 0.02), (1, 0.03)):
+        own = drawn[group == k]
+        assert abs(own.mean() - wanted[k]) < tolerance
+        assert abs(own[:5_000].mean() - own[5_000:].mean()) < 0.03
+
+
+def test_pairing_joins_equal_groups_once():
+    wanting, offered = np.array([2, 0, 1, 0, 2]), np.array([0, 2, 2, 2, 3])
+    a, b = _pair(wanting, offered)
+    assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == [(0, 1), (1, 0), (4, 2)]
 
 
 @pytest.fixture(scope="module")
