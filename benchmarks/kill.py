@@ -54,7 +54,7 @@ def digest(gen: DiffusionGenerator) -> str:
     total = hashlib.sha256()
     for name, value in gen.denoiser_.state_dict().items():
         total.update(name.encode() + value.numpy().tobytes())
-    kept = {k: v for k, v in gen.history_.items() if k not in ("seconds", "rows_per_second")}
+    kept = {k: v for k, v in gen.history_.items() if k not in ("seconds", "rows_per_second", "memory")}
     total.update(json.dumps(kept).encode())
     rows = gen.sample(30)
     rows = rows.X.toarray() if hasattr(rows, "obs") else np.asarray(rows, dtype=str)

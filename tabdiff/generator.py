@@ -192,8 +192,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     conditions_ : Conditions or None
         The attributes of the condition: their names, kinds, levels and ranges.
     history_ : dict of list
-        "step", "loss", "gradient_norm", "learning_rate", "rows_per_second" and "seconds" for every 50 steps; with
-        early stopping "validation_loss" and, for each of these, its "validation_step".
+        "step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds" and the peak of "memory" in MB
+        (of the GPU, or of the process) for every 50 steps; with early stopping "validation_loss" and, for each of
+        these, its "validation_step".
     n_steps_ : int
         Training steps done, all fits of a warm start together.
     n_samples_fit_ : int

@@ -212,7 +212,7 @@ class TensorBoard(Callback):
         history = training.history
         for i in range(self._written, len(history["step"])):
             step = int(history["step"][i])
-            for key in ("loss", "gradient_norm", "learning_rate", "rows_per_second"):
+            for key in ("loss", "gradient_norm", "learning_rate", "rows_per_second", "memory"):
                 self._writer.add_scalar(key, history[key][i], step)
             if history.get("validation_step", [None])[-1:] == [step]:
                 self._writer.add_scalar("validation_loss", history["validation_loss"][-1], step)

@@ -1,8 +1,10 @@
 """Which device and which precision a fit uses."""
 
+import sys
+
 import torch
 
-__all__ = ["autocast_dtype", "resolve_device"]
+__all__ = ["autocast_dtype", "peak_memory", "resolve_device"]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -29,6 +31,21 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r} was asked for, but torch sees no CUDA device; use device='auto' or 'cpu'")
     return resolved
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the most memory used so far, in MB: of a GPU what torch took, and else of the whole process.
+
+    0 on Windows, which does not tell without another library.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
 def cpu_multiplies_bfloat16() -> bool:

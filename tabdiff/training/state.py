@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion import Denoiser, Times
+from tabdiff.training.device import peak_memory
 from tabdiff.training.ema import EMA
 from tabdiff.training.rows import RowStream
 from tabdiff.training.validation import Validation
 
 __all__ = ["Training"]
 
-KEYS = ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds")
+KEYS = ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds", "memory")
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Training:
         The held-out rows.
     history : dict of list
         For each window of 50 steps its last "step", the mean "loss" and "gradient_norm" (before clipping), the
-        "learning_rate" at its end, "rows_per_second" and "seconds" since the start; with `validation`,
-        "validation_loss" and the "validation_step" of each.
+        "learning_rate" at its end, "rows_per_second", "seconds" since the start and the peak of "memory"; see
+        `peak_memory`. With `validation`, "validation_loss" and the "validation_step" of each.
     step : int
         Number of steps done.
     finished : bool
@@ -107,9 +108,10 @@ class Training:
             "learning_rate": self.learning_rate,
             "rows_per_second": steps * batch_size / (now - self._window_start),
             "seconds": now,
+            "memory": peak_memory(self.generator.device),
         }
         for key, value in entry.items():
-            self.history[key].append(value)
+            self.history.setdefault(key, []).append(value)
         self._total_loss.zero_()
         self._total_norm.zero_()
         self._window_steps, self._window_start = 0, now

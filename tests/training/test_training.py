@@ -42,7 +42,7 @@ def test_history_tells_what_happened():
     result = fit(max_steps=120)
     assert result.history["step"] == [50.0, 100.0, 120.0] and result.n_steps == 120
     assert result.history["loss"][-1] < result.history["loss"][0]
-    for key in ("gradient_norm", "rows_per_second", "learning_rate"):
+    for key in ("gradient_norm", "rows_per_second", "learning_rate", "memory"):
         assert all(v > 0 and math.isfinite(v) for v in result.history[key])
     assert result.history["learning_rate"][-1] < 1e-5
 
