@@ -105,7 +105,8 @@ def knn(incomplete: pd.DataFrame, args: argparse.Namespace, seed: int) -> Filled
 def tabdiff(incomplete: pd.DataFrame, args: argparse.Namespace, seed: int) -> Filled:
     settings = {} if args.max_steps is None else {"max_steps": args.max_steps}
     start = time.perf_counter()
-    gen = DiffusionGenerator(random_state=seed, max_time=args.max_time, **settings).fit(incomplete)
+    # As DiffusionImputer does: what is drawn for holes is not refined.
+    gen = DiffusionGenerator(random_state=seed, max_time=args.max_time, refine=False, **settings).fit(incomplete)
     fitted = time.perf_counter()
     single = gen.impute(incomplete)
     once = time.perf_counter()
