@@ -199,7 +199,9 @@ def _scale(real: np.ndarray, drawn: np.ndarray, n_levels: int, weight: np.ndarra
     return np.append(log_ratio + 1e-4 * rank, np.nan).astype(np.float32)
 
 
-def cutoff(ratio: np.ndarray, captured: float, weight: np.ndarray | None = None) -> float:
+def cutoff(
+    ratio: np.ndarray, captured: float, weight: np.ndarray | None = None, least: float = MIN_ACCEPTANCE
+) -> float:
     """Return the smallest M that leaves a share of the ratio's mass uncut, or at which few enough rows are kept.
 
     Parameters
@@ -209,12 +211,14 @@ def cutoff(ratio: np.ndarray, captured: float, weight: np.ndarray | None = None)
         The share, in (0, 1].
     weight : ndarray of shape (n,), optional
         Weights of the rows.
+    least : float
+        Share of the rows that is kept at least.
     """
     low, high = 1.0, MAX_CUTOFF
     for _ in range(40):
         middle = 0.5 * (low + high)
         uncut = np.average(np.minimum(ratio, middle), weights=weight)
-        if uncut < captured * np.average(ratio, weights=weight) and uncut / middle > MIN_ACCEPTANCE:
+        if uncut < captured * np.average(ratio, weights=weight) and uncut / middle > least:
             low = middle
         else:
             high = middle
