@@ -188,7 +188,9 @@ def begin(
         # What is not asked for at sampling is drawn from these.
         conditions.codes = conditions.codes[population(weight)]
     if conditions is not None and conditions.image is not None:
-        conditions.codes = conditions.codes[:KEPT]
+        # Images are large, and are saved with the model: some are enough.
+        some = np.random.default_rng(seeds.codec).permutation(len(conditions.codes))[:KEPT]
+        conditions.codes = conditions.codes[some]
     rows, n_draws = _encode(codec, inputs.features, codes, weight, seeds.encode)
 
     if fitted is None:

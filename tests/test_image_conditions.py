@@ -88,6 +88,16 @@ def test_saved_models_and_clones_draw_the_same(digits, fitted, tmp_path):
     assert np.array_equal(drawn, again.sample(**ask))
 
 
+def test_a_model_keeps_some_images_of_every_part_of_the_data(digits, monkeypatch):
+    monkeypatch.setattr("tabdiff.fitting.KEPT", 20)
+    images, y = digits
+    order = np.argsort(y[:200], kind="stable")
+    gen = quick().fit(images[order], condition={"sketch": left_half(images[order]), "digit": y[order]})
+    assert len(gen.conditions_.codes) == 20
+    _, labels = gen.sample(40, random_state=0, return_condition=True)
+    assert labels["digit"].nunique() > 3
+
+
 @pytest.mark.parametrize("kind", ["hwc", "chw", "floats", "pil"])
 def test_colours_to_grey(kind):
     rng = np.random.default_rng(0)
