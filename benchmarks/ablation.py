@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
-import platform
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
+from harness import RESULTS, add_run_arguments, provenance, read_results, write_result
 from shapes import adult
 
 from tabdiff import DiffusionGenerator, networks, refining
@@ -32,7 +29,6 @@ from tabdiff.codecs.numeric import NumericColumn
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
 
-RESULTS = Path(__file__).resolve().parent / "results" / "ablation.jsonl"
 N_ROWS, N_STEPS = 10_000, 2_000
 RAW: dict[str, Any] = {"refine": False}
 
@@ -120,6 +116,10 @@ def measure(label: str) -> dict:
     return {"variant": label, **scores(real, rows, holdout), **seconds}
 
 
+def key(row: dict[str, Any]) -> tuple:
+    return (row["variant"],)
+
+
 def print_table(records: list[dict]) -> None:
     """Print a row for each variant."""
     print("| variant | XGB-C2ST | shape error, % | trend error, % | nearest-neighbour ratio |")
@@ -134,19 +134,16 @@ def print_table(records: list[dict]) -> None:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the table of what has been run and stop")
-    arguments = parser.parse_args()
-    records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-    if not arguments.table:
-        RESULTS.parent.mkdir(exist_ok=True)
-        done = {r["variant"] for r in records}
-        machine = {"cpu_cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    add_run_arguments(parser, RESULTS / "ablation.jsonl", threads=torch.get_num_threads())
+    args = parser.parse_args()
+    if not args.table:
+        torch.set_num_threads(args.threads)
+        done = {key(row) for row in read_results(args.results)}
+        settings = {"threads": args.threads, **provenance("torch")}
         for label in ("real holdout", "bootstrap of the training rows", "independent columns", *VARIANTS):
-            if label not in done:
-                records.append({**measure(label), "settings": machine})
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
-    print_table(records)
+            if (label,) not in done:
+                write_result(args.results, {**measure(label), "settings": settings}, key)
+    print_table(read_results(args.results))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import numpy as np
 import pandas as pd
 from cell_data import load_set
 from cell_runs import draw_cells, job, key, may_run
-from harness import data_loader, machine, read_results, revision, versions, write_result
+from harness import data_loader, measured, provenance, read_results, write_result
 
 from tabdiff.evaluation.cells import log_normalize
 
@@ -224,7 +223,7 @@ def measure(task: Task, adata: Any, x: np.ndarray, row: dict[str, Any], args: ar
         if task.number is not None
         else [combination_group(task, adata.obs, x, held)]
     )
-    report: dict[str, Any] = {"threads": args.threads, "machine": machine(), "revision": revision()}
+    report: dict[str, Any] = {"threads": args.threads, **provenance()}
     predictions: list[list[np.ndarray]] | None = None
     if row["system"] == "nearest":
         predictions = [one.neighbours for one in groups]
@@ -243,5 +242,4 @@ def measure(task: Task, adata: Any, x: np.ndarray, row: dict[str, Any], args: ar
         of = group_labels(drawn.obs, task.groups)
         predictions = [[profile[of == (one.label if task.groups else "all")].mean(axis=0)] for one in groups]
     size = {"held": int(held.sum()), "fitted": int((~held).sum()), "genes": adata.n_vars, "groups": len(groups)}
-    measured = {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "measured_with": versions("numpy", "anndata")}
-    return {**size, **errors(groups, predictions, row["seed"]), **report, **measured, "measured_revision": revision()}
+    return {**size, **errors(groups, predictions, row["seed"]), **report, **measured("numpy", "anndata")}

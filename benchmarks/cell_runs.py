@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cell_systems import PEERS
-from harness import HERE, MODELS, device, machine, revision, run_child
+from harness import HERE, MODELS, device, provenance, run_child
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ def draw_cells(
         if error is not None:
             return None, {"failed": error}
         # With the cells, so that what is measured again later says how they came about.
-        made = {"threads": args.threads, "machine": machine(), "revision": revision()}
+        made = {"threads": args.threads, **provenance()}
         report = json.loads(report_file.read_text(encoding="utf-8"))
         report_file.write_text(json.dumps({**report, **made}), encoding="utf-8")
     return anndata.read_h5ad(cells), json.loads(report_file.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from cell_systems import found_versions, peak_mb
-from harness import HERE, machine, read_results, revision, run_child, write_result
+from harness import HERE, provenance, read_results, run_child, write_result
 from scipy import optimize, sparse
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def run_scale(args: argparse.Namespace, path: Path) -> None:
             error = run_child(sys.executable, command, threads=args.threads, timeout=4 * args.max_time + 3600)
             found = {"failed": error} if error is not None else json.loads(output.read_text(encoding="utf-8"))
         row = {**row, **found, "max_time": args.max_time, "max_steps": args.max_steps}
-        write_result(path, {**row, "machine": machine(), "revision": revision()}, key)
+        write_result(path, {**row, **provenance()}, key)
         print(f"{task}: {found}", flush=True)
 
 

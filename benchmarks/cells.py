@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,17 @@ from cell_held_out import TASKS, run_held_out
 from cell_runs import TRAINED, draw_cells, job, key, may_run
 from cell_scale import run_scale
 from cell_tables import held_out_tables, scale_table, tables
-from harness import RESULTS, data_loader, machine, markdown, read_results, revision, versions, write_result
+from harness import (
+    RESULTS,
+    add_run_arguments,
+    data_loader,
+    markdown,
+    measured,
+    names,
+    provenance,
+    read_results,
+    write_result,
+)
 from scipy import sparse
 
 from tabdiff.evaluation import cell_scores, nb_baseline
@@ -65,7 +74,7 @@ def run(row: dict[str, Any], adata: AnnData, args: argparse.Namespace) -> dict[s
     types, seed = SETS[row["task"]].types, row["seed"]
     train, unseen = random_halves(adata, types, seed)
     wanted = labels(unseen.obs, types)
-    report: dict[str, Any] = {"threads": args.threads, "machine": machine(), "revision": revision()}
+    report: dict[str, Any] = {"threads": args.threads, **provenance()}
     if row["system"] in REFERENCES:
         counts, own = reference(row["system"], train, wanted, types, seed)
     else:
@@ -75,8 +84,7 @@ def run(row: dict[str, Any], adata: AnnData, args: argparse.Namespace) -> dict[s
         counts, own = cells.X, labels(cells.obs, types)
     scores = cell_scores(unseen.X, counts, real_labels=wanted, synthetic_labels=own, seed=seed, n_jobs=args.threads)
     size = {"cells": adata.n_obs, "fitted": train.n_obs, "genes": adata.n_vars, "types": len(np.unique(wanted))}
-    measured = {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "measured_with": versions(*EVALUATION)}
-    return {**row, **size, **scores, **report, **measured, "measured_revision": revision()}
+    return {**row, **size, **scores, **report, **measured(*EVALUATION)}
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -109,28 +117,20 @@ def print_tables(args: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def names(text: str) -> list[str]:
-        return [part.strip() for part in text.split(",") if part.strip()]
-
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--held-out", action="store_true", help="conditions that were left out of the fit")
-    mode.add_argument("--scale", action="store_true", help="seconds, memory and repeatability")
-    mode.add_argument("--table", action="store_true", help="print the tables of the results there are")
-    mode.add_argument("--list", action="store_true", help="print the sets")
+    modes = add_run_arguments(parser, RESULTS / "cells.jsonl", [0, 1, 2], threads=2)
+    modes.add_argument("--held-out", action="store_true", help="conditions that were left out of the fit")
+    modes.add_argument("--scale", action="store_true", help="seconds, memory and repeatability")
+    modes.add_argument("--list", action="store_true", help="print the sets")
     parser.add_argument("--sets", type=names, default=list(SETS), help=f"default: {','.join(SETS)}")
     parser.add_argument("--tasks", type=names, default=list(TASKS), help=f"of --held-out: {','.join(TASKS)}")
     parser.add_argument("--systems", type=names, default=list(DEFAULT), help=f"of {','.join(SYSTEMS)}")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in names(text)], default=[0, 1, 2])
     parser.add_argument("--max-time", type=float, default=600.0, help="seconds of training at most")
     parser.add_argument("--max-steps", type=int, help=argparse.SUPPRESS)  # for trying out this script
     parser.add_argument("--genes", type=int, help=argparse.SUPPRESS)  # for trying out this script
     parser.add_argument("--shape", type=int, nargs=2, default=(200_000, 20_000), help="cells and genes of --scale")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers-python", help="interpreter of an environment with requirements-cells-peers.txt")
     parser.add_argument("--evaluate-again", action="store_true", help="measure cells drawn earlier, fit nothing")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
-    parser.add_argument("--results", type=Path, default=RESULTS / "cells.jsonl")
     args = parser.parse_args()
     for given, known in ((args.systems, SYSTEMS), (args.sets, SETS), (args.tasks, TASKS)):
         unknown = [name for name in given if name not in known]

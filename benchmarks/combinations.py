@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
 import time
-from pathlib import Path
+from typing import Any
 
 import torch
+from harness import RESULTS, add_run_arguments, provenance, read_results, write_result
 from torch import Tensor
 
 from tabdiff.diffusion import (
@@ -38,7 +36,6 @@ from tabdiff.diffusion import (
 from tabdiff.nn import ResidualMLP
 from tabdiff.training import train
 
-RESULTS = Path(__file__).resolve().parent / "results" / "combinations.jsonl"
 SCHEDULES = {
     **{name: make_schedule(name) for name in ("cosine", "vp", "sigmoid", "sub_vp", "ve", "rectified_flow", "edm")},
     "discrete_cosine": make_schedule("cosine", 1000),
@@ -132,6 +129,10 @@ def measure(schedule_name: str, target: str) -> dict:
     return record
 
 
+def key(row: dict[str, Any]) -> tuple:
+    return (row["schedule"], row["target"])
+
+
 def print_table(records: list[dict]) -> None:
     """Print a row for each schedule and target, a column for each method; "no" stands for an error."""
     print("| schedule | target | " + " | ".join(METHODS) + " |")
@@ -157,20 +158,16 @@ def print_table(records: list[dict]) -> None:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the table of what has been run and stop")
-    arguments = parser.parse_args()
-    records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-    if not arguments.table:
-        torch.set_num_threads(1)
-        machine = {"cpu_cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
-        RESULTS.parent.mkdir(exist_ok=True)
-        done = {(r["schedule"], r["target"]) for r in records}
+    add_run_arguments(parser, RESULTS / "combinations.jsonl")
+    args = parser.parse_args()
+    if not args.table:
+        torch.set_num_threads(args.threads)
+        done = {key(row) for row in read_results(args.results)}
+        settings = {"threads": args.threads, **provenance("torch")}
         for pair in itertools.product(SCHEDULES, TARGETS):
             if pair not in done:
-                records.append({**measure(*pair), "settings": {"train_steps": N_STEPS, **machine}})
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
-    print_table(records)
+                write_result(args.results, {**measure(*pair), "settings": {"train_steps": N_STEPS, **settings}}, key)
+    print_table(read_results(args.results))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from harness import (
     device,
     markdown,
     n_weights,
+    names,
     provenance,
     read_results,
     write_result,
@@ -177,7 +178,7 @@ def fit(
         "fit_seconds": time.perf_counter() - start,
         "fit_cpu_seconds": time.process_time() - used,
         "steps": gen.n_steps_,
-        "parameters": n_weights(gen),
+        "parameters": n_weights(gen.denoiser_),
         "hidden_size": gen._spec.hidden_size,
         "n_blocks": gen._spec.n_blocks,
     }
@@ -200,9 +201,9 @@ def equal_width(data: str, seed: int) -> int:
 
     def size(width: int) -> int:
         spec = replace(gen._spec, network="mlp", hidden_size=width, n_blocks=depth)
-        return sum(p.numel() for p in build_denoiser(spec, "mlp", 0).network.parameters())
+        return n_weights(build_denoiser(spec, "mlp", 0))
 
-    return min(range(16, 1024, 8), key=lambda width: abs(size(width) - n_weights(gen)))
+    return min(range(16, 1024, 8), key=lambda width: abs(size(width) - n_weights(gen.denoiser_)))
 
 
 class Clock(Callback):
@@ -237,7 +238,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
         scores = run_cells(system, parameters, seed)
     else:
         scores = run_table(data, system, parameters, seed, row["rows"])
-    return {**row, **scores, **provenance()}
+    return {**row, **scores, **provenance("torch")}
 
 
 def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -292,10 +293,6 @@ def print_tables(records: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def names(text: str) -> list[str]:
-        return text.split(",")
-
     parser.add_argument("--data", type=names, default=list(DATA), help=f"of {(*TABLES, 'digits', 'cells')}")
     parser.add_argument("--systems", type=names, default=list(NETWORKS))
     parser.add_argument("--budgets", type=names, default=["time", "parameters"], help="time, parameters")

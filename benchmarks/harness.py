@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,24 +75,42 @@ def revision() -> str | None:
         return None
 
 
-def provenance() -> dict[str, Any]:
-    """What a line of results was measured with: machine, revision and version of torch."""
-    import torch
-
-    return {"machine": machine(), "revision": revision(), "torch": torch.__version__}
-
-
-def n_weights(gen: Any) -> int:
-    """Number of weights of a fitted generator's network."""
-    return sum(p.numel() for p in gen.denoiser_.network.parameters())
+def provenance(*packages: str) -> dict[str, Any]:
+    """What a line of results was made with: machine, revision, and versions where packages are named."""
+    found = {"machine": machine(), "revision": revision()}
+    return {**found, "versions": versions(*packages)} if packages else found
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, results: Path, seeds: Sequence[int]) -> None:
-    """Add what every script asks for that runs what is missing from its results: seeds, threads, results, table."""
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=list(seeds))
-    parser.add_argument("--threads", type=int, default=1)
+def measured(*packages: str) -> dict[str, Any]:
+    """When and with what rows were measured, which may be later and with other code than they were drawn with."""
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"measured": today, "measured_with": versions(*packages), "measured_revision": revision()}
+
+
+def n_weights(denoiser: Any) -> int:
+    """Number of weights of a denoiser's network."""
+    return sum(p.numel() for p in denoiser.network.parameters())
+
+
+def names(text: str) -> list[str]:
+    """Split an argument at its commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def add_run_arguments(
+    parser: argparse.ArgumentParser, results: Path, seeds: Sequence[int] = (), threads: int = 1
+) -> argparse._MutuallyExclusiveGroup:
+    """Add what every script asks for that runs what is missing from its results: seeds, threads, results, table.
+
+    Without default seeds there is no --seeds. Returns the group of --table, for a script that has other modes.
+    """
+    if seeds:
+        parser.add_argument("--seeds", type=lambda text: [int(s) for s in names(text)], default=list(seeds))
+    parser.add_argument("--threads", type=int, default=threads)
     parser.add_argument("--results", type=Path, default=results)
-    parser.add_argument("--table", action="store_true", help="print the tables of what has been run and stop")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--table", action="store_true", help="print the tables of what has been run and stop")
+    return modes
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,15 @@ import torch
 from harness import (
     MODELS,
     RESULTS,
+    add_run_arguments,
     data_loader,
     device,
-    machine,
     markdown,
+    measured,
     n_weights,
+    names,
+    provenance,
     read_results,
-    revision,
-    versions,
     write_result,
 )
 
@@ -107,7 +107,7 @@ def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[s
         "fit_cpu_seconds": time.process_time() - cpu,
         "training_steps": gen.n_steps_,
         "rows_per_second": float(np.median(gen.history_["rows_per_second"])),
-        "parameters": n_weights(gen),
+        "parameters": n_weights(gen.denoiser_),
     }
     if args.latent:
         report["reconstruction_rmse"] = gen.codec_.reconstruction_rmse_
@@ -149,7 +149,7 @@ def measure(
 
 
 def run(name: str, args: argparse.Namespace) -> None:
-    made = {"threads": torch.get_num_threads(), "machine": machine(), "revision": revision()}
+    made = {"threads": torch.get_num_threads(), **provenance()}
     found = kept(name, args) if args.again or args.steps_table else None
     gen, report = found or fit(name, args)
     identity: dict[str, Any] = {"set": name, "seed": args.seed, "device": device(), "max_steps": args.max_steps}
@@ -167,8 +167,7 @@ def run(name: str, args: argparse.Namespace) -> None:
         row = {**identity, "method": method, "steps": steps}
         if args.steps_table and key(row) in done:
             continue
-        row |= measure(name, gen, args, method=method, steps=steps) | report | made
-        row |= {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "measured_with": versions("torch", "scikit-learn")}
+        row |= measure(name, gen, args, method=method, steps=steps) | report | made | measured("torch", "scikit-learn")
         write_result(args.results, row, key)
         shown = {m: round(v, 4) for m, v in row["synthetic"].items()}
         print(f"{name} {method} {steps}: {shown}, fit {row['fit_seconds']:.0f} s", flush=True)
@@ -213,31 +212,28 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", default="digits", help=f"of {','.join(SETS)}")
+    parser.add_argument("--sets", type=names, default=["digits"], help=f"of {','.join(SETS)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n", type=int, default=2_000, help="images drawn at most; the test set has so many or fewer")
     parser.add_argument("--guidance-scale", type=float, default=1.0)
     parser.add_argument("--max-steps", type=int)
     parser.add_argument("--max-time", type=float, help="seconds of training at most")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--latent", action="store_true", help="diffusion in the latents of an autoencoder")
     parser.add_argument("--resume", action="store_true", help="go on with a fit that was stopped")
     parser.add_argument("--again", action="store_true", help="measure the kept model, fit nothing")
     parser.add_argument("--steps-table", action="store_true", help="samplers by steps, of the kept model")
-    parser.add_argument("--table", action="store_true", help="print the tables of the results there are")
-    parser.add_argument("--results", type=Path, default=RESULTS / "images.jsonl")
+    add_run_arguments(parser, RESULTS / "images.jsonl", threads=2)
     args = parser.parse_args()
     if args.table:
         print(tables(read_results(args.results)))
         return 0
-    names = [name.strip() for name in args.sets.split(",") if name.strip()]
-    unknown = [name for name in names if name not in SETS]
+    unknown = [name for name in args.sets if name not in SETS]
     if unknown:
         parser.error(f"unknown sets {unknown}; there are {', '.join(SETS)}")
     torch.set_num_threads(args.threads)
     try:
-        for name in names:
+        for name in args.sets:
             run(name, args)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,13 @@ import torch
 from forest import is_category
 from harness import (
     RESULTS,
+    add_run_arguments,
     data_loader,
     device,
-    machine,
     markdown,
+    names,
+    provenance,
     read_results,
-    revision,
-    versions,
     write_result,
 )
 from imputers import SYSTEMS, TRAINED, Filled
@@ -195,8 +194,7 @@ def run_all(args: argparse.Namespace) -> int:
                         row |= {**measure(frame, holes, filled), **report}
                     except RuntimeError as error:
                         row["failed"] = str(error)
-                    row |= {"threads": args.threads, "machine": machine(), "revision": revision()}
-                    row["versions"] = versions(*PACKAGES)
+                    row |= {"threads": args.threads, **provenance(*PACKAGES)}
                     write_result(args.results, row, key)
                     shown = " ".join(f"{k}={row[k]:.4g}" for k in ("error", "energy", "seconds") if row.get(k))
                     print(f"{what}: {row.get('failed', shown)}", flush=True)
@@ -261,20 +259,13 @@ def targets(means: dict[str, dict[str, dict[tuple[str, str], float]]]) -> list[s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def names(text: str) -> list[str]:
-        return [part.strip() for part in text.split(",") if part.strip()]
-
     parser.add_argument("--tables", type=names, default=list(TABLES), help=f"default: {','.join(TABLES)}")
     parser.add_argument("--systems", type=names, default=list(SYSTEMS), help=f"of {','.join(SYSTEMS)}")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in names(text)], default=[0])
     parser.add_argument("--max-time", type=float, default=600.0, help="seconds of training at most")
     parser.add_argument("--max-steps", type=int, help="training steps at most; default: the estimator's own")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers-python", help="interpreter of an environment with requirements-peers.txt")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
-    parser.add_argument("--table", action="store_true", help="print the tables of the results there are")
-    parser.add_argument("--results", type=Path, default=RESULTS / "imputation.jsonl")
+    add_run_arguments(parser, RESULTS / "imputation.jsonl", [0], threads=2)
     args = parser.parse_args()
     unknown = [s for s in args.systems if s not in SYSTEMS]
     if unknown:

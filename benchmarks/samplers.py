@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +27,7 @@ import numpy as np
 import pandas as pd
 import scipy.linalg
 import torch
-from harness import data_loader
+from harness import MODELS, RESULTS, add_run_arguments, data_loader, provenance, read_results, write_result
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -53,10 +50,6 @@ from tabdiff.diffusion import (
 )
 from tabdiff.evaluation import c2st, independent_columns, shape_error, trend_error
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "samplers.jsonl"
-MODELS = HERE / "models"
-
 EVALUATIONS = (5, 10, 15, 25, 50, 100, 250, 1000)
 # The most useful columns first, so that a run that is stopped early still leaves a table.
 ORDER = (25, 50, 10, 5, 100, 15, 250, 1000)
@@ -64,6 +57,7 @@ ORDER = (25, 50, 10, 5, 100, 15, 250, 1000)
 MANY = {250: ("ddpm", "ddpm large", "ddim", "dpmpp_2m", "euler_maruyama"), 1000: ("ddpm", "ddim")}
 REPEATED = ("dpmpp_2m", 25)  # the cell whose spread over seeds is measured
 REPEATS = 3
+PACKAGES = ("tabdiff", "torch", "scikit-learn", "numpy", "scipy")
 
 TABLE_ROWS = 10_000
 DIGIT_CHUNKS = 4
@@ -215,32 +209,6 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 # -------------------------------------------------------------------------------------------------- running
 
 
-def machine() -> str:
-    """Number of cores, processor and GPU."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].strip() if names else processor
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} cores ({processor}), {gpu}"
-
-
-def versions() -> dict[str, str]:
-    try:
-        own = metadata.version("tabdiff")
-    except metadata.PackageNotFoundError:
-        own = "source tree"
-    found = {name: metadata.version(name) for name in ("torch", "scikit-learn", "numpy", "scipy")}
-    return {"python": platform.python_version(), "tabdiff": own, **found}
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
 def key(row: dict[str, Any]) -> tuple:
     return (row["model"], json.dumps(row["settings"], sort_keys=True), row["method"], row["budget"], row["seed"])
 
@@ -276,7 +244,6 @@ def fitted(model: Any) -> DiffusionGenerator:
 
 
 def run(model: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     done = {key(row) for row in read_results(path)}
     common = {"model": model.name, "settings": model.settings}
 
@@ -284,9 +251,8 @@ def run(model: Any, path: Path) -> None:
         return key({**common, "method": name, "budget": budget, "seed": seed}) not in done
 
     def append(**row: Any) -> None:
-        row = {**common, **row, "threads": torch.get_num_threads(), "machine": machine(), "versions": versions()}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        row = {**common, **row, "threads": torch.get_num_threads(), **provenance(*PACKAGES)}
+        write_result(path, row, key)
         shown = " ".join(f"{m}={row[m]:.4g}" for m in model.metrics)
         print(f"{model.name} {row['method']} evaluations={row['evaluations']} {shown}", flush=True)
 
@@ -363,9 +329,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("adult", "digits", "both"), default="both")
-    parser.add_argument("--table", action="store_true", help="print the tables of the results there are")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--threads", type=int, default=1, help="of torch; one is quickest on a busy machine")
+    add_run_arguments(parser, RESULTS / "samplers.jsonl")  # one thread: the quickest on a busy machine
     args = parser.parse_args()
     if args.table:
         print(tables(read_results(args.results)))

@@ -18,7 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, add_run_arguments, device, markdown, n_weights, provenance, read_results, write_result
+from harness import (
+    RESULTS,
+    add_run_arguments,
+    device,
+    markdown,
+    n_weights,
+    names,
+    provenance,
+    read_results,
+    write_result,
+)
 
 from tabdiff import DiffusionGenerator
 
@@ -126,7 +136,7 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     used = time.process_time() - start
     drawn, drawn_labels = gen.sample(N_DRAWN, random_state=row["seed"], return_condition=True)
     report = measure(to_codes(drawn), drawn_labels)
-    return {**row, **report, "parameters": n_weights(gen), "fit_cpu_seconds": used, **provenance()}
+    return {**row, **report, "parameters": n_weights(gen.denoiser_), "fit_cpu_seconds": used, **provenance("torch")}
 
 
 def key(row: dict[str, Any]) -> tuple:
@@ -164,7 +174,7 @@ def print_table(records: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--denoisers", type=lambda text: text.split(","), default=["mlp"])
+    parser.add_argument("--denoisers", type=names, default=["mlp"])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=1e-3)

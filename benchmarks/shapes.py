@@ -14,35 +14,28 @@ which are drawn from a factor model with known structure.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
-import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from harness import RESULTS, add_run_arguments, data_loader, provenance, read_results, write_result
 
 from tabdiff import DiffusionGenerator
 from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
 
-RESULTS = Path(__file__).resolve().parent / "results" / "shapes.jsonl"
 # Classifiers and distances see at most so many rows.
 MAX_EVALUATED = 20_000
 
 
 def adult(n: int, columns: list[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return `n` training rows of Adult and as many others, of the wanted columns."""
-    data = os.environ.get("TABDIFF_DATA")
-    if not data or not (Path(data) / "load.py").is_file():
-        raise SystemExit("set TABDIFF_DATA to a folder with load.py and the tables that it loads.")
-    sys.path.insert(0, data)
-    from load import load_table
-
-    frame, meta = load_table("adult", benchmark=True)
+    try:
+        frame, meta = data_loader().load_table("adult", benchmark=True)
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from error
     for name in [*meta["categorical"], meta["target"]]:
         frame[name] = frame[name].astype("category")
     frame = frame[columns] if columns else frame
@@ -116,6 +109,10 @@ def measure(name: str, max_time: float) -> dict:
     return record
 
 
+def key(row: dict[str, Any]) -> tuple:
+    return (row["shape"],)
+
+
 def print_table(records: list[dict]) -> None:
     """Print a row for each shape: synthetic / fresh rows / independent columns."""
     print("| table | rows x columns | steps | fit, s | sample, s | peak, GB | shape error, % | trend error, % | C2ST |")
@@ -135,19 +132,16 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-time", type=float, default=120.0, help="seconds of training of the million rows")
-    parser.add_argument("--table", action="store_true", help="print the table of what has been run and stop")
-    arguments = parser.parse_args()
-    records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-    if not arguments.table:
-        RESULTS.parent.mkdir(exist_ok=True)
-        done = {r["shape"] for r in records}
-        machine = {"cpu_cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    add_run_arguments(parser, RESULTS / "shapes.jsonl", threads=torch.get_num_threads())
+    args = parser.parse_args()
+    if not args.table:
+        torch.set_num_threads(args.threads)
+        done = {key(row) for row in read_results(args.results)}
+        settings = {"threads": args.threads, **provenance("torch")}
         for name in SHAPES:
-            if name not in done:
-                records.append({**measure(name, arguments.max_time), "settings": machine})
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
-    print_table(records)
+            if (name,) not in done:
+                write_result(args.results, {**measure(name, args.max_time), "settings": settings}, key)
+    print_table(read_results(args.results))
 
 
 if __name__ == "__main__":

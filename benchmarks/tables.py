@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,14 @@ from harness import (
     HERE,
     MODELS,
     RESULTS,
+    add_run_arguments,
     data_loader,
     device,
-    machine,
+    measured,
+    names,
+    provenance,
     read_results,
-    revision,
     run_child,
-    versions,
     write_result,
 )
 from peers import PEERS, TRAINED
@@ -100,7 +100,7 @@ def generate(row: dict[str, Any], table: Table, args: argparse.Namespace) -> str
 
 def run(row: dict[str, Any], table: Table, args: argparse.Namespace) -> dict[str, Any]:
     """Rows of one system on one table, fitted if need be, and what they score."""
-    made = {"threads": args.threads, "machine": machine(), "revision": revision()}
+    made = {"threads": args.threads, **provenance()}
     report: dict[str, Any] = {}
     if row["system"] in REFERENCES:
         rows = reference(row["system"], table, row["seed"])
@@ -116,8 +116,7 @@ def run(row: dict[str, Any], table: Table, args: argparse.Namespace) -> dict[str
         rows = pd.read_feather(rows_file)
         report = json.loads(report_file.read_text(encoding="utf-8"))
     scores = measure(table, rows, floor=row["system"] == "holdout", threads=args.threads)
-    measured = {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "measured_with": versions(*EVALUATION)}
-    return {**row, **scores, **made, **report, **measured, "measured_revision": revision()}
+    return {**row, **scores, **made, **report, **measured(*EVALUATION)}
 
 
 def run_all(args: argparse.Namespace) -> int:
@@ -148,21 +147,14 @@ def run_all(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def names(text: str) -> list[str]:
-        return [part.strip() for part in text.split(",") if part.strip()]
-
     parser.add_argument("--tables", type=names, default=list(TABLES), help=f"default: {','.join(TABLES)}")
     parser.add_argument("--systems", type=names, default=list(DEFAULT), help=f"of {','.join(SYSTEMS)}")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in names(text)], default=[0])
     parser.add_argument("--max-time", type=float, default=600.0, help="seconds of training at most")
     parser.add_argument("--max-steps", type=int, help=argparse.SUPPRESS)  # for trying out this script
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers-python", help="interpreter of an environment with requirements-peers.txt")
     parser.add_argument("--evaluate-again", action="store_true", help="measure rows drawn earlier, fit nothing")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
-    parser.add_argument("--table", action="store_true", help="print the tables of the results there are")
-    parser.add_argument("--results", type=Path, default=RESULTS / "tables.jsonl")
+    add_run_arguments(parser, RESULTS / "tables.jsonl", [0], threads=2)
     args = parser.parse_args()
     unknown = [s for s in args.systems if s not in SYSTEMS]
     if unknown:

@@ -24,14 +24,23 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import threadpoolctl
 import torch
-from harness import RESULTS, data_loader, device, machine, markdown, read_results, revision, versions, write_result
+from harness import (
+    RESULTS,
+    add_run_arguments,
+    data_loader,
+    device,
+    markdown,
+    names,
+    provenance,
+    read_results,
+    write_result,
+)
 from imblearn.over_sampling import SMOTE, SMOTENC, RandomOverSampler
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
@@ -213,7 +222,7 @@ def run_all(args: argparse.Namespace) -> int:
                 row |= measure(system, split, args, seed)
         except (ValueError, RuntimeError) as error:
             row["failed"] = str(error)[:300]
-        row |= {"threads": args.threads, "machine": machine(), "revision": revision(), "versions": versions(*PACKAGES)}
+        row |= {"threads": args.threads, **provenance(*PACKAGES)}
         write_result(args.results, row, key)
         shown = " ".join(f"{k}={v:.3f}" for k, v in row.items() if isinstance(v, float) and k != "max_time")
         print(f"{part} {name} {system} seed {seed}: {row.get('failed', shown)}", flush=True)
@@ -265,22 +274,15 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def names(text: str) -> list[str]:
-        return [part.strip() for part in text.split(",") if part.strip()]
-
     known = list(dict.fromkeys([*RESAMPLERS, *DETECTORS]))
     data = list(dict.fromkeys([*IMBALANCED, *OUTLIER_SETS]))
     parser.add_argument("--parts", type=names, default=list(PARTS), help=f"default: {','.join(PARTS)}")
     parser.add_argument("--tables", type=names, default=[], help=f"of {','.join(data)}; default: all")
     parser.add_argument("--systems", type=names, default=[], help=f"of {','.join(known)}; default: all")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in names(text)], default=[0, 1, 2])
     parser.add_argument("--max-time", type=float, default=300.0, help="seconds of training at most")
     parser.add_argument("--max-steps", type=int, help="training steps at most; default: the estimator's own")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--retry", action="store_true", help="run again what failed")
-    parser.add_argument("--table", action="store_true", help="print the tables of the results there are")
-    parser.add_argument("--results", type=Path, default=RESULTS / "usefulness.jsonl")
+    add_run_arguments(parser, RESULTS / "usefulness.jsonl", [0, 1, 2], threads=2)
     args = parser.parse_args()
     for what, allowed in (("parts", PARTS), ("tables", data), ("systems", known)):
         unknown = [g for g in getattr(args, what) if g not in allowed]

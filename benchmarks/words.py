@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, add_run_arguments, device, markdown, provenance, read_results, write_result
+from harness import RESULTS, add_run_arguments, device, markdown, names, provenance, read_results, write_result
 from sklearn import datasets
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -74,7 +74,7 @@ def run(row: dict[str, Any]) -> list[dict[str, Any]]:
     start = time.process_time()
     gen.fit(train, condition)
     report = {"fit_cpu_seconds": time.process_time() - start, "real_accuracy": float(judge.score(train, y_train))}
-    report |= provenance()
+    report |= provenance("torch")
     lines = []
     for name, values in asked.items():
         rows = gen.sample(condition=values, random_state=seed)
@@ -101,8 +101,8 @@ def print_table(records: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--denoisers", type=lambda text: text.split(","), default=["mlp"])
-    parser.add_argument("--conditions", type=lambda text: text.split(","), default=list(CONDITIONS))
+    parser.add_argument("--denoisers", type=names, default=["mlp"])
+    parser.add_argument("--conditions", type=names, default=list(CONDITIONS))
     parser.add_argument("--steps", type=int, default=1000)
     add_run_arguments(parser, FILE, [0, 1, 2])
     args = parser.parse_args()

@@ -233,5 +233,5 @@ def test_the_width_of_equal_parameters_is_one(benchmark_module):
         denoisers.train_on("digits", {"max_steps": 1, "batch_size": 8, "random_state": 0, **p})
         for p in ({"denoiser": "dit"}, {"denoiser": "mlp", "hidden_size": width})
     ]
-    transformer, mlp = (denoisers.n_weights(gen) for gen in gens)
+    transformer, mlp = (denoisers.n_weights(gen.denoiser_) for gen in gens)
     assert mlp == pytest.approx(transformer, rel=0.1)
