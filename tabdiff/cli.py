@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tabdiff.conditions import Attribute
+    from tabdiff.attributes import Attribute
     from tabdiff.generator import DiffusionGenerator
 
 __all__ = ["CommandError", "main"]

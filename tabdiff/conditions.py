@@ -1,10 +1,9 @@
 """What a condition is: read at fit, checked and completed at sample.
 
-Each attribute is a class (strings, categories, booleans, integers and times with at most 20 distinct values),
-continuous (floats, other integers and times), or made of vectors (`tabdiff.vectors`). Encoded, a condition is a float
-tensor (n, n_columns) of class codes and standardised values in which NaN is the null token: a column for each
-attribute, several for vectors. A missing label at fit is the null token too: its row teaches the unconditional model
-alone.
+Each attribute is a class or continuous (`tabdiff.attributes`), made of vectors (`tabdiff.vectors`) or an image
+(`tabdiff.image_conditions`). Encoded, a condition is a float tensor (n, n_columns) of class codes and standardised
+values in which NaN is the null token: a column for each attribute, several for vectors. A missing label at fit is the
+null token too: its row teaches the unconditional model alone.
 """
 
 import copy
@@ -18,274 +17,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.columns import (
-    Clock,
-    LevelColumn,
-    Storage,
-    dtype_from_state,
-    dtype_to_state,
-    is_numeric,
-    is_time,
-    plain,
-    restore,
-    standardise,
-    to_float,
-    unknown_level_message,
-)
+from tabdiff.attributes import Attribute, is_scalar
 from tabdiff.containers import to_pandas
 from tabdiff.image_conditions import ImageAttribute, holds_images
 from tabdiff.nn import VectorColumns
 from tabdiff.vectors import TextAttribute, VectorAttribute, encoder_of, holds_vectors
 
-__all__ = ["Attribute", "Conditions", "condition_frame", "resolve_condition"]
+__all__ = ["Conditions", "condition_frame", "resolve_condition"]
 
-MAX_INTEGER_CLASSES = 20
-# Largest over smallest positive value from which an attribute that is never negative is modelled by its logarithm.
-LOG_SPAN = 50.0
 NEIGHBOURS = 50
-# Up to here the third power of a number, which tells its skewness, is one too.
-MAX_CONTINUOUS = 1e100
-
-
-class Attribute:
-    """One attribute of a condition: a class or a continuous value.
-
-    Attributes
-    ----------
-    name : hashable
-        Column name, obs key, or a made-up one for arrays.
-    kind : {"class", "continuous"}
-    levels : list
-        Labels of a class attribute, in the order of their codes.
-    low, high : float
-        Range of a continuous attribute at fit; of times, in the unit that they share since the earliest.
-    unit : float
-        A continuous attribute v is modelled as log(1 + v / unit) where its values, such as doses, are never negative
-        and span more than `LOG_SPAN`: unit is then the smallest positive one. 0 is the linear scale.
-    """
-
-    def __init__(self, series: pd.Series, name: Any) -> None:
-        self.name = name
-        self._storage, series = Storage(series), standardise(series, name)
-        self.dtype = series.dtype
-        self._clock: Clock | None = None
-        if pd.api.types.is_complex_dtype(series.dtype):
-            raise ValueError(f"Complex data not supported, however condition {name!r} is complex.")
-        if series.isna().all():
-            raise ValueError(f"condition {name!r} has no value but missing ones.")
-        numeric = is_numeric(series.dtype)
-        few = series.nunique() <= MAX_INTEGER_CLASSES
-        discrete = pd.api.types.is_integer_dtype(series.dtype) or is_time(series.dtype)
-        number = numeric or is_time(series.dtype)
-        self.kind = "class" if not number or (discrete and few) else "continuous"
-        self.levels: list = []
-        self.low = self.high = self.mean = self.unit = 0.0
-        self.scale = 1.0
-        if self.kind == "class":
-            self._column = LevelColumn(series, name)
-            self.levels = self._column.levels_
-        else:
-            self._clock = Clock(series, name) if is_time(series.dtype) else None
-            values = self._clock.read(series) if self._clock is not None else to_float(series, name)
-            self.low, self.high = float(np.nanmin(values)), float(np.nanmax(values))
-            if max(abs(self.low), abs(self.high)) > MAX_CONTINUOUS:
-                raise ValueError(
-                    f"condition {name!r} holds numbers up to {max(self.high, -self.low):g}, which are too large to "
-                    f"condition on. Divide them, so that none is beyond {MAX_CONTINUOUS:g}."
-                )
-            self.unit = _log_unit(values) if self._clock is None else 0.0
-            values = self._squeeze(values)
-            self.mean = float(np.nanmean(values))
-            self.scale = float(np.nanstd(values)) or 1.0
-
-    @property
-    def n_levels(self) -> int:
-        """Number of classes, 0 for a continuous attribute."""
-        return len(self.levels)
-
-    @property
-    def column_levels(self) -> list[int]:
-        """The same for each column of the code, of which there is one."""
-        return [self.n_levels]
-
-    # Leading columns of the code that are no numbers to compare; those of text have one.
-    skip = 0
-
-    def is_single(self, value: Any) -> bool:
-        """Whether what `sample` was given is one value for all rows."""
-        return _is_scalar(value)
-
-    def hidden(self, codes: np.ndarray) -> np.ndarray:
-        """Which rows of codes (n, 1) are the null token, (n,)."""
-        return np.isnan(codes[:, 0])
-
-    def seen(self, values: Any) -> Self:
-        """Return the attribute for rows that go on with a fit."""
-        return self
-
-    def __repr__(self) -> str:
-        if self.kind == "class":
-            shown = ", ".join(repr(v) for v in self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
-            return f"Attribute({self.name!r}, class of {len(self.levels)}: {shown})"
-        scale = ", log scale" if self.unit else ""
-        return f"Attribute({self.name!r}, continuous from {self._shown(self.low)} to {self._shown(self.high)}{scale})"
-
-    def _squeeze(self, values: np.ndarray) -> np.ndarray:
-        """Values on the scale of the model; those below zero stay linear there."""
-        if not self.unit:
-            return values
-        return np.sign(values) * np.log1p(np.abs(values) / self.unit)
-
-    def _stretch(self, values: np.ndarray) -> np.ndarray:
-        """Inverse of `_squeeze`."""
-        return np.sign(values) * np.expm1(np.abs(values)) * self.unit if self.unit else values
-
-    def _shown(self, value: float) -> str:
-        """Text of a continuous value, a time as such."""
-        return f"{value:g}" if self._clock is None else str(self._clock.to_series(np.array([value])).iloc[0])
-
-    def _read_times(self, series: pd.Series) -> pd.Series:
-        """Times of the fitted dtype from times in any form, text included; without a zone they have the fitted one."""
-        if pd.api.types.is_timedelta64_dtype(self.dtype):
-            return pd.to_timedelta(series).astype(self.dtype)
-        times = series if is_time(series.dtype) else pd.to_datetime(series)
-        if isinstance(self.dtype, pd.DatetimeTZDtype) and times.dt.tz is None:
-            times = times.dt.tz_localize(self.dtype.tz)
-        return times.astype(self.dtype)
-
-    def encode(self, values: Any) -> np.ndarray:
-        """Map labels or numbers (n,) to codes or standardised values (n,), missing ones to NaN.
-
-        Raises
-        ------
-        ValueError
-            For a label that was not seen at fit; the message lists the known ones and the nearest.
-
-        Warns
-        -----
-        UserWarning
-            For a continuous value outside the fitted range.
-        """
-        series = pd.Series(np.asarray(values, dtype=object) if not isinstance(values, pd.Series) else values)
-        series = standardise(series, self.name)
-        missing = series.isna().to_numpy()
-        if is_time(self.dtype) and not missing.all():
-            try:
-                series = self._read_times(series)
-            except (TypeError, ValueError) as error:
-                given = series[~missing].iloc[0]
-                raise ValueError(
-                    f"condition {self.name!r} holds times ({self.dtype}), however: {given!r}. {error}"
-                ) from error
-        if self.kind == "continuous":
-            try:
-                if self._clock is not None:
-                    numbers = self._clock.read(series)
-                else:
-                    numbers = pd.to_numeric(series.astype(object).where(~missing, np.nan)).to_numpy(dtype=np.float64)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"condition {self.name!r} is continuous ({self._shown(self.low)} to {self._shown(self.high)}), "
-                    f"so it needs numbers, however: {series[~missing].iloc[0]!r}."
-                ) from None
-            if np.isinf(numbers).any():
-                raise ValueError(f"condition {self.name!r} contains infinite values (inf).")
-            outside = (numbers < self.low) | (numbers > self.high)
-            if outside.any():
-                warnings.warn(
-                    f"condition {self.name!r}: {self._shown(numbers[outside][0])} lies outside the fitted "
-                    f"range [{self._shown(self.low)}, {self._shown(self.high)}]; samples there are extrapolated.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            return (self._squeeze(numbers) - self.mean) / self.scale
-        codes = {v: float(i) for i, v in enumerate(self.levels)}
-        out = np.full(len(series), np.nan)
-        for i, value in enumerate(series.astype(object)):
-            if missing[i]:
-                continue
-            value = plain(value)
-            # bool is an int to Python, so True would silently stand for class 1.
-            known = codes.get(value) if isinstance(value, bool) == isinstance(self.levels[0], bool) else None
-            if known is None:
-                raise ValueError(unknown_level_message(f"condition {self.name!r}", value, self.levels))
-            out[i] = known
-        return out
-
-    def decode(self, codes: np.ndarray) -> pd.Series:
-        """Map codes or standardised values (n,) back to labels or numbers of the fitted dtype."""
-        if self.kind == "class":
-            return self._storage.write(self._column.decode(codes))
-        missing = np.isnan(codes)
-        values = np.where(missing, 0.0, codes) * self.scale + self.mean
-        # Codes are float32: digits beyond its precision are noise, and without them a dose of 2.5 is 2.5 again.
-        noise = max(np.abs(codes[~missing]).max(initial=1.0) * self.scale * 2.0**-23, 1e-300)
-        digits = int(np.floor(-np.log10(noise)))
-        if self.unit:
-            # On the logarithmic scale an error is a share of the value and its unit.
-            values = self._stretch(values)
-            size = np.floor(np.log10(np.abs(values) + self.unit)).astype(int)
-            values = np.array([round(v, digits - s - 1) for v, s in zip(values.tolist(), size.tolist(), strict=True)])
-        else:
-            values = np.round(values, digits) if abs(digits) <= 15 else values
-        # The round trip through float32 must not move a value past the range that it came from.
-        inside = np.clip(values, self.low, self.high)
-        # An error on the logarithmic scale is one relative to the value.
-        near = np.isclose(values, inside, rtol=max(1e-6, 4 * noise) if self.unit else 1e-6)
-        near |= np.abs(values - inside) <= (0.0 if self.unit else 2 * noise)
-        values = np.where(near, inside, values)
-        if self._clock is not None:
-            return self._storage.write(self._clock.to_series(values, missing))
-        return self._storage.write(restore(values, missing, self.dtype, self.name))
-
-    def state(self) -> dict:
-        """Plain description, for persistence."""
-        state = {
-            "name": self.name,
-            "kind": self.kind,
-            "dtype": dtype_to_state(self.dtype),
-            "storage": self._storage.state(),
-            "clock": self._clock.state() if self._clock is not None else None,
-        }
-        if self.kind == "class":
-            return {**state, "column": self._column.state()}
-        numbers = {key: getattr(self, key) for key in ("low", "high", "mean", "scale", "unit")}
-        return {**state, **numbers}
-
-    @classmethod
-    def from_state(cls, state: dict) -> Self:
-        """Inverse of :meth:`state`."""
-        attribute = cls.__new__(cls)
-        attribute.name, attribute.kind = state["name"], state["kind"]
-        attribute.dtype = dtype_from_state(state["dtype"])
-        attribute._storage = Storage.from_state(state["storage"])
-        attribute._clock = Clock.from_state(state["clock"]) if state["clock"] else None
-        attribute.levels = []
-        attribute.low = attribute.high = attribute.mean = attribute.unit = 0.0
-        attribute.scale = 1.0
-        if attribute.kind == "class":
-            attribute._column = LevelColumn.from_state(state["column"])
-            attribute.levels = attribute._column.levels_
-        else:
-            for key in ("low", "high", "mean", "scale", "unit"):
-                setattr(attribute, key, float(state[key]))
-        return attribute
-
-
-def _log_unit(values: np.ndarray) -> float:
-    """Smallest positive value of an attribute (n,) that a logarithmic scale suits, otherwise 0."""
-    seen = values[np.isfinite(values)]
-    positive = seen[seen > 0]
-    if len(positive) == 0 or seen.min() < 0 or positive.max() < LOG_SPAN * positive.min():
-        return 0.0
-    linear, squeezed = seen, np.log1p(seen / positive.min())
-    # The span alone would take uniform values that come close to zero: the logarithm must make them more even.
-    return float(positive.min()) if abs(_skewness(squeezed)) < abs(_skewness(linear)) else 0.0
-
-
-def _skewness(values: np.ndarray) -> float:
-    centred = values - values.mean()
-    return float((centred**3).mean() / max(centred.std() ** 3, 1e-300))
 
 
 class Conditions:
@@ -311,7 +51,8 @@ class Conditions:
     def __init__(self, frame: pd.DataFrame, text_encoder: Any = None, sides: tuple[int, int] | None = None) -> None:
         if frame.columns.duplicated().any():
             raise ValueError(f"condition names are not unique: {list(frame.columns)}.")
-        unknown = [name for name in text_encoder or () if name not in frame.columns] if _is_dict(text_encoder) else []
+        named = text_encoder if isinstance(text_encoder, Mapping) else ()
+        unknown = [name for name in named if name not in frame.columns]
         if unknown:
             raise ValueError(f"text_encoder names {unknown}, which are no conditions. Names: {list(frame.columns)}.")
         attributes = [_attribute(frame.iloc[:, j], name, text_encoder, sides) for j, name in enumerate(frame.columns)]
@@ -468,7 +209,7 @@ class Conditions:
             return dict(condition)
         if isinstance(condition, pd.DataFrame):
             return {name: condition[name] for name in condition.columns}
-        if _is_scalar(condition):
+        if is_scalar(condition):
             if len(self.attributes) > 1:
                 raise ValueError(
                     f"the model has {len(self.attributes)} conditions, so say which one is meant: "
@@ -667,7 +408,7 @@ def _frame_of_dict(condition: Mapping, n_rows: int | None, what: str) -> pd.Data
             values = values.detach().cpu().numpy()
         if hasattr(values, "toarray"):
             values = values.toarray()
-        if _is_scalar(values) or isinstance(values, Mapping | pd.DataFrame):
+        if is_scalar(values) or isinstance(values, Mapping | pd.DataFrame):
             raise ValueError(f"{what}[{name!r}] must be an array with a row per sample, however: {values!r:.60}.")
         several = isinstance(values, np.ndarray) and values.ndim > 1
         columns[name] = pd.Series(list(values) if several else values).reset_index(drop=True)
@@ -678,20 +419,7 @@ def _frame_of_dict(condition: Mapping, n_rows: int | None, what: str) -> pd.Data
     return pd.DataFrame(columns)
 
 
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | bytes) or (np.ndim(value) == 0 and not isinstance(value, Mapping))
-
-
 def _to_array(values: Any) -> np.ndarray:
-    array = values if isinstance(values, np.ndarray) else np.asarray(pd.Series(values) if _is_flat(values) else values)
-    if array.dtype.kind in "US":
-        array = array.astype(object)
-    return array
-
-
-def _is_flat(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(_is_scalar(v) for v in values)
+    flat = isinstance(values, list | tuple) and all(is_scalar(value) for value in values)
+    array = values if isinstance(values, np.ndarray) else np.asarray(pd.Series(values) if flat else values)
+    return array.astype(object) if array.dtype.kind in "US" else array

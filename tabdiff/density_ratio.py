@@ -159,6 +159,10 @@ class DensityRatio:
                 total[i : i + TREE_ROWS] += value.take(node)
         return total
 
+    def log_chance(self, rows: np.ndarray) -> np.ndarray:
+        """Return the log of the probability that the rejection keeps each row, shape (n,)."""
+        return np.minimum(self.log_ratio(rows) - np.log(self.cutoff_), 0.0)
+
     # -------------------------------------------------------------- state
 
     def state(self) -> dict:

@@ -157,7 +157,7 @@ class Refinement:
         for leaves, captured in STAGES:
             ratio = DensityRatio(max_leaf_nodes=leaves, captured=captured)
             self.ratios_.append(ratio.fit(real, learned_from, self.n_levels, seed=seed, weight=weight))
-            log_chance += np.minimum(ratio.log_ratio(unseen) - math.log(ratio.cutoff_), 0.0)
+            log_chance += ratio.log_chance(unseen)
             learned_from = unseen[log_chance > np.log(rng.random(len(unseen)))]
         self.log_boost_ = _boost(log_chance) if len(log_chance) else 0.0
         log_chance = np.minimum(log_chance + self.log_boost_, 0.0)
@@ -174,9 +174,7 @@ class Refinement:
 
     def _log_chance(self, features: np.ndarray) -> np.ndarray:
         """Return the log of the probability that each row is kept, from its features, shape (n,)."""
-        chance = np.zeros(len(features))
-        for ratio in self.ratios_:
-            chance += np.minimum(ratio.log_ratio(features) - math.log(ratio.cutoff_), 0.0)
+        chance = np.sum([ratio.log_chance(features) for ratio in self.ratios_], axis=0)
         chance = np.minimum(chance + self.log_boost_, 0.0)
         if self.raking_ is not None:
             chance += np.minimum(self.raking_.log_weight(features) - self.log_limit_, 0.0)

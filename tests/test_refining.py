@@ -67,12 +67,17 @@ def test_rejection_draws_from_the_real_distribution():
     assert abs(drawn.mean().item() - 0.3) < 0.015
 
 
-def test_rows_that_are_seldom_kept_still_follow_their_chances(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
+def keeping(monkeypatch, ones, zeros):
+    """A refinement of a column of zeros and ones that keeps each with a known probability."""
     refinement = Refinement(0, [2])
     refinement.marginals_, refinement.acceptance_ = MarginalMap(np.empty((1, 0))), 0.02
+    monkeypatch.setattr(refinement, "_log_chance", lambda rows: np.log(np.where(rows[:, 0] > 0, ones, zeros)))
+    return refinement, torch.Generator().manual_seed(0)
+
+
+def test_rows_that_are_seldom_kept_still_follow_their_chances(monkeypatch):
     # Half of the places have no row that was kept when the rounds are over.
-    monkeypatch.setattr(refinement, "_log_chance", lambda rows: np.log(np.where(rows[:, 0] > 0, 0.03, 0.01)))
+    refinement, generator = keeping(monkeypatch, ones=0.03, zeros=0.01)
 
     def draw_rows(places):
         return (torch.rand((len(places), 1), generator=generator) < 0.5).float()
@@ -83,10 +88,7 @@ def test_rows_that_are_seldom_kept_still_follow_their_chances(monkeypatch):
 
 
 def test_each_condition_keeps_the_distribution_of_its_own(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    refinement = Refinement(0, [2])
-    refinement.marginals_, refinement.acceptance_ = MarginalMap(np.empty((1, 0))), 0.02
-    monkeypatch.setattr(refinement, "_log_chance", lambda rows: np.log(np.where(rows[:, 0] > 0, 0.05, 0.002)))
+    refinement, generator = keeping(monkeypatch, ones=0.05, zeros=0.002)
     group = np.tile([0, 1], 10_000)
     drawn_share = np.array([0.1, 0.02])
 
