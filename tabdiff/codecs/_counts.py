@@ -21,7 +21,9 @@ from tabdiff.nn.autoencoder import CountAutoencoder, nb_sample, train_autoencode
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0
 MAX_INPUT_GENES = 2000
-SVD_CELLS = 4000
+SVD_CELLS, SVD_GENES = 4000, 800
+# Standard deviation of log rates along the first of the loadings, over all counts, up to which they are not trained.
+SMALL_EFFECT = 0.4
 MAX_VIEW = 50  # principal components that `latent` returns at most
 MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
 
@@ -152,23 +154,34 @@ class CountModel:
         return out
 
     def _start_loadings(self, model: CountAutoencoder, matrix: Any, generator: torch.Generator) -> None:
-        """Start at the singular vectors of the Pearson residuals, which are the loadings for small effects."""
+        """Start at the singular vectors of the Pearson residuals, which are the loadings for small effects.
+
+        Where effects are small, they stay there: a step of the optimiser is as long where the gradient is noise, and
+        on PBMC3k training takes the correlation of gene-gene correlations within types with the true ones from .80 to
+        .68. Large effects, such as those of cell types that no condition tells apart, want the likelihood.
+        """
         from sklearn.utils.extmath import randomized_svd
 
         rows = np.sort(torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].numpy())
         classes, genes = self.classes.training[rows], model.input_features.numpy()
         x = dense_rows(matrix, rows)[:, genes]
-        mean = self.library[rows, None].astype(np.float32) * np.exp(self.rates.class_log_rate[classes][:, genes])
+        library = self.library[rows, None].astype(np.float32)
+        mean = library * np.exp(self.rates.class_log_rate[classes][:, genes])
         variance = mean + mean**2 * np.exp(-model.start_log_theta.numpy()[classes][:, genes]) + 1e-4
         residual = np.clip((x - mean) / np.sqrt(variance), -8, 8)
-        rank = min(model.n_latent, *residual.shape)
+        # Directions from the genes that vary most, of which the noise of the many others is kept out.
+        variable = np.argsort(-np.log1p(x * (1e4 / library)).var(axis=0), kind="stable")[:SVD_GENES]
+        rank = min(model.n_latent, len(variable), len(x))
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        _, singular, axes = randomized_svd(residual, rank, random_state=seed)
+        scores, _, _ = randomized_svd(residual[:, variable], rank, random_state=seed)
         information = (mean**2 / variance).mean(axis=0) + 0.05
-        loadings = (axes * (singular / np.sqrt(len(x)))[:, None]).T / np.sqrt(information)[:, None]
+        loadings = residual.T @ scores / np.sqrt(len(x) * information)[:, None]
+        share = mean.sum(axis=0) / mean.sum()
+        effect = float(np.sqrt(share @ loadings[:, 0] ** 2))
         with torch.no_grad():
             model.loadings.weight.zero_()
             model.loadings.weight[model.input_features, :rank] = torch.as_tensor(loadings, dtype=torch.float32)
+        model.loadings.requires_grad_(effect > SMALL_EFFECT)
 
     def _train(
         self,

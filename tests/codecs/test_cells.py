@@ -10,6 +10,7 @@ import torch
 from anndata import AnnData, read_h5ad
 from scipy import sparse
 
+from tabdiff.codecs import _counts
 from tabdiff.codecs._calibration import CountCalibration, count_bins
 from tabdiff.codecs._classes import CellClasses
 from tabdiff.codecs._expression import MarginalQuantiles
@@ -22,13 +23,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def counts(n: int = 160, genes: int = 20, seed: int = 0) -> tuple[AnnData, torch.Tensor]:
+def counts(n: int = 160, genes: int = 20, seed: int = 0, effect: float = 0.8) -> tuple[AnnData, torch.Tensor]:
     """Cells of two types; a factor moves genes 0 to 4 up and 5 to 9 down in both. Gene 19 is silent."""
     rng = np.random.default_rng(seed)
     code = rng.integers(0, 2, n)
     base = np.stack([np.linspace(1, 8, genes), np.linspace(8, 1, genes)])[code]
     z = rng.standard_normal((n, 1))
-    loading = np.where(np.arange(genes) < 5, 0.8, np.where(np.arange(genes) < 10, -0.8, 0.0))
+    loading = effect * np.where(np.arange(genes) < 5, 1, np.where(np.arange(genes) < 10, -1, 0))
     size = np.exp(0.3 * rng.standard_normal((n, 1)))
     x = rng.poisson(base * np.exp(z * loading) * size * (np.arange(genes) < 19))
     var = pd.DataFrame({"symbol": [f"S{g}" for g in range(genes)]}, index=[f"g{g}" for g in range(genes)])
@@ -113,6 +114,24 @@ def test_means_zeros_and_structure_survive_a_round_trip(fitted: tuple) -> None:
     assert (
         np.corrcoef(np.corrcoef(own.T)[np.triu_indices(6, 1)], np.corrcoef(ours.T)[np.triu_indices(6, 1)])[0, 1] > 0.85
     )
+
+
+@pytest.mark.parametrize("effect", [0.2, 0.8])
+def test_loadings_of_small_effects_are_not_trained(effect: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata, condition = counts(400, effect=effect)
+    adata.X = adata.X * 10
+    start = []
+    train = _counts.train_autoencoder
+
+    def spy(model, *args, **kwargs):
+        start.append(model.loadings.weight.detach().clone())
+        return train(model, *args, **kwargs)
+
+    monkeypatch.setattr(_counts, "train_autoencoder", spy)
+    loadings = CellCodec().fit(adata, condition, [2], seed=0, device=CPU).model_.model.loadings.weight
+    assert torch.equal(loadings, start[0]) == (effect == 0.2)
+    # Up to its sign the first is the factor that was planted.
+    assert abs(np.corrcoef(loadings[:19, 0], np.sign(np.r_[np.ones(5), -np.ones(5), np.zeros(9)]))[0, 1]) > 0.9
 
 
 def test_silent_genes_stay_silent_and_empty_cells_are_allowed() -> None:
