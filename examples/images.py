@@ -1,12 +1,18 @@
-"""Handwritten digits, learned and drawn: five pictures, each with the figures behind it printed.
+"""Images, learned and drawn: five pictures, each with the figures behind it printed.
 
-1. real digits beside drawn ones of the same classes;
-2. noise that turns into digits, and what the network takes it for on the way;
-3. guidance: clearer digits at the price of variety;
+1. real images beside drawn ones of the same classes;
+2. noise that turns into images, and what the network takes it for on the way;
+3. guidance: clearer images at the price of variety;
 4. quality against the number of steps, by sampler;
-5. digits of which half was erased, and of which four pixels in a block are known by their mean alone.
+5. images of which half was erased, and of which blocks of pixels are known by their mean alone.
 
-Run it: python examples/images.py -o pictures   (about three minutes of CPU)
+Run it, with scikit-learn's handwritten digits (about three minutes of CPU) or with files of yours (see image_files.py):
+
+    python examples/images.py -o pictures
+    python examples/images.py --data MNIST/raw --max-time 600           # a folder with MNIST's IDX files
+    python examples/images.py --data cifar-10-batches-bin               # CIFAR-10's binary version
+    python examples/images.py --data photos --side 32 --flip            # a subfolder for each class
+    TABDIFF_DATA=/path/to/data python examples/images.py --data mnist   # or cifar10, there a JPEG re-encoding
 """
 
 import argparse
@@ -15,10 +21,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from image_files import Pictures, load
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from tabdiff import DiffusionGenerator, evaluate
 from tabdiff.diffusion import SampleState, sample
@@ -30,25 +35,45 @@ SEED = 0
 SCALES = (0.0, 1.0, 2.0, 4.0)
 STEPS = (2, 5, 10, 25, 50)
 SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+SHOWN = 10  # classes at most, and images of each
+SCORED, SCORED_LARGE, LARGE = 450, 200, 16 * 16  # unseen images at most, and of more pixels than these
+FEWEST = 10  # unseen images, of which each is compared with its five nearest
+COMPARED = 2_000  # training images at most that drawn ones are compared with
+MEASURED = 1_024  # means of blocks at most, whose covariance is inverted at each step
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="digits", help="digits, mnist, cifar10 or a folder of files")
+    parser.add_argument("--side", type=int, help="crop and resize image files to so many pixels a side")
+    parser.add_argument("--flip", action="store_true", help="train on mirrored images too, as for CIFAR-10")
+    parser.add_argument("--max-time", type=float, help="seconds of training at most")
+    parser.add_argument("--scored", type=int, help=f"unseen images at most ({SCORED}; {SCORED_LARGE} of large ones)")
     parser.add_argument("-o", "--output", type=Path, default=Path("pictures"), help="folder of the pictures")
     parser.add_argument("--quick", action="store_true", help="hardly train: to see that everything runs")
     args = parser.parse_args()
+    try:
+        pictures = load(args.data, args.side)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     folder = args.output
     folder.mkdir(parents=True, exist_ok=True)
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    train, unseen, y, y_unseen = train_test_split(
-        images, digits.target, test_size=0.25, stratify=digits.target, random_state=SEED
-    )
-    if args.quick:
-        unseen, y_unseen = unseen[:120], y_unseen[:120]
-    print(f"Fitting {len(train)} digits of 8 × 8 pixels ...", flush=True)
-    gen = DiffusionGenerator(denoiser="unet", max_steps=5 if args.quick else 700, random_state=SEED).fit(train, y)
+    train, y = pictures.train, pictures.y
+    unseen, y_unseen = some_unseen(pictures, args.scored or (120 if args.quick else None))
+    if len(unseen) < FEWEST:
+        parser.error(f"{FEWEST} unseen images are needed, however: {len(unseen)}. Add images, or give --scored more.")
+    height, width = train.shape[1:3]
+    print(f"Fitting {len(train)} images of {height} × {width} pixels, {len(np.unique(y))} classes ...", flush=True)
+    if pictures.note:
+        print(pictures.note)
+    gen = DiffusionGenerator(
+        denoiser="unet",
+        augment="flip" if args.flip or pictures.flip else None,
+        max_steps=5 if args.quick else 700 if args.data == "digits" else "auto",
+        max_time=args.max_time,
+        random_state=SEED,
+    ).fit(train, y)
     seconds = gen.history_["seconds"][-1]
     weights = sum(p.numel() for p in gen.denoiser_.network.parameters())
     print(f"{gen.n_steps_} steps in {seconds:.0f} s, {weights:,} parameters, loss {gen.history_['loss'][-1]:.3f}\n")
@@ -57,14 +82,51 @@ def main() -> None:
     labels = {"real": y, "synthetic": y_unseen, "holdout": y_unseen}
     judge = ClassifierFeatures(train, y)
     scores = evaluate(train, drawn, holdout=unseen, labels=labels, features=judge)
-    print(f"Drawn digits beside digits that the model has not seen, by {scores.attrs['features']}:")
-    print(scores.round(3).to_string(index=False))
+    print(f"Drawn images beside images that the model has not seen, by {scores.attrs['features']}:")
+    print(scores.round(3).to_string(index=False), flush=True)
 
+    known = judge(np.random.default_rng(SEED).permutation(train)[:COMPARED])
     draw_grids(folder / "images-1-grid.png", unseen, drawn, y_unseen)
-    draw_trajectory(folder / "images-2-trajectory.png", gen)
-    draw_guidance(folder / "images-3-guidance.png", gen, train, y_unseen, judge)
-    draw_steps(folder / "images-4-steps.png", gen, train, unseen, y_unseen, judge, STEPS[: 2 if args.quick else None])
+    draw_trajectory(folder / "images-2-trajectory.png", gen, unseen, y_unseen)
+    draw_guidance(folder / "images-3-guidance.png", gen, known, y_unseen, judge)
+    counts = STEPS[: 2 if args.quick else None]
+    draw_steps(folder / "images-4-steps.png", gen, known, unseen, y_unseen, judge, counts)
     draw_restored(folder / "images-5-restored.png", gen, unseen, y_unseen)
+
+
+def some_unseen(pictures: Pictures, most: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """As many of the images kept from the model as are drawn and scored, and their classes."""
+    height, width = pictures.unseen.shape[1:3]
+    most = most or (SCORED_LARGE if height * width > LARGE else SCORED)
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(pictures.unseen))[:most])
+    return pictures.unseen[rows], pictures.y_unseen[rows]
+
+
+def by_class(images: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
+    """The first n images of each class, white in the place of those that a class lacks."""
+    padded = np.concatenate([images, np.full_like(images[:1], 255)])
+    found = [np.flatnonzero(y == k)[:n] for k in np.unique(y)[:SHOWN]]
+    return padded[np.concatenate([np.pad(rows, (0, n - len(rows)), constant_values=len(images)) for rows in found])]
+
+
+def canvas(panels: int, columns: int, rows: int, images: np.ndarray, width: float = 4.5) -> tuple[Figure, list[Axes]]:
+    """Panels of one width side by side, as high as so many rows of images are."""
+    height, across = images.shape[1:3]
+    high = min(width * rows * height / (columns * across), 2 * width) + 0.4
+    figure = Figure(figsize=(width * panels, high), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def show(ax: Axes, images: np.ndarray, columns: int, title: str, names: np.ndarray | None = None) -> None:
+    """Images beside each other, with names of their rows."""
+    grid = image_grid(images, columns=columns)
+    ax.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    ax.set_title(title, fontsize=9)
+    ax.set(xticks=[], yticks=[], frame_on=False)
+    if names is not None:
+        shown = [name if len(name) < 13 else name[:12] + "…" for name in map(str, names)]
+        ax.set_yticks((np.arange(len(shown)) + 0.5) * len(grid) / len(shown) - 0.5, labels=shown, fontsize=7)
+        ax.tick_params(length=0)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -72,83 +134,73 @@ def save(figure: Figure, path: Path) -> None:
     print(f"Picture: {path}", flush=True)
 
 
-def first_of_each(y: np.ndarray, n: int) -> np.ndarray:
-    """Positions of the first n of each class."""
-    return np.concatenate([np.flatnonzero(y == k)[:n] for k in range(10)])
-
-
-def show(ax: Axes, images: np.ndarray, columns: int, title: str) -> None:
-    ax.imshow(image_grid(images, columns=columns), cmap="gray", vmin=0, vmax=255)
-    ax.set_title(title, fontsize=9)
-    ax.axis("off")
-
-
 def draw_grids(path: Path, unseen: np.ndarray, drawn: np.ndarray, y: np.ndarray) -> None:
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rows = first_of_each(y, 10)
-    show(left, unseen[rows], 10, "Real digits that the model has not seen")
-    show(right, drawn[rows], 10, "Drawn digits, a row for each class")
+    classes, counts = np.unique(y, return_counts=True)
+    classes, columns = classes[:SHOWN], min(SHOWN, counts[:SHOWN].max())
+    figure, (left, right) = canvas(2, columns, len(classes), unseen)
+    show(left, by_class(unseen, y, columns), columns, "Real images that the model has not seen", classes)
+    show(right, by_class(drawn, y, columns), columns, "Drawn images of the same classes")
     save(figure, path)
 
 
-def draw_trajectory(path: Path, gen: DiffusionGenerator) -> None:
-    """Ten digits at eleven of the times that a sampler passes: noisy, and as the network takes them."""
+def draw_trajectory(path: Path, gen: DiffusionGenerator, images: np.ndarray, y: np.ndarray) -> None:
+    """An image of each class at eleven of the times that a sampler passes: noisy, and as the network takes it."""
     states: list[SampleState] = []
-    asked = torch.from_numpy(gen.conditions_.encode(pd.DataFrame({"y": range(10)})))
-    noise = torch.randn((10, 64), generator=torch.Generator().manual_seed(SEED))
-    sample(gen.denoiser_, noise, asked, method="ddim", steps=50, callback=states.append)
+    classes, device = np.unique(y)[:SHOWN], next(gen.denoiser_.parameters()).device
+    asked = torch.from_numpy(gen.conditions_.encode(pd.DataFrame({"y": classes})))
+    noise = torch.randn((len(classes), images[0].size), generator=torch.Generator().manual_seed(SEED))
+    sample(gen.denoiser_, noise.to(device), asked.to(device), method="ddim", steps=50, callback=states.append)
     chosen = [states[i] for i in np.linspace(0, len(states) - 1, 11).astype(int)]
     noisy, clean = (
-        np.stack([gen.codec_.decode(getattr(state, part)) for state in chosen], axis=1).reshape(-1, 8, 8)
-        for part in ("x", "x0")
+        np.stack([gen.codec_.decode(getattr(state, part).cpu()) for state in chosen], axis=1) for part in ("x", "x0")
     )
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    show(left, noisy, 11, "From noise to digits")
-    show(right, clean, 11, "What the network takes them for")
+    figure, (left, right) = canvas(2, 11, len(classes), images)
+    show(left, noisy.reshape(-1, *images.shape[1:]), 11, "From noise to images", classes)
+    show(right, clean.reshape(-1, *images.shape[1:]), 11, "What the network takes them for")
     save(figure, path)
 
 
 def draw_guidance(
-    path: Path, gen: DiffusionGenerator, train: np.ndarray, y: np.ndarray, judge: ClassifierFeatures
+    path: Path, gen: DiffusionGenerator, known: np.ndarray, y: np.ndarray, judge: ClassifierFeatures
 ) -> None:
-    figure = Figure(figsize=(3 * len(SCALES), 3.4), layout="constrained")
+    """The same classes and noise at several scales; `known` are the judge's features of training images."""
+    columns = min(8, np.unique(y, return_counts=True)[1][:SHOWN].max())
+    panels = []
     print("\nguidance_scale  class accuracy  Fréchet distance  precision  recall")
-    known, rows = judge(train), first_of_each(y, 8)
-    for ax, scale in zip(figure.subplots(1, len(SCALES)), SCALES):
+    for scale in SCALES:
         drawn = gen.sample(condition=y, guidance_scale=scale, steps=25, random_state=SEED)
         found = judge(drawn)
         accuracy, distance = np.mean(judge.predict(drawn) == y), frechet_distance(known, found)
-        shares = precision_recall(known, found)
-        print(
-            f"{scale:>14g}  {accuracy:>14.3f}  {distance:>16.2f}  {shares['precision']:>9.3f}  {shares['recall']:>6.3f}"
-        )
-        show(ax, drawn[rows], 8, f"scale {scale:g}: accuracy {accuracy:.2f}, recall {shares['recall']:.2f}")
+        precision, recall = (precision_recall(known, found)[name] for name in ("precision", "recall"))
+        print(f"{scale:>14g}  {accuracy:>14.3f}  {distance:>16.2f}  {precision:>9.3f}  {recall:>6.3f}", flush=True)
+        panels.append((drawn, f"scale {scale:g}: accuracy {accuracy:.2f}, recall {recall:.2f}"))
+    classes = np.unique(y)[:SHOWN]
+    figure, axes = canvas(len(SCALES), columns, len(classes), drawn, width=3)
+    for ax, (drawn, title) in zip(axes, panels):
+        show(ax, by_class(drawn, y, columns), columns, title, classes if ax is axes[0] else None)
     save(figure, path)
 
 
 def draw_steps(
     path: Path,
     gen: DiffusionGenerator,
-    train: np.ndarray,
+    known: np.ndarray,
     unseen: np.ndarray,
     y: np.ndarray,
     judge: ClassifierFeatures,
     counts: tuple[int, ...],
 ) -> None:
-    known = judge(train)
     floor = frechet_distance(known, judge(unseen))
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     ax = figure.subplots()
-    print(f"\nFréchet distance by sampler and steps (unseen real digits: {floor:.2f})")
+    print(f"\nFréchet distance by sampler and steps (unseen real images: {floor:.2f})")
     print("steps      " + "".join(f"{s:>8}" for s in counts))
     for method in SAMPLERS:
         drawn = (gen.sample(condition=y, method=method, steps=s, random_state=SEED) for s in counts)
         distances = [frechet_distance(known, judge(images)) for images in drawn]
         print(f"{method:<11}" + "".join(f"{d:>8.2f}" for d in distances), flush=True)
         ax.plot(counts, distances, "o-", label=method)
-    ax.axhline(floor, color="gray", linestyle="--", label="unseen real digits")
+    ax.axhline(floor, color="gray", linestyle="--", label="unseen real images")
     ax.set(xscale="log", xlabel="steps", ylabel="Fréchet distance", title="Quality against steps")
     ax.set_xticks(counts, labels=[str(s) for s in counts], minor=False)
     ax.minorticks_off()
@@ -156,22 +208,46 @@ def draw_steps(
     save(figure, path)
 
 
+def blocks(images: np.ndarray, side: int) -> np.ndarray:
+    """Means of blocks of side × side pixels."""
+    n, height, width = images.shape[:3]
+    parts = images.reshape(n, height // side, side, width // side, side, *images.shape[3:])
+    return parts.mean(axis=(2, 4))
+
+
+def block_side(images: np.ndarray) -> int | None:
+    """Smallest side that divides those of the images, such that few means remain and yet an image; None without one."""
+    height, width = images.shape[1:3]
+    smallest = 4 if images.ndim == 3 else 5  # fewer pixels a side are not told apart from channels
+    sides = (s for s in range(2, min(height, width) // smallest + 1) if height % s == 0 and width % s == 0)
+    return next((s for s in sides if images[0].size <= MEASURED * s * s), None)
+
+
 def draw_restored(path: Path, gen: DiffusionGenerator, unseen: np.ndarray, y: np.ndarray) -> None:
-    chosen = unseen[first_of_each(y, 1)]
-    mask = np.zeros((8, 8), dtype=bool)
-    mask[4:] = True
+    counts = np.unique(y, return_counts=True)[1][:SHOWN]
+    chosen = by_class(unseen, y, max(1, min(SHOWN // len(counts), counts.min())))
+    columns = len(chosen)
+    half, side = chosen.shape[1] // 2, block_side(chosen)
+    mask = np.zeros(chosen.shape[1:3], dtype=bool)
+    mask[half:] = True
     filled = gen.impute(chosen, mask=mask, n_draws=3, random_state=SEED)
-    erased = np.where(mask, 128, chosen).astype(np.uint8)
-    small = np.rint(chosen.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4))).astype(np.uint8)
-    large = [super_resolve(gen, small, random_state=seed) for seed in range(3)]
-    error = max(np.abs(x.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)) - small).max() for x in large)
-    kept = all((x[:, :4] == chosen[:, :4]).all() for x in filled)
-    print(f"\nThe known half is kept exactly: {kept}. Blocks of enlarged digits differ by at most {error:.2f} of 255.")
-    figure = Figure(figsize=(9, 2.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    show(left, np.concatenate([chosen, erased, *filled]), 10, "True, lower half erased, three draws of it")
-    shown = small.repeat(2, axis=1).repeat(2, axis=2)
-    show(right, np.concatenate([chosen, shown, *large]), 10, "True, blocks of 2 × 2 averaged, three draws")
+    erased = chosen.copy()
+    erased[:, half:] = 128
+    kept = all((x[:, :half] == chosen[:, :half]).all() for x in filled)
+    print(f"\nThe known half is kept exactly: {kept}.", end=" ")
+    figure, axes = canvas(1 if side is None else 2, columns, 5, chosen)
+    show(axes[0], np.concatenate([chosen, erased, *filled]), columns, "True, lower half erased, three draws of it")
+    if side is None:
+        height, width = chosen.shape[1:3]
+        print(f"No super-resolution: {height} and {width} pixels share no divisor that leaves a smaller image.")
+    else:
+        small = np.rint(blocks(chosen, side)).astype(np.uint8)
+        large = [super_resolve(gen, small, random_state=seed) for seed in range(3)]
+        error = max(np.abs(blocks(x, side) - small).max() for x in large)
+        print(f"Blocks of enlarged images differ by at most {error:.2f} of 255.")
+        shown = small.repeat(side, axis=1).repeat(side, axis=2)
+        title = f"True, blocks of {side} × {side} averaged, three draws"
+        show(axes[1], np.concatenate([chosen, shown, *large]), columns, title)
     save(figure, path)
 
 
