@@ -67,9 +67,9 @@ def key(row: dict[str, Any]) -> tuple:
 
 
 def rows_of_table(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training rows and others."""
+    """Training rows and others, which may lie in order of time and are mixed."""
     table = load(data_loader(), name)
-    return table.train, table.holdout
+    return table.train, table.holdout.sample(frac=1, random_state=0).reset_index(drop=True)
 
 
 def score_table(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame, most: int) -> dict[str, float]:

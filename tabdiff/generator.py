@@ -65,9 +65,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
         suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
         most 32 channels at the first level. "auto" is "unet" for images and else "mlp". On a CPU a step of the
-        transformer takes about five times as long as the MLP's, and within the same time the MLP learns tables and
-        sequences better (see benchmarks/README.md). Choose "dit" for conditions of several vectors a row, to which it
-        attends one by one where the MLP sees their mean, and where attention is cheap. A callable
+        transformer takes four to thirty times as long as the MLP's, and within the same time the MLP's tables, cells and
+        digits are better, though step by step the transformer learns more (see benchmarks/README.md). Choose "dit" for
+        long fits, where attention is cheap, and for conditions of several vectors a row, to which it attends one by one
+        where the MLP sees their mean. A callable
         ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
         c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
         returns (B, n_outputs).
@@ -720,6 +721,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         The principal components of the expression that the model expects of each cell, which is free of counting noise
         and of library size, and spans the differences between the classes of the condition beside those within. Drawn
         cells carry theirs in ``obsm["X_tabdiff"]``; to compare real with drawn cells, give both to this method.
+
+        A model of a condition takes cells for what they are said to be, and its map separates the classes even where
+        labels are wrong. For a map that is to show whether classes differ, fit without a condition.
 
         Parameters
         ----------

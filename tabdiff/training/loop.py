@@ -142,7 +142,10 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    from tqdm.auto import tqdm
+    if verbose:
+        from tqdm.auto import tqdm
+    else:  # in notebooks without widgets the other warns at its import
+        from tqdm import tqdm
 
     device = generator.device
     data = data.to(device)
