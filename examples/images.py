@@ -112,7 +112,7 @@ def by_class(images: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
 def canvas(panels: int, columns: int, rows: int, images: np.ndarray, width: float = 4.5) -> tuple[Figure, list[Axes]]:
     """Panels of one width side by side, as high as so many rows of images are."""
     height, across = images.shape[1:3]
-    high = min(width * rows * height / (columns * across), 2 * width) + 0.4
+    high = min(width * rows * height / (columns * across), 2 * width) + 0.3
     figure = Figure(figsize=(width * panels, high), layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 

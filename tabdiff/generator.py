@@ -65,10 +65,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
         suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
         most 32 channels at the first level. "auto" is "unet" for images and else "mlp". On a CPU a step of the
-        transformer takes four to thirty times as long as the MLP's, and within the same time the MLP's tables, cells and
-        digits are better, though step by step the transformer learns more (see benchmarks/README.md). Choose "dit" for
-        long fits, where attention is cheap, and for conditions of several vectors a row, to which it attends one by one
-        where the MLP sees their mean. A callable
+        transformer takes four to thirty times as long as the MLP's, and within the same time the MLP's tables, cells
+        and digits are better, though step by step the transformer learns more (see benchmarks/README.md). Choose "dit"
+        for long fits, where attention is cheap, and for conditions of several vectors a row, to which it attends one by
+        one where the MLP sees their mean. A callable
         ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
         c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
         returns (B, n_outputs).

@@ -1,6 +1,6 @@
 """The training loop, weight averaging, callbacks, checkpoints, and the one place that decides devices and precision."""
 
-from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, TensorBoard
+from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
 from tabdiff.training.checkpoint import CheckpointError
 from tabdiff.training.device import autocast_dtype, resolve_device
 from tabdiff.training.ema import EMA
@@ -12,6 +12,7 @@ __all__ = [
     "Callback",
     "CSVLog",
     "PeriodicSamples",
+    "StopOnScore",
     "TensorBoard",
     "CheckpointError",
     "EMA",

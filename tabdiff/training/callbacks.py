@@ -18,7 +18,9 @@ What a callback draws from generators of its own leaves the fit as it is: a fit 
 
 from __future__ import annotations
 
+import copy
 import csv
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tabdiff.training.state import Training
 
-__all__ = ["CSVLog", "Callback", "PeriodicSamples", "TensorBoard"]
+__all__ = ["CSVLog", "Callback", "PeriodicSamples", "StopOnScore", "TensorBoard"]
 
 
 class Callback:
@@ -142,8 +144,7 @@ class PeriodicSamples(Callback):
         condition: Any = None,
         random_state: int = 0,
     ) -> None:
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"every must be an integer of at least 1, however: {every!r}.")
+        _check_count("every", every)
         self.target = target
         self.every = every
         self.n_samples = n_samples
@@ -164,6 +165,93 @@ class PeriodicSamples(Callback):
             else:
                 _write_rows(rows, Path(self.target) / f"step-{training.step:06d}")
         return None
+
+
+class StopOnScore(Callback):
+    """Stop when a score of drawn rows no longer falls, and keep the averaged weights that scored best.
+
+    For images the score is a Fréchet distance to real ones that the model does not train on::
+
+        features = ClassifierFeatures(images, labels)
+        known = features(unseen)
+        stop = StopOnScore(lambda drawn: frechet_distance(known, features(drawn)), every=1000, n_samples=1000)
+
+    A fit that is resumed starts to compare anew.
+
+    Parameters
+    ----------
+    score : callable
+        From rows in the container of the fit to a number; lower is better.
+    every : int, default=1000
+        Steps between.
+    patience : int, default=5
+        How many scores in a row may be no better than the best.
+    n_samples : int, default=500
+        Number of rows.
+    condition : optional
+        As in `DiffusionGenerator.sample`.
+    random_state : int, default=0
+        Of the rows, the same each time.
+
+    Attributes
+    ----------
+    scores_ : list of (int, float)
+        Steps and their scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tabdiff import DiffusionGenerator
+    >>> X = np.random.default_rng(0).normal(5, 1, size=(200, 2))
+    >>> stop = StopOnScore(lambda rows: abs(rows.mean() - 5), every=20, patience=2, n_samples=50)
+    >>> gen = DiffusionGenerator(max_steps=60, hidden_size=16, callbacks=[stop], random_state=0).fit(X)
+    >>> [step for step, score in stop.scores_][:2]
+    [20, 40]
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Any], float],
+        *,
+        every: int = 1000,
+        patience: int = 5,
+        n_samples: int = 500,
+        condition: Any = None,
+        random_state: int = 0,
+    ) -> None:
+        for name, value in (("every", every), ("patience", patience)):
+            _check_count(name, value)
+        self.score = score
+        self.every = every
+        self.patience = patience
+        self.n_samples = n_samples
+        self.condition = condition
+        self.random_state = random_state
+
+    def on_fit_begin(self, training: Training) -> None:
+        """Forget the scores of an earlier fit."""
+        self.scores_: list[tuple[int, float]] = []
+        self._best: dict[str, Any] | None = None
+
+    def on_step_end(self, training: Training) -> bool | None:
+        """Score where it is time; True once the last `patience` scores were no better than the best."""
+        if training.step % self.every or training.snapshot is None:
+            return None
+        rows = training.snapshot().sample(self.n_samples, self.condition, random_state=self.random_state)
+        value = float(self.score(rows))
+        values = [score for _, score in self.scores_]
+        self.scores_.append((training.step, value))
+        if value < min(values, default=math.inf):
+            self._best = copy.deepcopy(training.ema.model.state_dict())
+            return None
+        best = values.index(min(values)) if values else -1
+        return len(values) - best >= self.patience
+
+    def on_fit_end(self, training: Training) -> None:
+        """Put the best weights back, unless the fit was interrupted."""
+        if training.finished and self._best is not None:
+            training.ema.model.load_state_dict(self._best)
+        self._best = None
 
 
 class TensorBoard(Callback):
@@ -221,6 +309,11 @@ class TensorBoard(Callback):
     def __getstate__(self) -> dict:
         # A copy of the estimator that holds this, for another process or fold, has no part in an open file.
         return {**self.__dict__, "_writer": None}
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
 
 
 def _write_rows(rows: Any, path: Path) -> None:

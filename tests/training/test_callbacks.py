@@ -12,7 +12,8 @@ from sklearn.base import clone
 
 from tabdiff import DiffusionGenerator
 from tabdiff.datasets import load_penguins
-from tabdiff.training import Callback, CSVLog, PeriodicSamples, TensorBoard
+from tabdiff.evaluation import ClassifierFeatures, frechet_distance
+from tabdiff.training import Callback, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
 
 QUICK = {"max_steps": 120, "hidden_size": 16, "n_blocks": 1, "batch_size": 32, "random_state": 0}
 
@@ -299,3 +300,37 @@ def test_a_model_is_saved_without_what_watched_its_fit(penguins, tmp_path):
     loaded = DiffusionGenerator.load(tmp_path / "model")
     assert loaded.callbacks is None and loaded.checkpoint_dir is None
     assert loaded.early_stopping is True and loaded.patience == 3 and loaded.history_ == gen.history_
+
+
+def test_a_fit_stops_on_a_score_and_keeps_the_best_weights():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    seen = []
+
+    def score(rows):
+        seen.append(rows)
+        return [3.0, 1.0, 1.0, 2.0, 0.0][len(seen) - 1]
+
+    stop = StopOnScore(score, every=10, patience=2, n_samples=6, random_state=4)
+    gen = fit(X, stop, refine=False)
+    assert stop.scores_ == [(10, 3.0), (20, 1.0), (30, 1.0), (40, 2.0)] and gen.n_steps_ == 40
+    assert not np.array_equal(seen[1], seen[3])
+    assert np.array_equal(gen.sample(6, random_state=4), seen[1])
+
+
+@pytest.mark.parametrize("name", ["every", "patience"])
+def test_counts_of_a_score_are_at_least_one(name):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
+        StopOnScore(len, **{name: 0})
+
+
+def test_a_frechet_distance_can_end_a_fit_of_images():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = (rng.random((60, 8, 8)) * 0.3 + 0.7 * labels[:, None, None]).clip(0, 1)
+    features = ClassifierFeatures(images, labels)
+    known = features(images)
+    stop = StopOnScore(lambda drawn: frechet_distance(known, features(drawn)), every=5, n_samples=10, condition=1)
+    DiffusionGenerator(denoiser="unet", max_steps=10, hidden_size=8, callbacks=[stop], random_state=0).fit(
+        images, labels
+    )
+    assert [step for step, _ in stop.scores_] == [5, 10] and all(value >= 0 for _, value in stop.scores_)
