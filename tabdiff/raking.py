@@ -25,13 +25,12 @@ Cells = dict[int, list[np.ndarray]]
 
 # Cells of a column by itself, and of a column in a pair.
 SINGLE_BINS, PAIR_BINS = 50, 10
-# Standard deviations of the factors' prior, for cells of columns and of pairs. On Shoppers 0.05 for pairs leaves 1.28
-# times the trend error of a bootstrap, 0.1 leaves 1.11 and 0.2 1.18; shape errors are 1.23, 0.94 and 1.21 times.
-SINGLE_SD, PAIR_SD = 0.3, 0.1
+# Standard deviations of the factors' prior, for cells of columns and of pairs.
+SINGLE_SD, PAIR_SD = 0.3, 0.05
 # Of more pairs, those that differ most between real and drawn rows.
 MAX_PAIRS = 400
 COMPARED_ROWS = 10_000
-MAX_ITERATIONS = 60
+MAX_ITERATIONS = 40
 
 
 class Raking:
