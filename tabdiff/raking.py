@@ -25,7 +25,7 @@ Cells = dict[int, list[np.ndarray]]
 
 # Cells of a column by itself, and of a column in a pair.
 SINGLE_BINS, PAIR_BINS = 50, 10
-# Standard deviations of the factors' prior, for cells of columns and of pairs.
+# Standard deviations of the factors' prior, for cells of columns and of pairs; 0.1 for pairs is the same on Shoppers.
 SINGLE_SD, PAIR_SD = 0.3, 0.05
 # Of more pairs, those that differ most between real and drawn rows.
 MAX_PAIRS = 400
