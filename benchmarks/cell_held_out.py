@@ -11,7 +11,7 @@ condition differs most from the fitted cells' of the group; where a condition ha
 - shift: of the next dose or time below and above, the line between their profiles (linear in time, in log(1 + dose /
   smallest dose)); for a combination, the type's profile without the stimulus plus what the stimulus changes in the
   other types, weighted by the smaller of their numbers of cells, and never below zero.
-- tabdiff: 1,000 cells or a few more, drawn with the labels of the held-out cells.
+- tabdiff: 5,000 cells or a few more, drawn with the labels of the held-out cells.
 
 The floor is from half as many cells as there are, so a smooth prediction can be below it.
 """
@@ -34,7 +34,8 @@ from tabdiff.evaluation.cells import log_normalize
 SYSTEMS = ("holdout", "nearest", "shift", "tabdiff")
 # Fewest held-out cells of a group, and fewest cells of a neighbour, that a profile is taken of.
 MIN_HELD, MIN_CELLS = 20, 10
-TOP_GENES, N_DRAWN, REPEATS = 50, 1000, 20
+# Enough cells that their own noise is small beside that of the held-out ones.
+TOP_GENES, N_DRAWN, REPEATS = 50, 5000, 20
 
 
 @dataclass(frozen=True)

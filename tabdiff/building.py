@@ -115,6 +115,13 @@ class ModelSpec:
     vectors: list[list[int]] = field(default_factory=list)
     beside: list[int] | None = None
 
+    @property
+    def continuous_attributes(self) -> list[int]:
+        """Columns of the condition that are a number each, rather than a class, a vector or pixels."""
+        inside = {j for v in self.vectors for j in range(VectorColumns(*v).start, VectorColumns(*v).stop)}
+        n_attributes = len(self.condition_levels) - math.prod(self.beside or (0,))
+        return [j for j in range(n_attributes) if self.condition_levels[j] == 0 and j not in inside]
+
     @classmethod
     def of(
         cls,

@@ -30,6 +30,7 @@ from tabdiff.fitting import Start, begin, shallow_copy
 from tabdiff.imaging import image_log_likelihood
 from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features
+from tabdiff.nn.vicinity import Vicinity
 from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.restoring import impute_images
 from tabdiff.sampling import SamplePlan
@@ -415,10 +416,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             # What follows training has its share of the time.
             share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
             left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
+        codes = start.training.condition
         result = train(
             start.denoiser,
             start.training.data,
-            start.training.condition,
+            codes,
             weight=start.training.weight,
             event_shape=(start.spec.width,),
             max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
@@ -433,6 +435,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             condition_dropout=self.condition_dropout,
             times=self.times,
             draw_given=training_masks(start.spec),
+            vary=None if codes is None else Vicinity(codes, start.spec.continuous_attributes),
             prepare=getattr(start.codec, "prepare", None),
             generator=torch.Generator(device).manual_seed(start.seeds.loop),
             precision=precision,

@@ -29,7 +29,7 @@ from tabdiff.nn.seeding import borrowed_rng
 # Standard deviations of the Gaussian priors on weights, in units of log rate and log dispersion.
 LOADING_SD = 0.4
 OUTPUT_SD = 0.02
-EFFECT_SD = 0.3
+EFFECT_SD = 0.05
 CLASS_SHIFT_SD = 0.1  # the rates that a class starts at are shrunk as far as they deserve already
 THETA_SD = 10.0
 CLASS_THETA_SD = 1.0

@@ -68,6 +68,7 @@ def train(
     condition_dropout: float = 0.1,
     times: str | Times = "stratified",
     draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    vary: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     accumulation_steps: int = 1,
     learning_rate_schedule: str = "cosine",
@@ -111,6 +112,8 @@ def train(
         How times are drawn; see `tabdiff.diffusion.times`. One that learns from the losses is told them.
     draw_given : callable, optional
         ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.given`.
+    vary : callable, optional
+        ``vary(condition, generator)`` changes the conditions of a batch, before some are dropped.
     prepare : callable, optional
         ``prepare(rows, generator)`` makes the rows that the network sees of a batch of `data`, which may then be of a
         smaller dtype, or any object with a length that gives rows for row numbers and goes to a device.
@@ -198,7 +201,9 @@ def train(
             for _ in range(accumulation_steps):
                 chosen = rows.take(batch_size)
                 batch = data[chosen] if prepare is None else prepare(data[chosen], generator)
-                given = None if condition is None else _drop(condition[chosen], condition_dropout, generator)
+                given = None if condition is None else condition[chosen]
+                if given is not None:
+                    given = _drop(given if vary is None else vary(given, generator), condition_dropout, generator)
                 if draw_given is not None:
                     entries = draw_given(batch, generator)
                     given = entries if given is None else torch.cat([given, entries], dim=1)
