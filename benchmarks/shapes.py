@@ -63,8 +63,9 @@ def factor_model(n: int, n_columns: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def constant_but_one() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return rows of Adult in which only the age varies."""
-    frames = adult(5000, ["age", "sex", "education_num", "income"])
-    return tuple(frame.assign(**{c: frame[c].iloc[0] for c in frame if c != "age"}) for frame in frames)  # type: ignore
+    real, fresh = adult(5000, ["age", "sex", "education_num", "income"])
+    constants = {c: real[c].iloc[0] for c in real if c != "age"}
+    return real.assign(**constants), fresh.assign(**constants)
 
 
 CATEGORIES = ["workclass", "education", "marital_status", "occupation", "relationship", "race", "sex", "native_country"]

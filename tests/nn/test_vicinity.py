@@ -73,8 +73,9 @@ def test_a_fit_sees_values_between(monkeypatch):
     monkeypatch.setattr(ConditionEmbedding, "forward", recorded)
     rng = np.random.default_rng(0)
     dose, batch = np.repeat([0.0, 1.0, 4.0], 40), np.tile(["a", "b"], 60)
+    embedding = rng.normal(size=(2, 3))[np.arange(120) % 2]
     gen = DiffusionGenerator(max_steps=5, random_state=0).fit(
-        rng.normal(size=(120, 2)), condition={"dose": dose, "batch": batch}
+        rng.normal(size=(120, 2)), condition={"dose": dose, "batch": batch, "embedding": embedding}
     )
     codes = torch.cat(seen)
     known = np.unique(gen.conditions_.codes[:, 0])
@@ -82,3 +83,5 @@ def test_a_fit_sees_values_between(monkeypatch):
     assert len(np.setdiff1d(doses, known.astype(np.float32))) > 100
     assert doses.min() >= known.min() - 1e-6 and doses.max() <= known.max() + 1e-6
     assert set(codes[:, 1][~codes[:, 1].isnan()].tolist()) == {0.0, 1.0}
+    vectors = codes[:, 2:][~codes[:, 2:].isnan().any(1)].numpy()
+    assert len(np.unique(vectors, axis=0)) == 2  # vectors are no scale to move along
