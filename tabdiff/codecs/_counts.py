@@ -24,6 +24,7 @@ MAX_INPUT_GENES = 2000
 SVD_CELLS, SVD_GENES = 4000, 800
 # Standard deviation of log rates along the first of the loadings, over all counts, up to which they are not trained.
 SMALL_EFFECT = 0.4
+CALIBRATION_CELLS = 20_000
 MAX_VIEW = 50  # principal components that `latent` returns at most
 MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
 
@@ -84,11 +85,12 @@ class CountModel:
         for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // CHUNK))):
             self.calibration.observe(dense_rows(matrix, rows), self.classes.training[rows])
         repeats = int(np.clip(20_000_000 // matrix.shape[0] // n_genes, 1, 5))
-        self.calibrate(
-            torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)]),
-            None if condition is None else condition.repeat(repeats, 1),
-            generator,
-        )
+        simulated = torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)])
+        labels = None if condition is None else condition.repeat(repeats, 1)
+        if len(simulated) > CALIBRATION_CELLS:  # drawing the counts of more takes longer than all the rest
+            some = torch.randperm(len(simulated), generator=generator)[:CALIBRATION_CELLS].sort().values
+            simulated, labels = simulated[some], None if labels is None else labels[some]
+        self.calibrate(simulated, labels, generator)
         self.library = self.library.astype(np.float32)
         self.library_class = self.classes.training.astype(np.int32)
         self._fit_view(matrix, condition, generator)
