@@ -116,11 +116,15 @@ class ModelSpec:
     beside: list[int] | None = None
 
     @property
+    def attribute_levels(self) -> list[int]:
+        """Levels of the columns of the condition but for pixels, which stand last and are no attributes to embed."""
+        return self.condition_levels[: len(self.condition_levels) - math.prod(self.beside or (0,))]
+
+    @property
     def continuous_attributes(self) -> list[int]:
         """Columns of the condition that are a number each, rather than a class, a vector or pixels."""
-        inside = {j for v in self.vectors for j in range(VectorColumns(*v).start, VectorColumns(*v).stop)}
-        n_attributes = len(self.condition_levels) - math.prod(self.beside or (0,))
-        return [j for j in range(n_attributes) if self.condition_levels[j] == 0 and j not in inside]
+        inside = {j for v in self.vectors for j in VectorColumns(*v).columns}
+        return [j for j, n in enumerate(self.attribute_levels) if n == 0 and j not in inside]
 
     @classmethod
     def of(
@@ -211,8 +215,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
     TypeError
         If a callable returns something other than an nn.Module.
     """
-    # Pixels of an image stand last, and are no attributes to embed.
-    attributes = spec.condition_levels[: len(spec.condition_levels) - math.prod(spec.beside or (0,))]
+    attributes = spec.attribute_levels
     condition_size = CONDITION_SIZE if attributes else 0
     n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
     n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0

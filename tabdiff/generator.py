@@ -416,7 +416,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             # What follows training has its share of the time.
             share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
             left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
-        codes = start.training.condition
+        codes, continuous = start.training.condition, start.spec.continuous_attributes
         result = train(
             start.denoiser,
             start.training.data,
@@ -435,7 +435,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             condition_dropout=self.condition_dropout,
             times=self.times,
             draw_given=training_masks(start.spec),
-            vary=None if codes is None else Vicinity(codes, start.spec.continuous_attributes),
+            vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
             prepare=getattr(start.codec, "prepare", None),
             generator=torch.Generator(device).manual_seed(start.seeds.loop),
             precision=precision,

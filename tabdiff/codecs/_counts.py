@@ -84,13 +84,12 @@ class CountModel:
         self.calibration = CountCalibration(len(self.classes), maxima)
         for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // CHUNK))):
             self.calibration.observe(dense_rows(matrix, rows), self.classes.training[rows])
-        repeats = int(np.clip(20_000_000 // matrix.shape[0] // n_genes, 1, 5))
-        simulated = torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)])
-        labels = None if condition is None else condition.repeat(repeats, 1)
-        if len(simulated) > CALIBRATION_CELLS:  # drawing the counts of more takes longer than all the rest
-            some = torch.randperm(len(simulated), generator=generator)[:CALIBRATION_CELLS].sort().values
-            simulated, labels = simulated[some], None if labels is None else labels[some]
-        self.calibrate(simulated, labels, generator)
+        repeats = int(np.clip(min(20_000_000 // n_genes, CALIBRATION_CELLS) // n_cells, 1, 5))
+        self.calibrate(
+            torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)]),
+            None if condition is None else condition.repeat(repeats, 1),
+            generator,
+        )
         self.library = self.library.astype(np.float32)
         self.library_class = self.classes.training.astype(np.int32)
         self._fit_view(matrix, condition, generator)
@@ -298,6 +297,9 @@ class CountModel:
 
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
+        if len(data) > CALIBRATION_CELLS:  # drawing the counts of more takes longer than the rest of a fit
+            some = torch.randperm(len(data), generator=generator)[:CALIBRATION_CELLS].sort().values
+            data, condition = data[some], None if condition is None else condition[some]
 
         def simulate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for start in range(0, len(data), CHUNK):

@@ -187,6 +187,11 @@ class VectorColumns(NamedTuple):
         """The column behind the last."""
         return self.start + self.skip + self.n_tokens * self.width
 
+    @property
+    def columns(self) -> range:
+        """All of them."""
+        return range(self.start, self.stop)
+
 
 class Context(NamedTuple):
     """An embedded condition as one vector, and as tokens.
@@ -242,7 +247,7 @@ class ConditionEmbedding(nn.Module):
         self.size = size
         self.vectors = tuple(VectorColumns(*v) for v in vectors)
         self.tokens = tokens
-        inside = {j for v in self.vectors for j in range(v.start, v.stop)}
+        inside = {j for v in self.vectors for j in v.columns}
         self._scalars = [(j, k) for j, k in enumerate(self.n_levels) if j not in inside]
         scalars = [k for _, k in self._scalars]
         # The last row of each table, and the second half of a continuous attribute's, is the null token.

@@ -28,6 +28,8 @@ class Vicinity:
         Encoded conditions of the training rows, NaN for null.
     columns : sequence of int
         Those that are continuous.
+    device : torch.device or str, default="cpu"
+        That of the batches.
 
     Examples
     --------
@@ -38,17 +40,17 @@ class Vicinity:
     True
     """
 
-    def __init__(self, condition: Tensor, columns: Sequence[int]) -> None:
+    def __init__(self, condition: Tensor, columns: Sequence[int], device: torch.device | str = "cpu") -> None:
         values = {j: condition[:, j][~condition[:, j].isnan()].unique() for j in columns}
-        self.values = {j: v for j, v in values.items() if len(v) > 1}
+        self.values = {j: v.to(device) for j, v in values.items() if len(v) > 1}
 
     def __call__(self, condition: Tensor, generator: torch.Generator) -> Tensor:
         """Return the conditions (B, k) of a batch, some of them moved."""
         out = condition.clone()
-        for j, known in self.values.items():
-            column, values = condition[:, j], known.to(condition.device)
+        for j, values in self.values.items():
+            column = condition[:, j]
             side, place = torch.rand(2, len(column), generator=generator, device=column.device)
-            at = torch.searchsorted(values, column.nan_to_num(float(values[0])).contiguous())
+            at = torch.searchsorted(values, column.nan_to_num().contiguous())
             step = torch.where(side < MOVED / 2, -1, 1) * (side < MOVED)
             # Null stays null, and at the ends nothing moves outwards.
             neighbour = values[(at + step).clamp(0, len(values) - 1)]

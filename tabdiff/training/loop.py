@@ -201,9 +201,10 @@ def train(
             for _ in range(accumulation_steps):
                 chosen = rows.take(batch_size)
                 batch = data[chosen] if prepare is None else prepare(data[chosen], generator)
-                given = None if condition is None else condition[chosen]
-                if given is not None:
-                    given = _drop(given if vary is None else vary(given, generator), condition_dropout, generator)
+                given = None
+                if condition is not None:
+                    given = condition[chosen] if vary is None else vary(condition[chosen], generator)
+                    given = _drop(given, condition_dropout, generator)
                 if draw_given is not None:
                     entries = draw_given(batch, generator)
                     given = entries if given is None else torch.cat([given, entries], dim=1)
