@@ -72,6 +72,8 @@ class ModelSpec:
         told which entries of a row are given.
     presence : list of int
         For each number the column that says whether it is missing, -1 where there is none.
+    equalities : list of int
+        Columns of codes that are never given, because they say which numbers equal another one.
     observed_masks : float
         Share of the training rows of which a random part is given.
     n_frequencies : int
@@ -105,6 +107,7 @@ class ModelSpec:
     dropout: float
     missing_levels: list[int] | None = None
     presence: list[int] = field(default_factory=list)
+    equalities: list[int] = field(default_factory=list)
     observed_masks: float = 0.0
     n_frequencies: int = 0
     unet: dict[str, Any] | None = None
@@ -174,8 +177,13 @@ class ModelSpec:
             dropout=float(parameters.dropout),
             missing_levels=missing,
             presence=presence_columns(codec) if masks else [],
+            equalities=codec.equality_positions_ if masks else [],
             observed_masks=_observed_share(
-                parameters.observed_masks, data, n_continuous, missing, codec.n_masks_ if masks else 0
+                parameters.observed_masks,
+                data,
+                n_continuous,
+                missing,
+                codec.n_masks_ + len(codec.equality_positions_) if masks else 0,
             ),
             n_frequencies=waves_of(codec, n_continuous, n_rows),
             unet=unet,
@@ -267,7 +275,7 @@ def _bounds(codec: Any, data: Tensor, n_continuous: int, target: str) -> np.ndar
 
 
 def _observed_share(
-    asked: str | float, data: Tensor, n_continuous: int, missing: list[int] | None, n_masks: int
+    asked: str | float, data: Tensor, n_continuous: int, missing: list[int] | None, n_extra: int
 ) -> float:
     """Return the share of rows of which a random part is given in training; more where more is to be filled in."""
     if missing is None:
@@ -276,7 +284,7 @@ def _observed_share(
         return float(asked)
     codes = [(data[:, n_continuous + j] == code).sum().item() for j, code in enumerate(missing) if code >= 0]
     absent = data[:, :n_continuous].isnan().sum().item() + sum(codes)
-    n_columns = n_continuous + len(missing) - n_masks
+    n_columns = n_continuous + len(missing) - n_extra
     return min(OBSERVED_MASKS + absent / (len(data) * n_columns), 0.75)
 
 

@@ -47,6 +47,7 @@ def training_masks(spec: ModelSpec) -> Callable[[Tensor, torch.Generator], Tenso
         n_continuous=spec.n_continuous,
         missing_levels=spec.missing_levels,
         presence=spec.presence,
+        never=spec.equalities,
         share=spec.observed_masks,
     )
 
@@ -214,6 +215,7 @@ def _estimate(
     data = draws[0].copy()
     means: dict[int, np.ndarray] = {}
     rebuilt = {target.column for target in codec.constraints_.rebuilt_}
+    data[:, codec.equality_positions_] = 0.0  # a mean is no copy of another column
     for j, slot in enumerate(slots(codec)):
         hole, column = holes[:, j], codec.columns_[j]
         for i in slot.values if hole.any() else []:

@@ -32,9 +32,8 @@ class Slot:
 def slots(codec: Any) -> list[Slot]:
     """Return the slot of each column of a fitted `TableCodec`, in the order of its columns."""
     places = [Slot() for _ in codec.columns_]
-    first_mask = len(codec.numeric_positions_) + len(codec.level_positions_)
     for i, j in enumerate(codec.numeric_positions_):
-        presence = first_mask + codec.mask_of_[j] if j in codec.mask_of_ else None
+        presence = codec.first_mask_ + codec.mask_of_[j] if j in codec.mask_of_ else None
         places[j] = Slot([i], presence)
     for i, j in enumerate(codec.level_positions_, start=len(codec.numeric_positions_)):
         column = codec.columns_[j]

@@ -3,6 +3,7 @@
 The tensor has the numeric columns first, as normal scores with NaN for missing entries, and then the codes of the
 categorical ones, missing values being a level. A numeric column with missing entries brings a two-level column of its
 own that says where they are; columns that are always missing together share it, so they stay together on output.
+Before these stand the codes of columns that often repeat another one (`tabdiff.codecs.equalities`).
 
 Columns that another one determines (`tabdiff.codecs.relations`) are left out and looked up on output; columns that a
 declared constraint rebuilds (`tabdiff.codecs.constraints`) are replaced by their difference from the others.
@@ -28,6 +29,7 @@ from tabdiff.codecs.columns import (
     to_float,
 )
 from tabdiff.codecs.constraints import Constraints
+from tabdiff.codecs.equalities import Equalities
 from tabdiff.codecs.relations import Dependencies, DependentColumn
 from tabdiff.diffusion.streams import RowStreams
 from tabdiff.notices import warn
@@ -56,7 +58,7 @@ class TableCodec:
         "auto" adds numeric columns with no more than ten distinct values.
     dependencies : bool, default=True
         Whether columns that another column, or a class of the condition, determines in every row are looked up on
-        output instead of drawn.
+        output instead of drawn, and numbers that often equal another column are equal on output too.
     constraints : sequence of str, optional
         What holds in every row by construction, such as ``a <= b`` or ``total = a + b``; see
         :class:`tabdiff.codecs.constraints.Constraints`.
@@ -68,6 +70,8 @@ class TableCodec:
         column, in order.
     dependencies_ : Dependencies
         The dependencies that were found.
+    equalities_ : Equalities
+        Which numbers often equal another column.
     constraints_ : Constraints
         The constraints, checked.
     n_continuous_ : int
@@ -143,6 +147,11 @@ class TableCodec:
         for j in self.dependencies_.determinant_:
             self.columns_[j] = DependentColumn(self.columns_[j], bool(frame.iloc[:, j].isna().any()))
         numeric = [j for j, c in enumerate(self.columns_) if isinstance(c, NumericColumn)]
+        self.equalities_ = Equalities()
+        if self.dependencies and self._auto_levels:
+            involved = {j for rule in self.dependencies_.rules_ for j in (rule.source, rule.target)}
+            involved |= {j for t in self.constraints_.rebuilt_ for j in (t.column, *(part for _, part in t.parts))}
+            self.equalities_ = Equalities.find(self._numbers(frame, numeric), self.columns_, never=involved)
         masks = {j: frame.iloc[:, j].isna().to_numpy() for j in numeric}
         patterns: list[np.ndarray] = []
         self.mask_of_: dict[int, int] = {}
@@ -155,6 +164,10 @@ class TableCodec:
                 self.mask_of_[j] = same
         self.n_masks_ = len(patterns)
         return self
+
+    def _numbers(self, frame: pd.DataFrame, positions: Sequence[int]) -> dict[int, np.ndarray]:
+        """Values (n,) of numeric columns, NaN where missing, by their position."""
+        return {j: self.columns_[j].read(frame.iloc[:, j]) for j in positions}  # type: ignore[union-attr]
 
     def _check_categorical(self, frame: pd.DataFrame) -> None:
         if isinstance(self.categorical_features, str):
@@ -211,16 +224,29 @@ class TableCodec:
 
     @property
     def n_levels_(self) -> list[int]:
-        """Number of levels of each code column, those that mark missing numbers last."""
-        return [self.columns_[j].n_levels_ for j in self.level_positions_] + [2] * self.n_masks_  # type: ignore[union-attr]
+        """Number of levels of each code column: categories, equalities, and what marks missing numbers."""
+        levels = [self.columns_[j].n_levels_ for j in self.level_positions_]  # type: ignore[union-attr]
+        return levels + self.equalities_.n_levels_ + [2] * self.n_masks_
+
+    @property
+    def equality_positions_(self) -> list[int]:
+        """Tensor columns of the codes that say which other column a number equals."""
+        first = self.n_continuous_ + len(self.level_positions_)
+        return list(range(first, first + len(self.equalities_.sources_)))
+
+    @property
+    def first_mask_(self) -> int:
+        """Tensor column of the first of those that mark missing numbers."""
+        return self.n_continuous_ + len(self.level_positions_) + len(self.equalities_.sources_)
 
     @property
     def schema_(self) -> pd.DataFrame:
         """What was decided for each column.
 
         Its kind ("numeric", "time", "categorical", "identifier" or "constant"), dtype, number of distinct values,
-        how many of them are rare and share a code (see `LevelColumn`), whether values are missing, and what determines
-        it: another column, "condition", a declared sum such as "a + b", or None.
+        how many of them are rare and share a code (see `LevelColumn`), whether values are missing, what determines it
+        (another column, "condition", a declared sum such as "a + b", or None), and which columns it often equals: None,
+        or a dict of their names and the share of the training rows.
         """
         rebuilt = {t.column: t for t in self.constraints_.rebuilt_}
         rows = []
@@ -251,12 +277,18 @@ class TableCodec:
                     "rare": rare,
                     "missing": missing,
                     "determined_by": determined_by,
+                    "often_equals": self._often_equals(j),
                 }
             )
         schema = pd.DataFrame(rows)
         # Names that are numbers would turn into floats beside None.
-        schema["determined_by"] = pd.Series([row["determined_by"] for row in rows], dtype=object)
+        for name in ("determined_by", "often_equals"):
+            schema[name] = pd.Series([row[name] for row in rows], dtype=object)
         return schema
+
+    def _often_equals(self, j: int) -> dict[Any, float] | None:
+        shares = zip(self.equalities_.sources_.get(j, []), self.equalities_.shares_.get(j, []), strict=True)
+        return {self.columns_[a].name: round(share, 3) for a, share in shares} or None
 
     # ----------------------------------------------------- encode and decode
 
@@ -282,10 +314,10 @@ class TableCodec:
         frame = self.constraints_.reduce(self.storage_.read(frame))
         rngs = [_numpy_stream(generator) for _ in range(n_copies)]
         out = np.empty((n_copies, len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
-        for i, j in enumerate(self.numeric_positions_):
+        numbers = self._numbers(frame, self.numeric_positions_)
+        for i, (j, values) in enumerate(numbers.items()):
             column = self.columns_[j]
             assert isinstance(column, NumericColumn)
-            values = column.read(frame.iloc[:, j])
             if np.isnan(values).any() and j not in self.mask_of_:
                 raise ValueError(f"column {column.name!r} contains NaN, but it had no missing values at fit.")
             for copy, rng in enumerate(rngs):
@@ -294,9 +326,10 @@ class TableCodec:
             column = self.columns_[j]
             assert isinstance(column, LevelColumn)
             out[..., i] = column.encode(frame.iloc[:, j])
-        first_mask = self.n_continuous_ + len(self.level_positions_)
+        for i, b in zip(self.equality_positions_, self.equalities_.sources_, strict=True):
+            out[..., i] = self.equalities_.codes(numbers, b)
         for j, mask in self.mask_of_.items():
-            out[..., first_mask + mask] = frame.iloc[:, j].isna().to_numpy()
+            out[..., self.first_mask_ + mask] = frame.iloc[:, j].isna().to_numpy()
         return torch.from_numpy(out.reshape(-1, out.shape[-1]))
 
     def decode(
@@ -312,14 +345,18 @@ class TableCodec:
         """
         rng = _numpy_stream(generator)
         values = data.detach().cpu().numpy()
-        first_mask = self.n_continuous_ + len(self.level_positions_)
         series: list[pd.Series | None] = []
-        numeric = {j: i for i, j in enumerate(self.numeric_positions_)}
+        missing = {j: values[:, self.first_mask_ + mask] > 0.5 for j, mask in self.mask_of_.items()}
+        numbers = {}
+        for i, j in enumerate(self.numeric_positions_):
+            decoded = self.columns_[j].decode_values(values[:, i])  # type: ignore[union-attr]
+            numbers[j] = np.where(missing[j], np.nan, decoded) if j in missing else decoded
+        codes = [np.rint(values[:, i]) for i in self.equality_positions_]
+        self.equalities_.copy(numbers, codes, self.columns_)
         levels = {j: i for i, j in enumerate(self.level_positions_, start=self.n_continuous_)}
         for j, column in enumerate(self.columns_):
             if isinstance(column, NumericColumn):
-                missing = values[:, first_mask + self.mask_of_[j]] > 0.5 if j in self.mask_of_ else None
-                series.append(column.decode(values[:, numeric[j]], missing))
+                series.append(column.to_series(numbers[j], missing.get(j)))
             elif isinstance(column, LevelColumn):
                 series.append(column.decode(values[:, levels[j]] if j in levels else np.zeros(len(values)), rng))
             else:
@@ -359,6 +396,7 @@ class TableCodec:
             "mask_of": [[j, m] for j, m in self.mask_of_.items()],
             "n_masks": self.n_masks_,
             "dependencies": self.dependencies_.state(),
+            "equalities": self.equalities_.state(),
             "constraints": self.constraints_.state(),
         }
 
@@ -373,6 +411,7 @@ class TableCodec:
         codec.mask_of_ = {int(j): int(m) for j, m in state["mask_of"]}
         codec.n_masks_ = int(state["n_masks"])
         codec.dependencies_ = Dependencies.from_state(state["dependencies"])
+        codec.equalities_ = Equalities.from_state(state.get("equalities", {"sources": [], "shares": []}))
         codec.constraints_ = Constraints.from_state(state["constraints"])
         return codec
 

@@ -57,6 +57,7 @@ def draw_given(
     missing_levels: Sequence[int],
     presence: Sequence[int],
     share: float,
+    never: Sequence[int] = (),
 ) -> Tensor:
     """Draw which entries of training rows are given.
 
@@ -78,6 +79,8 @@ def draw_given(
         For each number the column that says whether it is missing, or -1.
     share : float
         Share of the rows to choose, in [0, 1].
+    never : sequence of int
+        Columns that are always drawn.
 
     Returns
     -------
@@ -102,4 +105,5 @@ def draw_given(
     filling = torch.where(absent | tells, data.new_full((), LEFT_OUT), filling)
     incomplete = bool(tells.any()) or max(missing_levels, default=-1) >= 0
     given = torch.where(fills, filling, conditioning) if incomplete else conditioning
+    given[:, list(never)] = drawn
     return torch.where(chosen, given, drawn)
