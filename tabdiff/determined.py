@@ -1,4 +1,4 @@
-"""Cells that functional dependencies settle: in holes that are filled, and from columns that are held."""
+"""Cells that relations between columns settle: in holes that are filled, and beside columns that are held."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.levels import pick
 from tabdiff.codecs.relations import agree
 
-__all__ = ["hold_determinants", "patch", "settle"]
+__all__ = ["hold_determinants", "patch", "repeat", "settle"]
 
 
 def patch(series: pd.Series, where: np.ndarray, values: pd.Series) -> pd.Series:
@@ -95,6 +96,35 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
                 known = pick(target.counts_, rng.random(len(found)))
                 found = np.where(found == _n_values(target), known, found)
                 write(rule.target, holes[:, rule.target] & (found >= 0), np.maximum(found, 0))
+
+
+def repeat(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarray, data: Tensor) -> None:
+    """Copy what equals another column from the cells that are there into holes, in place.
+
+    Parameters
+    ----------
+    codec, filled, own, holes
+        As in `settle`.
+    data : Tensor of shape (n, d)
+        What `filled` was decoded from, whose codes say which cells are equal.
+    """
+    relations, columns = codec.equalities_, codec.columns_
+    involved = sorted({j for b, sources in relations.sources_.items() for j in (b, *sources)})
+    if not involved:
+        return
+    drawn, theirs = codec.storage_.read(filled), codec.storage_.read(own)
+    before = {
+        j: np.where(holes[:, j], columns[j].read(drawn.iloc[:, j]), columns[j].read(theirs.iloc[:, j]))
+        for j in involved
+    }
+    after = dict(before)
+    relations.copy(after, [data[:, i].numpy().round() for i in codec.equality_positions_], columns, ~holes)
+    for j, values in after.items():
+        changed = holes[:, j] & (values != before[j]) & ~np.isnan(values)
+        if changed.any():
+            series = filled.iloc[:, j]
+            copied = columns[j].to_series(values[changed]).astype(series.dtype)
+            filled.isetitem(j, patch(series, changed, copied))
 
 
 def _n_values(column: Any) -> int:

@@ -146,8 +146,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         distinct values.
     dependencies : bool, default=True
         Whether a column of a DataFrame that another column, or a class of the condition, determines in every training
-        row is looked up on output, so that no row breaks the rule. ``schema_`` lists what was found. Rules that few
-        rows support are not taken.
+        row is looked up on output, so that no row breaks the rule. Rules that few rows support are not taken. Numbers
+        that equal another column in one row of a hundred or more, other than by chance, are equal as often on output.
+        ``schema_`` lists what was found.
     constraints : list of str, optional
         What holds in every generated row, between columns of a DataFrame that hold numbers or times: ``a <= b``,
         ``a < b``, ``total = a + b - c``. A name with spaces stands in backticks. The training rows must keep them.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tabdiff.codecs.columns import LevelColumn, NumericColumn, plain, unknown_level_message
 from tabdiff.containers import to_pandas
-from tabdiff.determined import hold_determinants, patch
+from tabdiff.determined import hold_determinants, patch, repeat
 from tabdiff.imputing import check_masks, encode_given
 from tabdiff.saving import container_name
 
@@ -144,16 +144,20 @@ class Held:
         )
         return encode_given(codec, frame, holes, generator, filling=False)
 
-    def put_in(self, rows: Any) -> Any:
-        """Put the values into decoded rows, exactly as they were given."""
+    def put_in(self, codec: Any, rows: Any, data: Tensor) -> Any:
+        """Put the values into rows decoded from `data`, exactly as they were given."""
+        holes = np.ones(rows.shape, dtype=bool)
         for j, series in self.columns.items():
             values = self._rows(series, len(rows))
             known = values.notna().to_numpy()
+            holes[:, j] = ~known
             if isinstance(rows, np.ndarray):
                 rows[known, j] = values[known]
             else:
                 name = rows.columns[j]
                 rows[name] = patch(rows[name], known, values[known].astype(rows[name].dtype)).array
+        if isinstance(rows, pd.DataFrame):
+            repeat(codec, rows, rows, holes, data)
         return rows
 
     @staticmethod

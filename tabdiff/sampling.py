@@ -133,7 +133,7 @@ class SamplePlan:
             rows = gen.codec_.decode(data, codes, self.generator, totals)
         else:
             rows = gen.codec_.decode(data, codes, self.generator)
-        rows = self.held.put_in(rows) if self.held else rows
+        rows = self.held.put_in(gen.codec_, rows, data) if self.held else rows
         labels = None if self._labels is None else self._labels.iloc[places.numpy()].reset_index(drop=True)
         return self._put_back(rows, labels, places.numpy()), labels
 

@@ -48,7 +48,8 @@ def same_table(decoded, wanted):
 def test_a_table_of_every_kind_of_column(folder):
     want, real = expected(folder, "table"), make.table()
     gen = DiffusionGenerator.load(folder / "table.safetensors")
-    assert json.loads(gen.schema_.to_json(orient="records")) == want["schema"]
+    schema = gen.schema_[list(want["schema"][0])]  # without what later versions say too
+    assert json.loads(schema.to_json(orient="records")) == want["schema"]
     same_table(make.written(gen.codec_.decode(make.noise(gen))), want["decoded"])
     drawn = gen.sample(400, random_state=0)
     assert {name: str(dtype) for name, dtype in drawn.dtypes.items()} == want["dtypes"]

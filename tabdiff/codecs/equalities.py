@@ -97,7 +97,13 @@ class Equalities:
             codes[values[b] == values[a]] = k
         return codes
 
-    def copy(self, values: dict[int, np.ndarray], codes: Sequence[np.ndarray], columns: Sequence[Any]) -> None:
+    def copy(
+        self,
+        values: dict[int, np.ndarray],
+        codes: Sequence[np.ndarray],
+        columns: Sequence[Any],
+        fixed: np.ndarray | None = None,
+    ) -> None:
         """Give columns the values that their codes say, in place.
 
         A value that was outside the observed range of the column stays as it was drawn, and so does a missing one.
@@ -110,13 +116,18 @@ class Equalities:
             Of each column that has some, in order.
         columns : sequence of columns
             How each is coded.
+        fixed : ndarray of bool, shape (n, n_columns), optional
+            Cells that keep their values. The source of one is copied from it where it is not fixed itself.
         """
+        if fixed is not None:
+            for (b, sources), code in reversed(list(zip(self.sources_.items(), codes, strict=True))):
+                for k, a in enumerate(sources, start=1):
+                    _overwrite(values, a, b, (code == k) & fixed[:, b] & ~fixed[:, a], columns)
         # Sources stand before the columns that repeat them, so they have their values by then.
         for (b, sources), code in zip(self.sources_.items(), codes, strict=True):
-            low, high = columns[b].values_[[0, -1]]
             for k, a in enumerate(sources, start=1):
-                known = (code == k) & (values[a] >= low) & (values[a] <= high) & ~np.isnan(values[b])
-                values[b] = np.where(known, values[a], values[b])
+                where = code == k if fixed is None else (code == k) & ~fixed[:, b]
+                _overwrite(values, b, a, where, columns)
 
     def state(self) -> dict:
         """Plain description, for persistence."""
@@ -132,6 +143,13 @@ class Equalities:
         self.sources_ = {int(b): [int(a) for a in sources] for b, sources in state["sources"]}
         self.shares_ = {int(b): [float(p) for p in shares] for b, shares in state["shares"]}
         return self
+
+
+def _overwrite(values: dict[int, np.ndarray], b: int, a: int, where: np.ndarray, columns: Sequence[Any]) -> None:
+    """Give b the values of a in some rows (n,), but for missing ones and those outside the range of b."""
+    low, high = columns[b].values_[[0, -1]]
+    where = where & (values[a] >= low) & (values[a] <= high) & ~np.isnan(values[b])
+    values[b] = np.where(where, values[a], values[b])
 
 
 def _is_spike(column: NumericColumn, values: np.ndarray) -> np.ndarray:
