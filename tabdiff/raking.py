@@ -42,6 +42,8 @@ class Raking:
         The columns and pairs.
     factors_ : list of ndarray
         Log factors of each one's cells.
+    shares_ : list of ndarray
+        Share of the real rows in each one's cells.
     log_scale_ : float
         Log of the mean weight of the drawn rows, which `log_weight` takes off.
     """
@@ -86,6 +88,7 @@ class Raking:
         )
         # How many rows the difference of two shares is worth.
         n_rows = 1 / (np.sum(own**2) + np.sum(base**2))
+        self.shares_ = np.split(target, np.cumsum([self._size(table) for table in self.tables_])[:-1])
         self.factors_ = self._solve(cells[1], base, target, current, n_rows)
         self.log_scale_ = float(np.log(base @ np.exp(self._sum(cells[1]))))
         return self
@@ -149,6 +152,11 @@ class Raking:
             total += factor[self._code(cells, table)]
         return total
 
+    def codes(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return for each table the cell of each row, shape (n,)."""
+        cells = self._cells(rows)
+        return [self._code(cells, table) for table in self.tables_]
+
     def log_weight(self, rows: np.ndarray) -> np.ndarray:
         """Return the log of the weight of each row, of which the drawn rows have mean 1, shape (n,)."""
         return self._sum(self._cells(rows)) - self.log_scale_
@@ -161,6 +169,7 @@ class Raking:
             "bins": {str(size): [b.state() for b in bins] for size, bins in self.bins_.items()},
             "tables": [list(table) for table in self.tables_],
             "factors": np.concatenate(self.factors_),
+            "shares": np.concatenate(self.shares_),
             "log_scale": self.log_scale_,
         }
 
@@ -172,6 +181,8 @@ class Raking:
         raking.tables_ = [tuple(int(j) for j in table) for table in state["tables"]]
         ends = np.cumsum([raking._size(table) for table in raking.tables_])[:-1]
         raking.factors_ = np.split(np.asarray(state["factors"]), ends)
+        # Models of earlier versions do not have them, and their rows are not balanced.
+        raking.shares_ = np.split(np.asarray(state["shares"]), ends) if "shares" in state else []
         raking.log_scale_ = float(state["log_scale"])
         return raking
 

@@ -16,7 +16,8 @@ Where the model is seldom right, M cuts the ratio of the rows that are, and too 
 classifier of small trees compares the rows that are kept with the real ones, and its ratio decides once more.
 
 Third, trees see single columns and pairs of them less sharply than a count does: what the shares of their cells still
-differ by, weights by raking correct (`tabdiff.raking`), by a last rejection.
+differ by, weights by raking correct (`tabdiff.raking`), by a last rejection. And where many rows are drawn at once, at
+the conditions of the training rows, they are chosen together (`tabdiff.balancing`).
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from tabdiff.balancing import MIN_BALANCED, balance
 from tabdiff.codecs import ArrayCodec, SequenceCodec, TableCodec
 from tabdiff.density_ratio import DensityRatio, cutoff
 from tabdiff.raking import Raking
+from tabdiff.rejection import keep_rows
 
 __all__ = [
     "REFINED_STEPS",
@@ -67,9 +70,6 @@ RAKED_KEPT = 0.5
 # Drawn rows that would be kept more seldom than this say nothing to raking.
 LEAST_CHANCE = 1e-3
 KNOTS = 256
-# A row whose candidates were all turned down so often takes one of them.
-MAX_ROUNDS = 32
-FEW_ROWS = 4096
 CHUNK_ROWS = 65_536
 
 
@@ -192,6 +192,7 @@ class Refinement:
         features: Callable[[Tensor, Tensor], np.ndarray],
         generator: torch.Generator,
         group: np.ndarray | None = None,
+        balanced: bool = False,
     ) -> Tensor:
         """Draw rows until each of `n` places has one that is kept.
 
@@ -208,63 +209,33 @@ class Refinement:
         group : ndarray of shape (n,), optional
             Integers: places of one group, which have the same condition, take rows of each other. By default each place
             is a group.
+        balanced : bool
+            Whether the conditions are distributed as those of the training rows are, so that the shares of columns and
+            pairs of columns should be those of the training rows too.
 
         Returns
         -------
         Tensor of shape (n, d)
         """
         group = np.arange(n) if group is None else group
-        chunks = torch.arange(n).split(CHUNK_ROWS)
-        return torch.cat([self._draw_chunk(p, group[p.numpy()], draw_rows, features, generator) for p in chunks])
-
-    def _draw_chunk(
-        self,
-        places: Tensor,
-        group: np.ndarray,
-        draw_rows: Callable[[Tensor], Tensor],
-        features: Callable[[Tensor, Tensor], np.ndarray],
-        generator: torch.Generator,
-    ) -> Tensor:
-        _, group, size = np.unique(group, return_inverse=True, return_counts=True)
-        rows: Tensor | None = None
-        pending = np.arange(len(places))
-        for _ in range(MAX_ROUNDS):
-            # A candidate at a time where rows are many, all that will be needed at once where they are few.
-            copies = 1 if len(pending) > FEW_ROWS else math.ceil(1 / self.acceptance_)
-            slot = np.repeat(pending, copies)
-            candidates = self.map(draw_rows(places[slot]))
-            chance = self._log_chance(features(candidates, places[slot]))
-            # Kept where a uniform number is below the chance: where the log of their ratio, the score, is positive.
-            u = torch.rand(len(slot), generator=generator, dtype=torch.float64).numpy()
-            new = chance - np.log(np.maximum(u, 1e-300))
-            kept = new > 0
-            if rows is None:
-                rows = candidates.new_empty((len(places), candidates.shape[1]))
-                spare, score, of = candidates[:0], np.empty(0), np.empty(0, dtype=group.dtype)
-            # Those turned down stand by for places that no round fills, as many as there are places, the largest scores
-            # first: what a rejection with all chances multiplied by one factor would have kept.
-            down = np.flatnonzero(~kept)
-            spare, of = torch.cat([spare, candidates[down]]), np.concatenate([of, group[slot[down]]])
-            score = np.concatenate([score, new[down]])
-            order = np.lexsort((-score, of))
-            order = order[_rank(of[order]) < size[of[order]]]
-            spare, score, of = spare[order], score[order], of[order]
-
-            accepted = np.flatnonzero(kept)
-            filled, by = _pair(group[pending], group[slot[accepted]])
-            rows[pending[filled]] = candidates[accepted[by]]
-            pending = np.delete(pending, filled)
-            if not len(pending):
-                break
-        assert rows is not None
-        if len(pending):
-            filled, by = _pair(group[pending], of)
-            rows[pending[filled]] = spare[by]
-            # Places were filled from the first on, and these differ a little: mixed, every part is like the whole.
-            mixed = torch.randperm(len(places), generator=generator).numpy()
-            mixed = mixed[np.argsort(group[mixed], kind="stable")]
-            rows[np.argsort(group, kind="stable")] = rows[mixed]
-        return rows
+        copies = math.ceil(1 / self.acceptance_)
+        drawn = []
+        for places in torch.arange(n).split(CHUNK_ROWS):
+            kept = keep_rows(
+                places,
+                group[places.numpy()],
+                lambda p: self.map(draw_rows(p)),
+                lambda rows, p: self._log_chance(features(rows, p)),
+                generator,
+                copies=copies,
+            )
+            if balanced and len(places) >= MIN_BALANCED and self.raking_ is not None and self.raking_.shares_:
+                every, where = kept.candidates(places)
+                codes = self.raking_.codes(features(every, where))
+                score, of, size = np.concatenate([kept.score, kept.spare_score]), kept.groups, np.bincount(kept.group)
+                kept.take(balance(codes, self.raking_.shares_, score, of, size))
+            drawn.append(kept.rows)
+        return torch.cat(drawn)
 
     # -------------------------------------------------------------- state
 
@@ -304,21 +275,6 @@ def _boost(log_chance: np.ndarray) -> float:
         enough = np.exp(np.minimum(log_chance + middle, 0.0)).mean() >= MIN_KEPT
         low, high = (low, middle) if enough else (middle, high)
     return high if high > 1e-6 else 0.0
-
-
-def _rank(sorted_groups: np.ndarray) -> np.ndarray:
-    """Return how many of the same group stand before each entry of sorted groups (n,)."""
-    return np.arange(len(sorted_groups)) - np.searchsorted(sorted_groups, sorted_groups)
-
-
-def _pair(wanting: np.ndarray, offered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pair entries of the same group, each once, earlier ones first; their positions, (k,) and (k,)."""
-    a, b = np.argsort(wanting, kind="stable"), np.argsort(offered, kind="stable")
-    most = len(wanting) + len(offered) + 1
-    keys = wanting[a].astype(np.int64) * most + _rank(wanting[a])
-    others = offered[b].astype(np.int64) * most + _rank(offered[b])
-    _, first, second = np.intersect1d(keys, others, assume_unique=True, return_indices=True)
-    return a[first], b[second]
 
 
 def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Sequence = ()) -> bool:

@@ -123,7 +123,8 @@ class SamplePlan:
         gen = self.gen
         places = torch.arange(start, self.n if stop is None else min(stop, self.n))
         if self.refinement is not None:
-            data = self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups())
+            balanced = self.condition is None
+            data = self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups(), balanced)
         else:
             data = self._draw(places)
         codes = self._codes(places)

@@ -10,7 +10,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tabdiff import DiffusionGenerator
 from tabdiff.density_ratio import DensityRatio
 from tabdiff.evaluation.tables import c2st
-from tabdiff.refining import MarginalMap, Refinement, _pair
+from tabdiff.refining import MarginalMap, Refinement
+from tabdiff.rejection import pair
 
 
 def test_marginal_map_makes_a_skewed_sample_standard_normal():
@@ -107,7 +108,7 @@ def test_each_condition_keeps_the_distribution_of_its_own(monkeypatch):
 
 def test_pairing_joins_equal_groups_once():
     wanting, offered = np.array([2, 0, 1, 0, 2]), np.array([0, 2, 2, 2, 3])
-    a, b = _pair(wanting, offered)
+    a, b = pair(wanting, offered)
     assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == [(0, 1), (1, 0), (4, 2)]
 
 
