@@ -1,10 +1,12 @@
 """What each part of the recipe for tables is worth: the default, and the default with one part changed.
 
 10,000 rows of Adult are fitted with 2,000 steps, and as many are drawn and compared with them. Parts of the network and
-of the codec are compared without refinement, which hides differences between networks; then refinement itself.
+of the codec are compared without refinement, which hides differences between networks; then refinement itself. What
+equal columns are worth is measured on Default of Credit Card Clients, which has some.
 
     TABDIFF_DATA=/path python benchmarks/ablation.py    # run what is missing from results/ablation.jsonl
-    python benchmarks/ablation.py --table               # print the table as markdown, run nothing
+    python benchmarks/ablation.py --data default        # one of the two tables only
+    python benchmarks/ablation.py --table               # print the tables as markdown, run nothing
 
 TABDIFF_DATA is a folder with load.py, as for tables.py. Needs xgboost.
 """
@@ -21,10 +23,11 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
-from harness import RESULTS, add_run_arguments, provenance, read_results, write_result
-from shapes import adult
+from harness import RESULTS, add_run_arguments, names, provenance, read_results, write_result
+from shapes import some_rows
 
 from tabdiff import DiffusionGenerator, networks, refining
+from tabdiff.codecs.equalities import Equalities
 from tabdiff.codecs.numeric import NumericColumn
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
@@ -59,8 +62,19 @@ def stages(*given: tuple[int, float]) -> Any:
     return mock.patch.multiple(refining, STAGES=given, RAKED=None)
 
 
+def unbalanced() -> Any:
+    """Keep each row by its own chance."""
+    return mock.patch.object(refining, "MIN_BALANCED", np.inf)
+
+
+def no_equalities() -> Any:
+    """Leave columns that repeat others to the network."""
+    return mock.patch.object(Equalities, "find", return_value=Equalities())
+
+
 # Label: parameters, arguments of `sample`, and what else is changed.
-VARIANTS: dict[str, tuple[dict, dict, Any]] = {
+Variants = dict[str, tuple[dict, dict, Any]]
+ADULT: Variants = {
     "no refinement": (RAW, {}, None),
     "no refinement; middle of the step, not a random place (no PIT)": (RAW, {}, middle_of_steps),
     "no refinement; fixed random embeddings of levels": (RAW, {}, fixed_embeddings),
@@ -77,7 +91,16 @@ VARIANTS: dict[str, tuple[dict, dict, Any]] = {
     "marginal map only": ({}, {}, stages),
     "marginal map, one stage of rejection": ({}, {}, lambda: stages((31, 0.95))),
     "marginal map, two stages of rejection, no raking": ({}, {}, lambda: stages(*refining.STAGES)),
+    "all of these, each row kept by its own chance": ({}, {}, unbalanced),
 }
+CREDIT: Variants = {
+    "no refinement": (RAW, {}, None),
+    "no refinement; equal columns left to the network": (RAW, {}, no_equalities),
+    "default": ({}, {}, None),
+    "equal columns left to the network": ({}, {}, no_equalities),
+}
+VARIANTS = {"adult": ADULT, "default": CREDIT}
+REFERENCES = ("real holdout", "bootstrap of the training rows", "independent columns")
 
 
 def scores(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -> dict[str, float]:
@@ -95,33 +118,33 @@ def scores(real: pd.DataFrame, rows: pd.DataFrame, holdout: pd.DataFrame) -> dic
     }
 
 
-def measure(label: str) -> dict:
+def measure(table: str, label: str) -> dict:
     """Fit and measure one variant, or one of the references."""
-    real, holdout = adult(N_ROWS)
+    real, holdout = some_rows(table, N_ROWS)
     if label == "real holdout":
         half = N_ROWS // 2
-        return {"variant": label, **scores(real, holdout.iloc[:half], holdout.iloc[half:])}
+        return scores(real, holdout.iloc[:half], holdout.iloc[half:])
     if label == "bootstrap of the training rows":
         rows = real.iloc[np.random.default_rng(0).integers(N_ROWS, size=N_ROWS)].reset_index(drop=True)
-        return {"variant": label, **scores(real, rows, holdout)}
+        return scores(real, rows, holdout)
     if label == "independent columns":
-        return {"variant": label, **scores(real, independent_columns(real), holdout)}
-    parameters, arguments, change = VARIANTS[label]
+        return scores(real, independent_columns(real), holdout)
+    parameters, arguments, change = VARIANTS[table][label]
     with change() if change else contextlib.nullcontext():
         start = time.process_time()
         gen = DiffusionGenerator(**{"max_steps": N_STEPS, "random_state": 0, **parameters}).fit(real)
         fitted = time.process_time()
         rows = gen.sample(N_ROWS, random_state=0, **arguments)
         seconds = {"fit_seconds": fitted - start, "sample_seconds": time.process_time() - fitted}
-    return {"variant": label, **scores(real, rows, holdout), **seconds}
+    return {**scores(real, rows, holdout), **seconds}
 
 
 def key(row: dict[str, Any]) -> tuple:
-    return (row["variant"],)
+    return row["table"], row["variant"]
 
 
 def print_table(records: list[dict]) -> None:
-    """Print a row for each variant."""
+    """Print a row for each variant of one table."""
     print("| variant | XGB-C2ST | shape error, % | trend error, % | nearest-neighbour ratio |")
     print("|---|--:|--:|--:|--:|")
     for r in records:
@@ -134,16 +157,22 @@ def print_table(records: list[dict]) -> None:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=names, default=list(VARIANTS), help=f"of {','.join(VARIANTS)}")
     add_run_arguments(parser, RESULTS / "ablation.jsonl", threads=torch.get_num_threads())
     args = parser.parse_args()
     if not args.table:
         torch.set_num_threads(args.threads)
         done = {key(row) for row in read_results(args.results)}
         settings = {"threads": args.threads, **provenance("torch")}
-        for label in ("real holdout", "bootstrap of the training rows", "independent columns", *VARIANTS):
-            if (label,) not in done:
-                write_result(args.results, {**measure(label), "settings": settings}, key)
-    print_table(read_results(args.results))
+        for table in args.data:
+            for label in (*REFERENCES, *VARIANTS[table]):
+                if (table, label) not in done:
+                    row = {"table": table, "variant": label, **measure(table, label), "settings": settings}
+                    write_result(args.results, row, key)
+    rows = read_results(args.results)
+    for table in args.data:
+        print(f"\n### Ablation: {table}\n")
+        print_table([row for row in rows if row["table"] == table])
 
 
 if __name__ == "__main__":

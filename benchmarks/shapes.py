@@ -32,8 +32,13 @@ MAX_EVALUATED = 20_000
 
 def adult(n: int, columns: list[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return `n` training rows of Adult and as many others, of the wanted columns."""
+    return some_rows("adult", n, columns)
+
+
+def some_rows(table: str, n: int, columns: list[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `n` training rows of a table and as many others, of the wanted columns."""
     try:
-        frame, meta = data_loader().load_table("adult", benchmark=True)
+        frame, meta = data_loader().load_table(table, benchmark=True)
     except FileNotFoundError as error:
         raise SystemExit(str(error)) from error
     for name in [*meta["categorical"], meta["target"]]:
