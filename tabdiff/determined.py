@@ -12,7 +12,7 @@ from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.levels import pick
 from tabdiff.codecs.relations import agree
 
-__all__ = ["hold_determinants", "patch", "repeat", "settle"]
+__all__ = ["hold_determinants", "likeliest", "patch", "repeat", "settle"]
 
 
 def patch(series: pd.Series, where: np.ndarray, values: pd.Series) -> pd.Series:
@@ -125,6 +125,24 @@ def repeat(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
             series = filled.iloc[:, j]
             copied = columns[j].to_series(values[changed]).astype(series.dtype)
             filled.isetitem(j, patch(series, changed, copied))
+
+
+def likeliest(codec: Any, filled: pd.DataFrame, holes: np.ndarray, data: Tensor) -> None:
+    """Put back, in place, the likeliest level where others say otherwise that are only estimates.
+
+    Parameters
+    ----------
+    codec, filled, holes, data
+        As in `repeat`.
+    """
+    for rule in codec.joint_rules_.rules_:
+        j = codec.column_of(rule.target)
+        inputs = {codec.column_of(i) for i in rule.inputs} - {None}
+        unsure = holes[:, j] & holes[:, sorted(inputs)].any(axis=1)
+        if unsure.any():
+            series = filled.iloc[:, j]
+            levels = codec.columns_[j].decode(data[:, rule.target].numpy()[unsure])
+            filled.isetitem(j, patch(series, unsure, levels.astype(series.dtype)))
 
 
 def _n_values(column: Any) -> int:

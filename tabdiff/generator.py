@@ -113,8 +113,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     refine : "auto" or bool, default="auto"
         Whether rows of a DataFrame, and sequences of up to 100 positions, are refined as they are drawn: the marginals
         of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
-        are rows of columns and pairs that come too often, so that sampling takes about three times as long. "auto" does
-        so from 1,000 training rows on. See `tabdiff.refining`.
+        are rows of columns and pairs that come too often, so that sampling takes about three times as long. From 1,000
+        rows at a time, drawn without a condition, they are chosen together, closer to the training rows' shares than a
+        sample is. "auto" refines from 1,000 training rows on. See `tabdiff.refining`.
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
         and from 2,000 to 50,000 on a GPU.
@@ -146,8 +147,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         distinct values.
     dependencies : bool, default=True
         Whether a column of a DataFrame that another column, or a class of the condition, determines in every training
-        row is looked up on output, so that no row breaks the rule. Rules that few rows support are not taken. Numbers
-        that equal another column in one row of a hundred or more, other than by chance, are equal as often on output.
+        row is looked up on output, so that no row breaks the rule. Rules that few rows support are not taken. A
+        category that a decision tree tells from several columns, wrong in one row of a thousand at most, is what the
+        tree says (tables of 2,000 rows and of at most 256 columns are searched). Numbers that equal another column in one row of a hundred or more, other than by chance, are equal as often on output.
         ``schema_`` lists what was found.
     constraints : list of str, optional
         What holds in every generated row, between columns of a DataFrame that hold numbers or times: ``a <= b``,

@@ -19,7 +19,7 @@ from tabdiff.building import ModelSpec
 from tabdiff.codecs.columns import NumericColumn, is_numeric
 from tabdiff.conditions import resolve_condition
 from tabdiff.containers import ForeignFrame
-from tabdiff.determined import patch, repeat, settle
+from tabdiff.determined import likeliest, patch, repeat, settle
 from tabdiff.diffusion.given import LEFT_OUT, PRESENT, draw_given
 from tabdiff.diffusion.streams import RowStreams
 from tabdiff.drawing import draw
@@ -152,6 +152,8 @@ def impute(
             if pd.api.types.is_float_dtype(values.iloc[:, j].dtype):
                 series = values.iloc[:, j]
                 values.isetitem(j, patch(series, holes[:, j], pd.Series(exact).astype(series.dtype)))
+        if mean:
+            likeliest(gen.codec_, values, holes, data)
         settle(gen.codec_, values, part, holes, rng)
         repeat(gen.codec_, values, part, holes, data)
         filled.append(_put_in(gen, table, every, rows, values))

@@ -30,7 +30,9 @@ from tabdiff.codecs.columns import (
 )
 from tabdiff.codecs.constraints import Constraints
 from tabdiff.codecs.equalities import Equalities
+from tabdiff.codecs.joint_rules import JointRules
 from tabdiff.codecs.relations import Dependencies, DependentColumn
+from tabdiff.codecs.schema import table_schema
 from tabdiff.diffusion.streams import RowStreams
 from tabdiff.notices import warn
 
@@ -58,7 +60,8 @@ class TableCodec:
         "auto" adds numeric columns with no more than ten distinct values.
     dependencies : bool, default=True
         Whether columns that another column, or a class of the condition, determines in every row are looked up on
-        output instead of drawn, and numbers that often equal another column are equal on output too.
+        output instead of drawn, whether a category is what a tree of several columns says where that is hardly ever
+        wrong, and whether numbers that often equal another column are equal on output too.
     constraints : sequence of str, optional
         What holds in every row by construction, such as ``a <= b`` or ``total = a + b``; see
         :class:`tabdiff.codecs.constraints.Constraints`.
@@ -72,6 +75,8 @@ class TableCodec:
         The dependencies that were found.
     equalities_ : Equalities
         Which numbers often equal another column.
+    joint_rules_ : JointRules
+        Which categories several columns together determine.
     constraints_ : Constraints
         The constraints, checked.
     n_continuous_ : int
@@ -147,7 +152,7 @@ class TableCodec:
         for j in self.dependencies_.determinant_:
             self.columns_[j] = DependentColumn(self.columns_[j], bool(frame.iloc[:, j].isna().any()))
         numeric = [j for j, c in enumerate(self.columns_) if isinstance(c, NumericColumn)]
-        self.equalities_ = Equalities()
+        self.equalities_, self.joint_rules_ = Equalities(), JointRules()
         if self.dependencies and self._auto_levels:
             involved = {j for rule in self.dependencies_.rules_ for j in (rule.source, rule.target)}
             involved |= {j for t in self.constraints_.rebuilt_ for j in (t.column, *(part for _, part in t.parts))}
@@ -163,6 +168,11 @@ class TableCodec:
                     same = len(patterns) - 1
                 self.mask_of_[j] = same
         self.n_masks_ = len(patterns)
+        if self.dependencies and self._auto_levels:
+            free = [j for j in self.level_positions_ if j not in involved and not self.columns_[j].n_rare_]  # type: ignore[union-attr]
+            n_levels = {self._tensor_column(j): self.columns_[j].n_levels_ for j in free}  # type: ignore[union-attr]
+            data = self._encode(frame, [None])[0]
+            self.joint_rules_ = JointRules.find(data, n_levels, never=self.equality_positions_)
         return self
 
     def _numbers(self, frame: pd.DataFrame, positions: Sequence[int]) -> dict[int, np.ndarray]:
@@ -234,6 +244,17 @@ class TableCodec:
         first = self.n_continuous_ + len(self.level_positions_)
         return list(range(first, first + len(self.equalities_.sources_)))
 
+    def _tensor_column(self, j: int) -> int:
+        """Tensor column of the value of column j."""
+        if j in self.numeric_positions_:
+            return self.numeric_positions_.index(j)
+        return self.n_continuous_ + self.level_positions_.index(j)
+
+    def column_of(self, i: int) -> int | None:
+        """Position of the column whose value stands in a tensor column, None for what marks equal or missing ones."""
+        values = self.numeric_positions_ + self.level_positions_
+        return values[i] if i < len(values) else None
+
     @property
     def first_mask_(self) -> int:
         """Tensor column of the first of those that mark missing numbers."""
@@ -241,54 +262,8 @@ class TableCodec:
 
     @property
     def schema_(self) -> pd.DataFrame:
-        """What was decided for each column.
-
-        Its kind ("numeric", "time", "categorical", "identifier" or "constant"), dtype, number of distinct values,
-        how many of them are rare and share a code (see `LevelColumn`), whether values are missing, what determines it
-        (another column, "condition", a declared sum such as "a + b", or None), and which columns it often equals: None,
-        or a dict of their names and the share of the training rows.
-        """
-        rebuilt = {t.column: t for t in self.constraints_.rebuilt_}
-        rows = []
-        for j, entry in enumerate(self.columns_):
-            c = entry.column if isinstance(entry, DependentColumn) else entry
-            determined_by = "condition" if j in self.dependencies_.conditioned_ else None
-            if isinstance(entry, DependentColumn):
-                determined_by = self.columns_[self.dependencies_.determinant_[j]].name
-            if isinstance(c, NumericColumn):
-                kind = "time" if isinstance(c, TimeColumn) else "numeric"
-                distinct, rare, missing = len(c.values_), 0, j in self.mask_of_
-            else:
-                kind = "identifier" if c.is_identifier_ else "categorical"
-                kind = "constant" if isinstance(c, ConstantColumn) else kind
-                distinct, rare, missing = len(c.levels_), c.n_rare_, c.has_missing_
-            if isinstance(entry, DependentColumn):
-                rare, missing = 0, entry.has_missing_
-            if j in rebuilt:
-                t = rebuilt[j]
-                kind, distinct, rare, missing = "time" if is_time(t.dtype) else "numeric", t.distinct, 0, t.missing
-                determined_by = t.formula or determined_by
-            rows.append(
-                {
-                    "column": c.name,
-                    "kind": kind,
-                    "dtype": str(self.storage_.columns[j].dtype),
-                    "distinct": distinct,
-                    "rare": rare,
-                    "missing": missing,
-                    "determined_by": determined_by,
-                    "often_equals": self._often_equals(j),
-                }
-            )
-        schema = pd.DataFrame(rows)
-        # Names that are numbers would turn into floats beside None.
-        for name in ("determined_by", "often_equals"):
-            schema[name] = pd.Series([row[name] for row in rows], dtype=object)
-        return schema
-
-    def _often_equals(self, j: int) -> dict[Any, float] | None:
-        shares = zip(self.equalities_.sources_.get(j, []), self.equalities_.shares_.get(j, []), strict=True)
-        return {self.columns_[a].name: round(share, 3) for a, share in shares} or None
+        """What was decided for each column; see :func:`tabdiff.codecs.schema.table_schema`."""
+        return table_schema(self)
 
     # ----------------------------------------------------- encode and decode
 
@@ -312,8 +287,12 @@ class TableCodec:
         The same as `encode` as often, but the columns are read once.
         """
         frame = self.constraints_.reduce(self.storage_.read(frame))
-        rngs = [_numpy_stream(generator) for _ in range(n_copies)]
-        out = np.empty((n_copies, len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
+        out = self._encode(frame, [_numpy_stream(generator) for _ in range(n_copies)])
+        return torch.from_numpy(out.reshape(-1, out.shape[-1]))
+
+    def _encode(self, frame: pd.DataFrame, rngs: Sequence[np.random.Generator | RowStreams | None]) -> np.ndarray:
+        """Map a standardised, reduced frame (n, d) once for each source of places: an array (n_copies, n, ...)."""
+        out = np.empty((len(rngs), len(frame), self.n_continuous_ + len(self.n_levels_)), dtype=np.float32)
         numbers = self._numbers(frame, self.numeric_positions_)
         for i, (j, values) in enumerate(numbers.items()):
             column = self.columns_[j]
@@ -330,7 +309,7 @@ class TableCodec:
             out[..., i] = self.equalities_.codes(numbers, b)
         for j, mask in self.mask_of_.items():
             out[..., self.first_mask_ + mask] = frame.iloc[:, j].isna().to_numpy()
-        return torch.from_numpy(out.reshape(-1, out.shape[-1]))
+        return out
 
     def decode(
         self,
@@ -361,9 +340,30 @@ class TableCodec:
                 series.append(column.decode(values[:, levels[j]] if j in levels else np.zeros(len(values)), rng))
             else:
                 series.append(None)
-        frame = pd.concat(self.dependencies_.complete(series, self.columns_, condition, rng), axis=1)
+        completed = self.dependencies_.complete(series, self.columns_, condition, rng)
+        self._apply_rules(completed, values, rng)
+        frame = pd.concat(completed, axis=1)
         frame.columns = self.index_
         return self.storage_.write(self.constraints_.rebuild(frame))
+
+    def _apply_rules(self, series: list[Any], values: np.ndarray, rng: np.random.Generator | RowStreams | None) -> None:
+        """Give categories that others determine together the levels that these say, in place."""
+        n = self.n_continuous_
+        for rule in self.joint_rules_.rules_:
+            inputs = []
+            for i in rule.inputs:
+                source = self.column_of(i)
+                column = None if source is None else self.columns_[source]
+                if isinstance(column, NumericColumn):
+                    inputs.append(column.encode(column.read(series[source]), None))  # type: ignore[index]
+                elif isinstance(column, LevelColumn):
+                    inputs.append(column.encode(series[source]))  # type: ignore[index]
+                else:
+                    inputs.append(values[:, i] > 0.5)
+            j = self.level_positions_[rule.target - n]
+            target = self.columns_[j]
+            assert isinstance(target, LevelColumn)
+            series[j] = target.decode(rule(np.stack(inputs, axis=1)).astype(np.float64), rng)
 
     def log_jacobian(self, frame: pd.DataFrame, data: Tensor) -> np.ndarray:
         r"""Log of the marginal density over the density of the normal scores, summed over numeric columns, (n,).
@@ -397,6 +397,7 @@ class TableCodec:
             "n_masks": self.n_masks_,
             "dependencies": self.dependencies_.state(),
             "equalities": self.equalities_.state(),
+            "joint_rules": self.joint_rules_.state(),
             "constraints": self.constraints_.state(),
         }
 
@@ -412,6 +413,7 @@ class TableCodec:
         codec.n_masks_ = int(state["n_masks"])
         codec.dependencies_ = Dependencies.from_state(state["dependencies"])
         codec.equalities_ = Equalities.from_state(state.get("equalities", {"sources": [], "shares": []}))
+        codec.joint_rules_ = JointRules.from_state(state.get("joint_rules", []))
         codec.constraints_ = Constraints.from_state(state["constraints"])
         return codec
 
