@@ -149,8 +149,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Whether a column of a DataFrame that another column, or a class of the condition, determines in every training
         row is looked up on output, so that no row breaks the rule. Rules that few rows support are not taken. A
         category that a decision tree tells from several columns, wrong in one row of a thousand at most, is what the
-        tree says (tables of 2,000 rows and of at most 256 columns are searched). Numbers that equal another column in one row of a hundred or more, other than by chance, are equal as often on output.
-        ``schema_`` lists what was found.
+        tree says (tables of 2,000 rows and of at most 256 columns are searched). Numbers that equal another column in
+        one row of a hundred or more, other than by chance, are equal as often on output. ``schema_`` lists what was
+        found.
     constraints : list of str, optional
         What holds in every generated row, between columns of a DataFrame that hold numbers or times: ``a <= b``,
         ``a < b``, ``total = a + b - c``. A name with spaces stands in backticks. The training rows must keep them.
