@@ -12,7 +12,7 @@ from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.levels import pick
 from tabdiff.codecs.relations import agree
 
-__all__ = ["hold_determinants", "likeliest", "patch", "repeat", "settle"]
+__all__ = ["copies", "hold_determinants", "likeliest", "patch", "repeat", "settle"]
 
 
 def patch(series: pd.Series, where: np.ndarray, values: pd.Series) -> pd.Series:
@@ -98,32 +98,49 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
                 write(rule.target, holes[:, rule.target] & (found >= 0), np.maximum(found, 0))
 
 
+def copies(codec: Any, own: pd.DataFrame, holes: np.ndarray, data: Tensor) -> dict[int, np.ndarray]:
+    """Return the numbers that equal other columns or are equalled, with copies of the cells that are there in holes.
+
+    Parameters
+    ----------
+    codec, own, holes
+        As in `settle`.
+    data : Tensor of shape (n, d)
+        Encoded rows, whose codes say which cells are equal.
+
+    Returns
+    -------
+    dict of ndarray of shape (n,)
+        By position of the column, NaN where missing.
+    """
+    relations, columns = codec.equalities_, codec.columns_
+    involved = sorted({j for b, sources in relations.sources_.items() for j in (b, *sources)})
+    theirs = codec.storage_.read(own)
+    values = {}
+    for j in involved:
+        drawn = columns[j].decode_values(data[:, codec.tensor_column(j)].numpy())
+        values[j] = np.where(holes[:, j], drawn, columns[j].read(theirs.iloc[:, j]))
+    codes = [data[:, i].numpy().round() for i in codec.equality_positions_]
+    relations.copy(values, codes, columns, ~holes)
+    return values
+
+
 def repeat(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarray, data: Tensor) -> None:
-    """Copy what equals another column from the cells that are there into holes, in place.
+    """Copy what equals another column from the cells that are there into holes of decoded rows, in place.
 
     Parameters
     ----------
     codec, filled, own, holes
         As in `settle`.
     data : Tensor of shape (n, d)
-        What `filled` was decoded from, whose codes say which cells are equal.
+        What `filled` was decoded from.
     """
-    relations, columns = codec.equalities_, codec.columns_
-    involved = sorted({j for b, sources in relations.sources_.items() for j in (b, *sources)})
-    if not involved:
-        return
-    drawn, theirs = codec.storage_.read(filled), codec.storage_.read(own)
-    before = {
-        j: np.where(holes[:, j], columns[j].read(drawn.iloc[:, j]), columns[j].read(theirs.iloc[:, j]))
-        for j in involved
-    }
-    after = dict(before)
-    relations.copy(after, [data[:, i].numpy().round() for i in codec.equality_positions_], columns, ~holes)
-    for j, values in after.items():
-        changed = holes[:, j] & (values != before[j]) & ~np.isnan(values)
+    drawn = codec.storage_.read(filled)
+    for j, values in copies(codec, own, holes, data).items():
+        column, series = codec.columns_[j], filled.iloc[:, j]
+        changed = holes[:, j] & series.notna().to_numpy() & (values != column.read(drawn.iloc[:, j]))
         if changed.any():
-            series = filled.iloc[:, j]
-            copied = columns[j].to_series(values[changed]).astype(series.dtype)
+            copied = column.to_series(values[changed]).astype(series.dtype)
             filled.isetitem(j, patch(series, changed, copied))
 
 

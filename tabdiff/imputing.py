@@ -19,7 +19,7 @@ from tabdiff.building import ModelSpec
 from tabdiff.codecs.columns import NumericColumn, is_numeric
 from tabdiff.conditions import resolve_condition
 from tabdiff.containers import ForeignFrame
-from tabdiff.determined import likeliest, patch, repeat, settle
+from tabdiff.determined import copies, likeliest, patch, repeat, settle
 from tabdiff.diffusion.given import LEFT_OUT, PRESENT, draw_given
 from tabdiff.diffusion.streams import RowStreams
 from tabdiff.drawing import draw
@@ -154,8 +154,9 @@ def impute(
                 values.isetitem(j, patch(series, holes[:, j], pd.Series(exact).astype(series.dtype)))
         if mean:
             likeliest(gen.codec_, values, holes, data)
+        else:
+            repeat(gen.codec_, values, part, holes, data)
         settle(gen.codec_, values, part, holes, rng)
-        repeat(gen.codec_, values, part, holes, data)
         filled.append(_put_in(gen, table, every, rows, values))
     if origin is not None:
         filled = [origin.write(completed) for completed in filled]
@@ -218,7 +219,8 @@ def _estimate(
     data = draws[0].copy()
     means: dict[int, np.ndarray] = {}
     rebuilt = {target.column for target in codec.constraints_.rebuilt_}
-    data[:, codec.equality_positions_] = 0.0  # a mean is no copy of another column
+    data[:, codec.equality_positions_] = 0.0  # a mean is no copy of another column, but that of copies
+    copied = [copies(codec, frame, holes, torch.from_numpy(drawn)) for drawn in stacked]
     for j, slot in enumerate(slots(codec)):
         hole, column = holes[:, j], codec.columns_[j]
         for i in slot.values if hole.any() else []:
@@ -229,7 +231,10 @@ def _estimate(
                 continue
             # Few values make a number a category to the network; its mean is that of a number all the same.
             flat = values.ravel()
-            flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
+            if j in copied[0]:
+                flat = np.stack([numbers[j][hole] for numbers in copied]).ravel()
+            else:
+                flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
             mean = _mean(flat.reshape(values.shape))
             data[hole, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
             if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt:

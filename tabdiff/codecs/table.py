@@ -170,7 +170,7 @@ class TableCodec:
         self.n_masks_ = len(patterns)
         if self.dependencies and self._auto_levels:
             free = [j for j in self.level_positions_ if j not in involved and not self.columns_[j].n_rare_]  # type: ignore[union-attr]
-            n_levels = {self._tensor_column(j): self.columns_[j].n_levels_ for j in free}  # type: ignore[union-attr]
+            n_levels = {self.tensor_column(j): self.columns_[j].n_levels_ for j in free}  # type: ignore[union-attr]
             data = self._encode(frame, [None])[0]
             self.joint_rules_ = JointRules.find(data, n_levels, never=self.equality_positions_)
         return self
@@ -244,7 +244,7 @@ class TableCodec:
         first = self.n_continuous_ + len(self.level_positions_)
         return list(range(first, first + len(self.equalities_.sources_)))
 
-    def _tensor_column(self, j: int) -> int:
+    def tensor_column(self, j: int) -> int:
         """Tensor column of the value of column j."""
         if j in self.numeric_positions_:
             return self.numeric_positions_.index(j)

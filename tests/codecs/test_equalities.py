@@ -207,6 +207,19 @@ def test_holes_are_filled_by_copies_in_draws_and_by_means_otherwise(model):
     assert mean["first"].notna().all()
 
 
+def test_a_column_that_always_equals_another_one_is_filled_exactly():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=800)})
+    frame["y"], frame["z"] = frame["x"], rng.normal(size=800)
+    settings = {"hidden_size": 32, "n_blocks": 1, "max_steps": 50, "refine": False}
+    gen = DiffusionGenerator(random_state=0, **settings).fit(frame)
+    rows = gen.sample(500, random_state=0)
+    assert (rows["x"] == rows["y"]).all()
+    for lacking in ("x", "y"):
+        filled = gen.impute(frame.head(100).assign(**{lacking: np.nan}), random_state=0)
+        np.testing.assert_allclose(filled[lacking], frame[lacking].head(100), rtol=1e-12)
+
+
 def test_a_loaded_model_draws_the_same(model, tmp_path):
     _, gen = model
     gen.save(tmp_path / "bills.safetensors")
