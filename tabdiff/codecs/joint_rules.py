@@ -23,7 +23,8 @@ MAX_ERROR = 0.001
 MAX_LEVELS, MIN_COUNT, MIN_OTHERS = 20, 50, 0.02
 # Most columns are ruled out by a tree of a few rows: it may miss what is rare, but not be wrong much more often.
 FIRST_LOOK, FIRST_ERROR = 2000, 0.03
-MAX_TREE_ROWS = 200_000
+# More rows than this say no more.
+MAX_ROWS = 400_000
 # Wider tables are not searched: a tree for each column would take minutes.
 MAX_INPUTS = 256
 # Inputs that the rule is said to follow from: those with such a share of what the tree explains.
@@ -129,7 +130,7 @@ class JointRules:
             return self
         order = np.random.default_rng(0).permutation(n)
         few = order[:FIRST_LOOK]
-        halves = np.array_split(order[: 2 * MAX_TREE_ROWS], 2)
+        halves = np.array_split(order, 2)
         found: set[int] = set()
         for j, k in n_levels.items():
             counts = np.sort(np.bincount(data[:, j].astype(np.int64), minlength=k))[::-1]
@@ -139,7 +140,7 @@ class JointRules:
             if not inputs or _error(data, inputs, j, few[::2], few[1::2]) > FIRST_ERROR:
                 continue
             if _error(data, inputs, j, halves[0], halves[1]) <= MAX_ERROR:
-                self.rules_.append(JointRule.of(j, inputs, _grow(data, inputs, j, order[:MAX_TREE_ROWS])))
+                self.rules_.append(JointRule.of(j, inputs, _grow(data, inputs, j, order)))
                 found.add(j)
         # A rule may look at targets that were found after it, so these come first.
         self.rules_.reverse()

@@ -30,7 +30,7 @@ from tabdiff.codecs.columns import (
 )
 from tabdiff.codecs.constraints import Constraints
 from tabdiff.codecs.equalities import Equalities
-from tabdiff.codecs.joint_rules import JointRules
+from tabdiff.codecs.joint_rules import MAX_ROWS, MIN_ROWS, JointRules
 from tabdiff.codecs.relations import Dependencies, DependentColumn
 from tabdiff.codecs.schema import table_schema
 from tabdiff.diffusion.streams import RowStreams
@@ -171,8 +171,10 @@ class TableCodec:
         if self.dependencies and self._auto_levels:
             free = [j for j in self.level_positions_ if j not in involved and not self.columns_[j].n_rare_]  # type: ignore[union-attr]
             n_levels = {self.tensor_column(j): self.columns_[j].n_levels_ for j in free}  # type: ignore[union-attr]
-            data = self._encode(frame, [None])[0]
-            self.joint_rules_ = JointRules.find(data, n_levels, never=self.equality_positions_)
+            if n_levels and len(frame) >= MIN_ROWS:
+                some = frame if len(frame) <= MAX_ROWS else frame.sample(MAX_ROWS, random_state=0)
+                data = self._encode(some, [None])[0]
+                self.joint_rules_ = JointRules.find(data, n_levels, never=self.equality_positions_)
         return self
 
     def _numbers(self, frame: pd.DataFrame, positions: Sequence[int]) -> dict[int, np.ndarray]:
