@@ -60,6 +60,14 @@ def refinement_of_codes():
     return real, refinement, draw_rows, generator
 
 
+def test_rejection_draws_from_the_real_distribution():
+    # The column is a code: the marginal map has nothing to do.
+    _, refinement, draw_rows, generator = refinement_of_codes()
+    drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator)
+    assert drawn.shape == (20_000, 1)
+    assert abs(drawn.mean().item() - 0.3) < 0.015
+
+
 def test_balanced_rows_have_the_shares_of_the_real_ones():
     real, refinement, draw_rows, generator = refinement_of_codes()
     errors = {}

@@ -53,21 +53,6 @@ def test_density_ratio_of_two_normals_and_of_levels():
     assert np.array_equal(again.log_ratio(rows[0]), ratio.log_ratio(rows[0]))
 
 
-def test_rejection_draws_from_the_real_distribution():
-    rng = np.random.default_rng(0)
-    real = np.where(rng.random((20_000, 1)) < 0.7, 0.0, 1.0)
-    generator = torch.Generator().manual_seed(0)
-
-    def draw_rows(places):
-        return (torch.rand((len(places), 1), generator=generator) < 0.5).float()
-
-    # The column is a code: the marginal map has nothing to do.
-    refinement = Refinement(0, [2]).fit(real, draw_rows(torch.arange(20_000)), lambda rows: rows.numpy(), seed=0)
-    drawn = refinement.draw(20_000, draw_rows, lambda rows, places: rows.numpy(), generator)
-    assert drawn.shape == (20_000, 1)
-    assert abs(drawn.mean().item() - 0.3) < 0.015
-
-
 def keeping(monkeypatch, ones, zeros):
     """A refinement of a column of zeros and ones that keeps each with a known probability."""
     refinement = Refinement(0, [2])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from encoded import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,14 +12,6 @@ from tabdiff import DiffusionGenerator
 from tabdiff.codecs import TableCodec, make_codec
 from tabdiff.codecs.constraints import Constraints
 from tabdiff.datasets import load_penguins
-
-
-def noise(codec, n, seed=0):
-    """Rows in which nothing fits together: the hardest case for a constraint."""
-    g = torch.Generator().manual_seed(seed)
-    numbers = torch.randn((n, codec.n_continuous_), generator=g)
-    codes = [torch.randint(0, k, (n, 1), generator=g).float() for k in codec.n_levels_]
-    return torch.cat([numbers, *codes], 1)
 
 
 def sampled(frame, constraints, n=2000, seed=0, **kwargs):

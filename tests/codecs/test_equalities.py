@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from encoded import noise
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import ArrayCodec, TableCodec
@@ -21,13 +22,6 @@ def bills(n=2000, seed=0):
 
 def often(codec):
     return {row.column: row.often_equals for row in codec.schema_.itertuples() if row.often_equals}
-
-
-def noise(codec, n, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    numbers = torch.randn((n, codec.n_continuous_), generator=g)
-    codes = [torch.randint(0, k, (n, 1), generator=g).float() for k in codec.n_levels_]
-    return torch.cat([numbers, *codes], 1)
 
 
 # ---------------------------------------------------------------- what is found

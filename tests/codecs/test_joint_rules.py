@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from encoded import noise
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import ArrayCodec, TableCodec
@@ -31,13 +31,6 @@ def broken(rows):
 def found(codec):
     schema = codec.schema_
     return {c: set(f) for c, f in zip(schema["column"], schema["follows_from"], strict=True) if f is not None}
-
-
-def noise(codec, n, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    numbers = torch.randn((n, codec.n_continuous_), generator=g)
-    codes = [torch.randint(0, k, (n, 1), generator=g).float() for k in codec.n_levels_]
-    return torch.cat([numbers, *codes], 1)
 
 
 # ---------------------------------------------------------------- what is found

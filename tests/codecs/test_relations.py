@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from encoded import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,14 +14,6 @@ from tabdiff.codecs import ArrayCodec, TableCodec
 from tabdiff.datasets import load_penguins
 
 NAN = float("nan")
-
-
-def noise(codec, n, seed=0):
-    """Rows in which nothing fits together: the hardest case for a relation."""
-    g = torch.Generator().manual_seed(seed)
-    numbers = torch.randn((n, codec.n_continuous_), generator=g)
-    codes = [torch.randint(0, k, (n, 1), generator=g).float() for k in codec.n_levels_]
-    return torch.cat([numbers, *codes], 1)
 
 
 def determined(codec):
