@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tabdiff.rejection import best
+
 __all__ = ["MIN_BALANCED", "balance"]
 
 # Of fewer rows a cell would have a few, which are not to be forced to its share.
@@ -70,11 +72,8 @@ def balance(
 def _largest(score: np.ndarray, group: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Mark the candidates with the largest scores of each group, as many as it has places, (m,)."""
     chosen = np.zeros(len(score), dtype=bool)
-    if len(size) == 1:
+    if len(size) == 1:  # the usual case, which need not be sorted
         chosen[np.argpartition(-score, size[0] - 1)[: size[0]]] = True
         return chosen
-    order = np.lexsort((-score, group))
-    ordered = group[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    chosen[order[rank < size[ordered]]] = True
+    chosen[best(score, group, size)] = True
     return chosen

@@ -14,6 +14,8 @@ from typing import Self
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from tabdiff.trees import leaves
+
 __all__ = ["DensityRatio", "cutoff"]
 
 # At least so many of the rows are kept.
@@ -106,7 +108,7 @@ class DensityRatio:
         return out
 
     def _read_trees(self, model: HistGradientBoostingClassifier) -> None:
-        """Copy the trees into plain arrays, which persist without pickle and outlive versions of scikit-learn."""
+        """Copy the trees into plain arrays; see `tabdiff.trees`."""
         trees = [stage[0].nodes for stage in model._predictors]
         width = max((len(nodes) for nodes in trees), default=1)
         shape = (len(trees), width)
@@ -121,7 +123,7 @@ class DensityRatio:
             leaf = nodes["is_leaf"].astype(bool)
             self.feature_[i, :k] = np.where(leaf, 0, nodes["feature_idx"])
             self.threshold_[i, :k] = np.where(leaf, 0.0, nodes["num_threshold"])
-            # A leaf is its own child, so that every row can go down as many steps as the deepest.
+            # A leaf is its own child; see `leaves`.
             self.children_[i, :k, 0] = np.where(leaf, here, nodes["left"])
             self.children_[i, :k, 1] = np.where(leaf, here, nodes["right"])
             self.missing_left_[i, :k] = nodes["missing_go_to_left"].astype(bool)
@@ -141,22 +143,16 @@ class DensityRatio:
         # Few rows at a time, so that what the trees read stays in the cache.
         for i in range(0, len(X), TREE_ROWS):
             part = X[i : i + TREE_ROWS]
-            flat, start = part.ravel(), np.arange(len(part)) * part.shape[1]
-            for feature, threshold, children, missing_left, value, depth in zip(
+            for *tree, value in zip(
                 self.feature_,
                 self.threshold_,
                 self.children_,
                 self.missing_left_,
-                self.value_,
                 self.depth_,
+                self.value_,
                 strict=True,
             ):
-                pairs, node = children.ravel(), np.zeros(len(part), dtype=np.intp)
-                for _ in range(depth):
-                    x = flat.take(start + feature.take(node))
-                    right = (x > threshold.take(node)) | (np.isnan(x) & ~missing_left.take(node))
-                    node = pairs.take(2 * node + right)
-                total[i : i + TREE_ROWS] += value.take(node)
+                total[i : i + TREE_ROWS] += value.take(leaves(part, *tree))
         return total
 
     def log_chance(self, rows: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.levels import pick
 from tabdiff.codecs.relations import agree
+from tabdiff.slots import slots
 
 __all__ = ["copies", "hold_determinants", "likeliest", "patch", "repeat", "settle"]
 
@@ -98,31 +100,35 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
                 write(rule.target, holes[:, rule.target] & (found >= 0), np.maximum(found, 0))
 
 
-def copies(codec: Any, own: pd.DataFrame, holes: np.ndarray, data: Tensor) -> dict[int, np.ndarray]:
+def copies(codec: Any, own: pd.DataFrame, holes: np.ndarray, draws: Sequence[Tensor]) -> list[dict[int, np.ndarray]]:
     """Return the numbers that equal other columns or are equalled, with copies of the cells that are there in holes.
 
     Parameters
     ----------
     codec, own, holes
         As in `settle`.
-    data : Tensor of shape (n, d)
+    draws : sequence of Tensor of shape (n, d)
         Encoded rows, whose codes say which cells are equal.
 
     Returns
     -------
-    dict of ndarray of shape (n,)
-        By position of the column, NaN where missing.
+    list of dict of ndarray of shape (n,)
+        For each draw, by position of the column, NaN where missing.
     """
     relations, columns = codec.equalities_, codec.columns_
+    if not relations.sources_:
+        return [{} for _ in draws]
     involved = sorted({j for b, sources in relations.sources_.items() for j in (b, *sources)})
-    theirs = codec.storage_.read(own)
-    values = {}
-    for j in involved:
-        drawn = columns[j].decode_values(data[:, codec.tensor_column(j)].numpy())
-        values[j] = np.where(holes[:, j], drawn, columns[j].read(theirs.iloc[:, j]))
-    codes = [data[:, i].numpy().round() for i in codec.equality_positions_]
-    relations.copy(values, codes, columns, ~holes)
-    return values
+    standard, place = codec.storage_.read(own), slots(codec)
+    there = {j: columns[j].read(standard.iloc[:, j]) for j in involved}
+    out = []
+    for data in draws:
+        drawn = {j: columns[j].decode_values(data[:, place[j].values[0]].numpy()) for j in involved}
+        values = {j: np.where(holes[:, j], drawn[j], there[j]) for j in involved}
+        codes = [data[:, i].numpy().round() for i in codec.equality_positions_]
+        relations.copy(values, codes, columns, ~holes)
+        out.append(values)
+    return out
 
 
 def repeat(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarray, data: Tensor) -> None:
@@ -135,13 +141,16 @@ def repeat(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
     data : Tensor of shape (n, d)
         What `filled` was decoded from.
     """
+    copied = copies(codec, own, holes, [data])[0]
+    if not copied:
+        return
     drawn = codec.storage_.read(filled)
-    for j, values in copies(codec, own, holes, data).items():
+    for j, values in copied.items():
         column, series = codec.columns_[j], filled.iloc[:, j]
         changed = holes[:, j] & series.notna().to_numpy() & (values != column.read(drawn.iloc[:, j]))
         if changed.any():
-            copied = column.to_series(values[changed]).astype(series.dtype)
-            filled.isetitem(j, patch(series, changed, copied))
+            new = column.to_series(values[changed]).astype(series.dtype)
+            filled.isetitem(j, patch(series, changed, new))
 
 
 def likeliest(codec: Any, filled: pd.DataFrame, holes: np.ndarray, data: Tensor) -> None:

@@ -220,7 +220,7 @@ def _estimate(
     means: dict[int, np.ndarray] = {}
     rebuilt = {target.column for target in codec.constraints_.rebuilt_}
     data[:, codec.equality_positions_] = 0.0  # a mean is no copy of another column, but that of copies
-    copied = [copies(codec, frame, holes, torch.from_numpy(drawn)) for drawn in stacked]
+    copied = copies(codec, frame, holes, [torch.from_numpy(drawn) for drawn in draws])
     for j, slot in enumerate(slots(codec)):
         hole, column = holes[:, j], codec.columns_[j]
         for i in slot.values if hole.any() else []:

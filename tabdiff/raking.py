@@ -88,7 +88,7 @@ class Raking:
         )
         # How many rows the difference of two shares is worth.
         n_rows = 1 / (np.sum(own**2) + np.sum(base**2))
-        self.shares_ = np.split(target, np.cumsum([self._size(table) for table in self.tables_])[:-1])
+        self.shares_ = np.split(target, self._ends())
         self.factors_ = self._solve(cells[1], base, target, current, n_rows)
         self.log_scale_ = float(np.log(base @ np.exp(self._sum(cells[1]))))
         return self
@@ -98,8 +98,7 @@ class Raking:
     ) -> list[np.ndarray]:
         """Minimise ``log mean exp(log weight) - theta @ target`` with the prior's share."""
         sizes = [self._size(table) for table in self.tables_]
-        ends = np.cumsum(sizes)[:-1]
-        codes = [self._code(cells, table) for table in self.tables_]
+        ends, codes = self._ends(), self._codes(cells)
         sd = np.repeat([SINGLE_SD if len(table) == 1 else PAIR_SD for table in self.tables_], sizes)
         ridge = 1 / (n_rows * sd**2)
         # The curvature of a factor is about the share of its cell.
@@ -143,6 +142,13 @@ class Raking:
         a, b = table
         return cells[PAIR_BINS][a] * self.bins_[PAIR_BINS][b].n + cells[PAIR_BINS][b]
 
+    def _codes(self, cells: Cells) -> list[np.ndarray]:
+        return [self._code(cells, table) for table in self.tables_]
+
+    def _ends(self) -> np.ndarray:
+        """Return where the cells of each table but the last end, one table after the other."""
+        return np.cumsum([self._size(table) for table in self.tables_])[:-1]
+
     def _share(self, cells: Cells, table: tuple[int, ...], weight: np.ndarray) -> np.ndarray:
         return np.bincount(self._code(cells, table), weights=weight, minlength=self._size(table))
 
@@ -154,8 +160,7 @@ class Raking:
 
     def codes(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return for each table the cell of each row, shape (n,)."""
-        cells = self._cells(rows)
-        return [self._code(cells, table) for table in self.tables_]
+        return self._codes(self._cells(rows))
 
     def log_weight(self, rows: np.ndarray) -> np.ndarray:
         """Return the log of the weight of each row, of which the drawn rows have mean 1, shape (n,)."""
@@ -179,7 +184,7 @@ class Raking:
         raking = cls()
         raking.bins_ = {int(size): [Bins.from_state(b) for b in bins] for size, bins in state["bins"].items()}
         raking.tables_ = [tuple(int(j) for j in table) for table in state["tables"]]
-        ends = np.cumsum([raking._size(table) for table in raking.tables_])[:-1]
+        ends = raking._ends()
         raking.factors_ = np.split(np.asarray(state["factors"]), ends)
         # Models of earlier versions do not have them, and their rows are not balanced.
         raking.shares_ = np.split(np.asarray(state["shares"]), ends) if "shares" in state else []

@@ -232,8 +232,8 @@ class Refinement:
             if balanced and len(places) >= MIN_BALANCED and self.raking_ is not None and self.raking_.shares_:
                 every, where = kept.candidates(places)
                 codes = self.raking_.codes(features(every, where))
-                score, of, size = np.concatenate([kept.score, kept.spare_score]), kept.groups, np.bincount(kept.group)
-                kept.take(balance(codes, self.raking_.shares_, score, of, size))
+                size = np.bincount(kept.group)
+                kept.take(balance(codes, self.raking_.shares_, kept.scores, kept.groups, size))
             drawn.append(kept.rows)
         return torch.cat(drawn)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Kept", "keep_rows", "pair"]
+__all__ = ["Kept", "best", "keep_rows", "pair"]
 
 # A place whose candidates were all turned down so often takes one of them.
 MAX_ROUNDS = 32
@@ -36,6 +36,11 @@ class Kept:
     spare_score: np.ndarray
     group: np.ndarray
     spare_group: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Scores (n + m,) of all rows, those that were kept first."""
+        return np.concatenate([self.score, self.spare_score])
 
     @property
     def groups(self) -> np.ndarray:
@@ -109,8 +114,7 @@ def keep_rows(
         rest = np.delete(np.arange(len(slot)), used)
         spare, of = torch.cat([spare, candidates[rest]]), np.concatenate([of, group[slot[rest]]])
         score = np.concatenate([score, new[rest]])
-        order = np.lexsort((-score, of))
-        order = order[_rank(of[order]) < size[of[order]]]
+        order = best(score, of, size)
         spare, score, of = spare[order], score[order], of[order]
         if not len(pending):
             break
@@ -125,6 +129,12 @@ def keep_rows(
         mixed, ordered = mixed[np.argsort(group[mixed], kind="stable")], np.argsort(group, kind="stable")
         rows[ordered], row_score[ordered] = rows[mixed], row_score[mixed]
     return Kept(rows, spare, row_score, score, group, of)
+
+
+def best(score: np.ndarray, group: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Positions of the largest scores (n,) of each group, as many as its size, by group and the largest first."""
+    order = np.lexsort((-score, group))
+    return order[_rank(group[order]) < size[group[order]]]
 
 
 def _rank(sorted_groups: np.ndarray) -> np.ndarray:

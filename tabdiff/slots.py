@@ -35,7 +35,7 @@ def slots(codec: Any) -> list[Slot]:
     for i, j in enumerate(codec.numeric_positions_):
         presence = codec.first_mask_ + codec.mask_of_[j] if j in codec.mask_of_ else None
         places[j] = Slot([i], presence)
-    for i, j in enumerate(codec.level_positions_, start=len(codec.numeric_positions_)):
+    for i, j in enumerate(codec.level_positions_, start=codec.n_continuous_):
         column = codec.columns_[j]
         places[j] = Slot([i], None, column.n_levels_ - 1 if column.has_missing_ else -1)
     return places

@@ -61,16 +61,18 @@ class Equalities:
         plain = [j for j in values if j not in never and type(columns[j]) is NumericColumn]
         rows = next(iter(values.values())) if values else np.empty(0)
         some = np.linspace(0, len(rows) - 1, min(len(rows), FIRST_LOOK)).astype(int)
-        light = {j: np.where(_is_spike(columns[j], values[j]), np.nan, values[j]) for j in plain}
+        few = {j: values[j][some] for j in plain}
         for i, b in enumerate(plain):
+            like = [a for a in plain[:i] if columns[a].unit_ == columns[b].unit_]
+            first = _without_spikes(columns[b], few[b])
+            like = [a for a in like if (first == few[a]).mean() >= MIN_SHARE / 2]
+            if not like:
+                continue
+            light = _without_spikes(columns[b], values[b])
             found: dict[int, np.ndarray] = {}
-            for a in plain[:i]:
-                if columns[a].unit_ != columns[b].unit_:
-                    continue
-                if (light[b][some] == values[a][some]).mean() < MIN_SHARE / 2:
-                    continue
-                equal = light[b] == values[a]
-                if equal.mean() >= MIN_SHARE and _stands_out(light[b] - values[a], columns[b].unit_):
+            for a in like:
+                equal = light == values[a]
+                if equal.mean() >= MIN_SHARE and _stands_out(light - values[a], columns[b].unit_):
                     found[a] = equal
             free = np.ones(len(rows), dtype=bool)
             while found and len(self.sources_.get(b, [])) < MAX_SOURCES:
@@ -152,10 +154,10 @@ def _overwrite(values: dict[int, np.ndarray], b: int, a: int, where: np.ndarray,
     values[b] = np.where(where, values[a], values[b])
 
 
-def _is_spike(column: NumericColumn, values: np.ndarray) -> np.ndarray:
-    """Whether each value (n,) is one of the frequent ones of its column."""
+def _without_spikes(column: NumericColumn, values: np.ndarray) -> np.ndarray:
+    """Observed values (n,), NaN for the frequent ones of their column."""
     counts = column.counts_[np.clip(np.searchsorted(column.values_, values), 0, len(column.values_) - 1)]
-    return np.asarray(counts > SPIKE * column.n_observed_)
+    return np.where(counts > SPIKE * column.n_observed_, np.nan, values)
 
 
 def _stands_out(difference: np.ndarray, unit: tuple[int, int] | None) -> bool:

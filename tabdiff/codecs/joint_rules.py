@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 
+from tabdiff.trees import leaves
+
 __all__ = ["JointRule", "JointRules"]
 
 # Fewer rows cannot show that a tree is right in all but one of a thousand.
@@ -90,13 +92,8 @@ class JointRule:
 
     def __call__(self, columns: np.ndarray) -> np.ndarray:
         """Return the code (n,) that goes with encoded `inputs`, shape (n, n_inputs)."""
-        columns = columns.astype(np.float32)  # as the tree was grown on
-        rows, node = np.arange(len(columns)), np.zeros(len(columns), dtype=np.int64)
-        for _ in range(self.depth):
-            x = columns[rows, self.feature[node]]
-            right = (x > self.threshold[node]) | (np.isnan(x) & ~self.missing_left[node])
-            node = self.children[node, right.astype(np.int64)]
-        return self.code[node]
+        X = columns.astype(np.float32)  # as the tree was grown on
+        return self.code[leaves(X, self.feature, self.threshold, self.children, self.missing_left, self.depth)]
 
 
 class JointRules:

@@ -169,8 +169,11 @@ class TableCodec:
                 self.mask_of_[j] = same
         self.n_masks_ = len(patterns)
         if self.dependencies and self._auto_levels:
-            free = [j for j in self.level_positions_ if j not in involved and not self.columns_[j].n_rare_]  # type: ignore[union-attr]
-            n_levels = {self.tensor_column(j): self.columns_[j].n_levels_ for j in free}  # type: ignore[union-attr]
+            n_levels = {
+                i: self.columns_[j].n_levels_  # type: ignore[union-attr]
+                for i, j in enumerate(self.level_positions_, start=self.n_continuous_)
+                if j not in involved and not self.columns_[j].n_rare_  # type: ignore[union-attr]
+            }
             if n_levels and len(frame) >= MIN_ROWS:
                 some = frame if len(frame) <= MAX_ROWS else frame.sample(MAX_ROWS, random_state=0)
                 data = self._encode(some, [None])[0]
@@ -243,24 +246,22 @@ class TableCodec:
     @property
     def equality_positions_(self) -> list[int]:
         """Tensor columns of the codes that say which other column a number equals."""
-        first = self.n_continuous_ + len(self.level_positions_)
-        return list(range(first, first + len(self.equalities_.sources_)))
+        return list(range(len(self.value_positions_), self.first_mask_))
 
-    def tensor_column(self, j: int) -> int:
-        """Tensor column of the value of column j."""
-        if j in self.numeric_positions_:
-            return self.numeric_positions_.index(j)
-        return self.n_continuous_ + self.level_positions_.index(j)
+    @property
+    def value_positions_(self) -> list[int]:
+        """Positions of the columns whose values stand in the tensor, in the order of its leading columns."""
+        return self.numeric_positions_ + self.level_positions_
 
     def column_of(self, i: int) -> int | None:
         """Position of the column whose value stands in a tensor column, None for what marks equal or missing ones."""
-        values = self.numeric_positions_ + self.level_positions_
+        values = self.value_positions_
         return values[i] if i < len(values) else None
 
     @property
     def first_mask_(self) -> int:
         """Tensor column of the first of those that mark missing numbers."""
-        return self.n_continuous_ + len(self.level_positions_) + len(self.equalities_.sources_)
+        return len(self.value_positions_) + len(self.equalities_.sources_)
 
     @property
     def schema_(self) -> pd.DataFrame:
@@ -350,7 +351,6 @@ class TableCodec:
 
     def _apply_rules(self, series: list[Any], values: np.ndarray, rng: np.random.Generator | RowStreams | None) -> None:
         """Give categories that others determine together the levels that these say, in place."""
-        n = self.n_continuous_
         for rule in self.joint_rules_.rules_:
             inputs = []
             for i in rule.inputs:
@@ -362,7 +362,7 @@ class TableCodec:
                     inputs.append(column.encode(series[source]))  # type: ignore[index]
                 else:
                     inputs.append(values[:, i] > 0.5)
-            j = self.level_positions_[rule.target - n]
+            j = self.value_positions_[rule.target]
             target = self.columns_[j]
             assert isinstance(target, LevelColumn)
             series[j] = target.decode(rule(np.stack(inputs, axis=1)).astype(np.float64), rng)
