@@ -23,7 +23,7 @@ from tabdiff.saving import container_name
 __all__ = ["DiffusionOutlierDetector"]
 
 # Nothing is sampled. A column that another determines must count: that a row breaks the rule is what makes it odd.
-DEFAULTS = {"refine": False, "observed_masks": 0.0, "dependencies": False}
+DEFAULTS = {"refine": False, "autoguidance": 1.0, "observed_masks": 0.0, "dependencies": False}
 # Tukey's factor: how many interquartile ranges below the lower quartile the lower fence of a box plot stands.
 FENCE = 1.5
 # Log-SNR of the noise that rows are scored with, and steps of each chain. A bound with little noise alone tells rows
@@ -45,7 +45,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     Parameters
     ----------
     generator : DiffusionGenerator, optional
-        Model to clone and fit; by default ``DiffusionGenerator(refine=False, observed_masks=0.0, dependencies=False)``.
+        Model to clone and fit; by default ``DiffusionGenerator(refine=False, autoguidance=1.0, observed_masks=0.0,
+        dependencies=False)``.
         With ``dependencies=True`` columns that others determine take no part in the score.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5], which sets the threshold at that quantile of their

@@ -29,7 +29,7 @@ GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
 }
 
 
-def guide(denoiser: Denoiser, scale: float, guidance: Any) -> DenoiserLike:
+def guide(denoiser: DenoiserLike, scale: float, guidance: Any) -> DenoiserLike:
     """Wrap a denoiser in guidance of a scale, by name or by a callable ``guidance(denoiser, scale)``.
 
     Raises

@@ -45,11 +45,12 @@ class Seeds:
     calibrate: int
     stream: int
     validation: int
+    weak: int
 
     @classmethod
     def of(cls, seed: int) -> Seeds:
         """Spawn them from one."""
-        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(7)))
+        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(8)))
 
 
 @dataclass

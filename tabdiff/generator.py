@@ -30,6 +30,7 @@ from tabdiff.fitting import Start, begin, shallow_copy
 from tabdiff.imaging import image_log_likelihood
 from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features
+from tabdiff.leading import TIME_SHARE, lead, train_weak
 from tabdiff.nn.vicinity import Vicinity
 from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.restoring import impute_images
@@ -110,6 +111,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         draw some columns given others: `impute`, and columns in `sample` that were not declared as conditions. "auto"
         is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
         gives slightly better samples. It has no effect on AnnData, images or with a callable `denoiser`.
+    autoguidance : "auto" or float, default="auto"
+        Scale by which the numbers of a table or array are led away from what a small network makes of them that is
+        trained beside the MLP for a twentieth of its time (autoguidance, Karras et al., 2024). Above 1 they follow the
+        other columns more closely, and sampling takes a third longer; 1 leaves it out. "auto" is 2 from 5,000 rows on.
+        It counts in `sample`, not in `impute` or likelihoods.
     refine : "auto" or bool, default="auto"
         Whether rows of a DataFrame, and sequences of up to 100 positions, are refined as they are drawn: the marginals
         of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
@@ -207,6 +213,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Number of training rows, held-out ones included, those of weight 0 not.
     denoiser_ : Denoiser
         The trained denoiser, of averaged weights.
+    weak_ : Denoiser or None
+        The small network of autoguidance.
     codec_ : object
         Maps containers to tensors and back.
     refinement_ : Refinement or None
@@ -249,6 +257,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     (10, 8, 8)
     """
 
+    weak_: Denoiser | None
+
     def __init__(
         self,
         *,
@@ -266,6 +276,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         text_encoder: Any = None,
         condition_dropout: float = 0.1,
         observed_masks: str | float = "auto",
+        autoguidance: str | float = "auto",
         refine: str | bool = "auto",
         max_steps: str | int = "auto",
         max_time: float | None = None,
@@ -308,6 +319,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.text_encoder = text_encoder
         self.condition_dropout = condition_dropout
         self.observed_masks = observed_masks
+        self.autoguidance = autoguidance
         self.refine = refine
         self.max_steps = max_steps
         self.max_time = max_time
@@ -421,14 +433,10 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
             left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
         codes, continuous = start.training.condition, start.spec.continuous_attributes
-        result = train(
-            start.denoiser,
-            start.training.data,
-            codes,
+        leads = start.spec.autoguidance != 1
+        settings: dict[str, Any] = dict(
             weight=start.training.weight,
             event_shape=(start.spec.width,),
-            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
-            max_time=left,
             batch_size=resolve_batch_size(self.batch_size, start.n_rows, start.spec.unet),
             accumulation_steps=int(self.accumulation_steps),
             learning_rate=resolve_learning_rate(self.learning_rate, start.spec.unet),
@@ -441,8 +449,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             draw_given=training_masks(start.spec),
             vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
             prepare=getattr(start.codec, "prepare", None),
-            generator=torch.Generator(device).manual_seed(start.seeds.loop),
             precision=precision,
+        )
+        result = train(
+            start.denoiser,
+            start.training.data,
+            codes,
+            **settings,
+            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
+            max_time=left * (1 - TIME_SHARE) if left is not None and leads else left,
+            generator=torch.Generator(device).manual_seed(start.seeds.loop),
             validation=validation,
             callbacks=callbacks,
             snapshot=partial(_snapshot, shallow_copy(self), start),
@@ -450,6 +466,18 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self._take(start, result.denoiser, result.history, result.n_steps)
+        if leads:
+            self.weak_ = train_weak(
+                start.spec,
+                result.denoiser,
+                self.n_steps_,
+                start.seeds.weak,
+                start.training.data,
+                codes,
+                **settings,
+                max_time=left,
+                generator=torch.Generator(device).manual_seed(start.seeds.weak),
+            )
         self._calibrate(start, math.inf if self.max_time is None else started + self.max_time)
         return self
 
@@ -467,6 +495,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self._origin = inputs.origin
         self._stream = np.random.default_rng(start.seeds.stream)
         self.refinement_: Refinement | None = None
+        self.weak_ = None
 
     def _calibrate(self, start: Start, deadline: float) -> None:
         """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
@@ -494,6 +523,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
                 None if condition is None else condition[done : done + size],
                 width=self._spec.width,
                 generator=generator,
+                guided=lead(self),
                 steps=REFINED_STEPS if refine else "auto",
                 precision=self.precision,
             )
@@ -999,14 +1029,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         except Exception as error:  # whatever a file can bring about
             raise persistence.damaged(path, error) from error
         gen.denoiser_.to(target)
+        if gen.weak_ is not None:
+            gen.weak_.to(target)
         return saving.give_encoder(gen, text_encoder)
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
-        if "denoiser_" in state:
-            # On the CPU, so that a model fitted on a GPU opens anywhere.
-            state = {**state, "denoiser_": copy.deepcopy(state["denoiser_"]).cpu()}
-        return state
+        # On the CPU, so that a model fitted on a GPU opens anywhere.
+        networks = {k: state[k] for k in ("denoiser_", "weak_") if state.get(k) is not None}
+        return {**state, **{k: copy.deepcopy(network).cpu() for k, network in networks.items()}}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

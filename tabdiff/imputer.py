@@ -21,8 +21,8 @@ from tabdiff.inputs import read_fit_inputs
 
 __all__ = ["DiffusionImputer"]
 
-# What is drawn from the model is never refined.
-DEFAULTS = {"refine": False}
+# What is drawn from the model is neither refined nor led.
+DEFAULTS = {"refine": False, "autoguidance": 1.0}
 
 
 class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -35,8 +35,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     generator : DiffusionGenerator, optional
-        Model to clone and fit; by default ``DiffusionGenerator(refine=False)``. It needs ``observed_masks`` above 0 and
-        no callable ``denoiser``.
+        Model to clone and fit; by default ``DiffusionGenerator(refine=False, autoguidance=1.0)``. It needs
+        ``observed_masks`` above 0 and no callable ``denoiser``.
     missing_values : int, float, str, None or pandas.NA, default=numpy.nan
         What stands for a missing value. NaN, None and pandas.NA all mean every value that pandas takes to be missing;
         with another value such values are an error, as in scikit-learn.

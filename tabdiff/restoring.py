@@ -178,7 +178,7 @@ def restore(
     for i in range(0, len(y), size):
         free: DenoiserLike = _unclipped(gen.denoiser_)
         if codes is not None:
-            free = guide(free, guidance_scale, "classifier_free")  # type: ignore[arg-type]
+            free = guide(free, guidance_scale, "classifier_free")
         here = y[i : i + size].to(device)
         guided = PosteriorGuidance(free, A.to(device), here, std, data_std=DATA_STD)
         part = sample(

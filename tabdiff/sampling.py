@@ -14,6 +14,7 @@ from tabdiff.cell_requests import CellRequest, match_totals
 from tabdiff.conditions import resolve_condition
 from tabdiff.drawing import draw, guide
 from tabdiff.holding import Held, split_condition
+from tabdiff.leading import lead
 from tabdiff.refining import REFINED_STEPS, row_features
 from tabdiff.vectors import as_array
 
@@ -71,7 +72,10 @@ class SamplePlan:
         self.n = len(self.codes) if self.codes is not None else (n_samples or 1)
         self.given = self.held.encode(gen.codec_, self.n, self.generator) if self.held else None
         wants_guide = self.codes is not None or self.held
-        self.guided = guide(gen.denoiser_, guidance_scale, guidance) if wants_guide else None
+        # A guidance of the user's own is given the denoiser itself.
+        self.guided = gen.denoiser_ if callable(guidance) and wants_guide else lead(gen)
+        if wants_guide:
+            self.guided = guide(self.guided, guidance_scale, guidance)
         self.obs, self.by_rank = request.obs, request.by_rank
         self.totals = request.resolve_totals(gen, self.codes, self.n, seed)
 

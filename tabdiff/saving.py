@@ -16,6 +16,8 @@ from tabdiff.codecs import CODECS
 from tabdiff.codecs.sequence import SequenceForm
 from tabdiff.conditions import Conditions
 from tabdiff.containers import ForeignFrame
+from tabdiff.diffusion import Denoiser
+from tabdiff.leading import build_weak
 from tabdiff.refining import Refinement
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def describe(gen: DiffusionGenerator) -> dict:
     parameters["callbacks"] = parameters["checkpoint_dir"] = None
     if not isinstance(gen.categorical_features, str):
         parameters["categorical_features"] = list(gen.categorical_features)
-    weights = {k: v.detach().cpu().numpy() for k, v in gen.denoiser_.state_dict().items()}
+    weights, weak = (_arrays(denoiser) for denoiser in (gen.denoiser_, gen.weak_))
     return {
         "container": codec_name(gen.codec_),
         "parameters": parameters,
@@ -79,8 +81,14 @@ def describe(gen: DiffusionGenerator) -> dict:
         "n_samples_fit": gen.n_samples_fit_,
         "stream": json.dumps(gen._stream.bit_generator.state),
         "weights": list(weights),
-        "arrays": {f"w{i}": w for i, w in enumerate(weights.values())},
+        "weak_weights": list(weak),
+        "arrays": {f"w{i}": w for i, w in enumerate((*weights.values(), *weak.values()))},
     }
+
+
+def _arrays(denoiser: Denoiser | None) -> dict[str, np.ndarray]:
+    """Return the weights of a network by name; none where there is none."""
+    return {} if denoiser is None else {k: v.detach().cpu().numpy() for k, v in denoiser.state_dict().items()}
 
 
 def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> DiffusionGenerator:
@@ -91,12 +99,18 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     ValueError
         If its parts do not fit together. A description that was tampered with can raise anything else too.
     """
-    arrays = [saved["arrays"][f"w{i}"] for i in range(len(saved["weights"]))]
-    weights = {name: torch.from_numpy(np.array(w)) for name, w in zip(saved["weights"], arrays, strict=True)}
+    names, weak_names = (
+        saved["weights"],
+        saved.get("weak_weights", []),
+    )  # earlier versions had none
+    arrays = [torch.from_numpy(np.array(saved["arrays"][f"w{i}"])) for i in range(len(names) + len(weak_names))]
+    weights = dict(zip(names, arrays[: len(names)], strict=True))
+    weak_weights = dict(zip(weak_names, arrays[len(names) :], strict=True))
     # Until a network with these weights stands, sizes are claims.
-    with _SizeLimit(4 * sum(w.numel() for w in weights.values()) + SMALL):
+    with _SizeLimit(4 * sum(w.numel() for w in arrays) + SMALL):
         spec = ModelSpec.from_state(saved["spec"])
         denoiser = build_denoiser(spec, spec.network, 0)
+        weak = build_weak(spec) if weak_weights else None
     parameters: dict[str, Any] = {**saved["parameters"], "device": asked}
     fitted: dict[str, Any] = {"schedule": spec.schedule, "loss": spec.loss}
     gen = cls(**{k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()})
@@ -106,6 +120,11 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     _check_weights(weights, denoiser.state_dict())
     denoiser.load_state_dict(weights)
     gen.denoiser_ = denoiser.eval().requires_grad_(False)
+    if weak is not None:
+        _check_weights(weak_weights, weak.state_dict())
+        weak.load_state_dict(weak_weights)
+        weak.eval().requires_grad_(False)
+    gen.weak_ = weak
     gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
     gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
     origin = saved["origin"]

@@ -163,14 +163,19 @@ class AutoGuidance(nn.Module):
         The model and its weaker version, on one schedule.
     scale : float
         Guidance scale; 1 is `denoiser` alone.
+    n_guided : int, optional
+        How many leading entries of rows (B, d) are guided; the others are those of `denoiser`. By default all.
 
     References
     ----------
     Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2024.
     """
 
-    def __init__(self, denoiser: DenoiserLike, weak: DenoiserLike, scale: float) -> None:
+    def __init__(
+        self, denoiser: DenoiserLike, weak: DenoiserLike, scale: float, *, n_guided: int | None = None
+    ) -> None:
         super().__init__()
+        self.n_guided = n_guided
         self.denoiser = denoiser
         self.weak = weak
         self.schedule = denoiser.schedule
@@ -182,7 +187,10 @@ class AutoGuidance(nn.Module):
         if self.scale == 1:
             return strong
         weak = self.weak(x_t, t, condition)
-        return weak + self.scale * (strong - weak)
+        guided = weak + self.scale * (strong - weak)
+        if self.n_guided is None:
+            return guided
+        return torch.cat([guided[:, : self.n_guided], strong[:, self.n_guided :]], dim=1)
 
 
 class MultiConditionGuidance(nn.Module):
