@@ -33,16 +33,13 @@ from tabdiff.slots import missing_levels, presence_columns
 from tabdiff.training.callbacks import Callback
 from tabdiff.vectors import check_text_encoder
 
-__all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_steps"]
+__all__ = ["ModelSpec", "build_denoiser", "check_parameters", "resolve_autoguidance", "resolve_steps"]
 
 CONDITION_SIZE = 64
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
 MIN_STEPS, MAX_STEPS = 200, 10_000
-# Twice the distance from the weak network. On Beijing, before refinement, a scale of 2 brings XGB-C2ST from .82 to .85
-# and the R2 of a learner from .58 to .61; 3 brings .83 and .61.
-AUTOGUIDANCE = 2.0
 # A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
 IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
 GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
@@ -80,8 +77,6 @@ class ModelSpec:
         Columns of codes that are never given, because they say which numbers equal another one.
     observed_masks : float
         Share of the training rows of which a random part is given.
-    autoguidance : float
-        Scale of the autoguidance of numbers; see `tabdiff.leading`. 1 is none.
     n_frequencies : int
         Waves of each number that the network sees; see `FourierFeatures`.
     unet : dict or None
@@ -123,7 +118,6 @@ class ModelSpec:
     time_embedding: str = "sinusoidal"
     vectors: list[list[int]] = field(default_factory=list)
     beside: list[int] | None = None
-    autoguidance: float = 1.0
 
     @property
     def attribute_levels(self) -> list[int]:
@@ -178,7 +172,6 @@ class ModelSpec:
             target=parameters.target,
             loss=make_loss(parameters.loss),
             bounds=_bounds(codec, data, n_continuous, parameters.target),
-            autoguidance=_autoguidance(parameters.autoguidance, codec, network, n_continuous, n_rows),
             custom=callable(parameters.denoiser),
             hidden_size=sizes.hidden_size if parameters.hidden_size == "auto" else int(parameters.hidden_size),
             n_blocks=sizes.n_blocks if parameters.n_blocks == "auto" else int(parameters.n_blocks),
@@ -296,17 +289,17 @@ def _observed_share(
     return min(OBSERVED_MASKS + absent / (len(data) * n_columns), 0.75)
 
 
-def _autoguidance(asked: str | float, codec: Any, network: str, n_continuous: int, n_rows: int) -> float:
-    """Return the scale of the autoguidance of numbers; see `tabdiff.leading`.
+def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelSpec, n_rows: int) -> float | None:
+    """Return the scale of the autoguidance of numbers (see `tabdiff.leading`), 1 for none, None for one to be chosen.
 
     Raises
     ------
     ValueError
         If one was asked for where there are no numbers of a table, or no MLP to draw them.
     """
-    possible = network == "mlp" and hasattr(codec, "mask_of_") and n_continuous > 0
+    possible = spec.network == "mlp" and not spec.custom and hasattr(codec, "mask_of_") and spec.n_continuous > 0
     if isinstance(asked, str):
-        return AUTOGUIDANCE if possible and n_rows >= LARGE_ROWS else 1.0
+        return None if possible and n_rows >= LARGE_ROWS else 1.0
     if asked != 1 and not possible:
         raise ValueError(
             f"autoguidance={asked!r} leads numbers of a table or array that denoiser='mlp' draws, and here are none. "

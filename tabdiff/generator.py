@@ -19,7 +19,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from tabdiff import persistence, saving
-from tabdiff.building import check_parameters, resolve_batch_size, resolve_learning_rate, resolve_steps
+from tabdiff.building import (
+    check_parameters,
+    resolve_autoguidance,
+    resolve_batch_size,
+    resolve_learning_rate,
+    resolve_steps,
+)
 from tabdiff.cell_requests import latent
 from tabdiff.conditions import condition_frame, resolve_condition
 from tabdiff.diffusion import Denoiser, flow_log_likelihood
@@ -30,7 +36,7 @@ from tabdiff.fitting import Start, begin, shallow_copy
 from tabdiff.imaging import image_log_likelihood
 from tabdiff.imputing import impute, training_masks
 from tabdiff.inputs import read_features
-from tabdiff.leading import TIME_SHARE, lead, train_weak
+from tabdiff.leading import TIME_SHARE, lead, make_lead
 from tabdiff.nn.vicinity import Vicinity
 from tabdiff.refining import REFINED_STEPS, Refinement, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.restoring import impute_images
@@ -114,8 +120,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     autoguidance : "auto" or float, default="auto"
         Scale by which the numbers of a table or array are led away from what a small network makes of them that is
         trained beside the MLP for a twentieth of its time (autoguidance, Karras et al., 2024). Above 1 they follow the
-        other columns more closely, and sampling takes a third longer; 1 leaves it out. "auto" is 2 from 5,000 rows on.
-        It counts in `sample`, not in `impute` or likelihoods.
+        other columns more closely, and sampling takes a third longer; 1 leaves it out. "auto" tries 1 to 2 where there
+        are 5,000 rows or more, and takes what trees can tell from real rows least (``autoguidance_``). It counts in
+        `sample`, not in `impute` or likelihoods.
     refine : "auto" or bool, default="auto"
         Whether rows of a DataFrame, and sequences of up to 100 positions, are refined as they are drawn: the marginals
         of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
@@ -215,6 +222,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         The trained denoiser, of averaged weights.
     weak_ : Denoiser or None
         The small network of autoguidance.
+    autoguidance_ : float
+        The scale of autoguidance, 1 where there is none.
     codec_ : object
         Maps containers to tensors and back.
     refinement_ : Refinement or None
@@ -258,6 +267,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     """
 
     weak_: Denoiser | None
+    autoguidance_: float
 
     def __init__(
         self,
@@ -433,7 +443,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
             left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
         codes, continuous = start.training.condition, start.spec.continuous_attributes
-        leads = start.spec.autoguidance != 1
+        scale = resolve_autoguidance(self.autoguidance, start.codec, start.spec, start.n_rows)
         settings: dict[str, Any] = dict(
             weight=start.training.weight,
             event_shape=(start.spec.width,),
@@ -457,7 +467,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             codes,
             **settings,
             max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
-            max_time=left * (1 - TIME_SHARE) if left is not None and leads else left,
+            max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
             generator=torch.Generator(device).manual_seed(start.seeds.loop),
             validation=validation,
             callbacks=callbacks,
@@ -466,18 +476,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self._take(start, result.denoiser, result.history, result.n_steps)
-        if leads:
-            self.weak_ = train_weak(
-                start.spec,
-                result.denoiser,
-                self.n_steps_,
-                start.seeds.weak,
-                start.training.data,
-                codes,
-                **settings,
-                max_time=left,
-                generator=torch.Generator(device).manual_seed(start.seeds.weak),
-            )
+        if scale != 1:
+            make_lead(self, start, scale, settings, max_time=left, device=device)
         self._calibrate(start, math.inf if self.max_time is None else started + self.max_time)
         return self
 
@@ -495,7 +495,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self._origin = inputs.origin
         self._stream = np.random.default_rng(start.seeds.stream)
         self.refinement_: Refinement | None = None
-        self.weak_ = None
+        self.weak_, self.autoguidance_ = None, 1.0
 
     def _calibrate(self, start: Start, deadline: float) -> None:
         """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""

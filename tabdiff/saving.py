@@ -82,6 +82,7 @@ def describe(gen: DiffusionGenerator) -> dict:
         "stream": json.dumps(gen._stream.bit_generator.state),
         "weights": list(weights),
         "weak_weights": list(weak),
+        "autoguidance": gen.autoguidance_,
         "arrays": {f"w{i}": w for i, w in enumerate((*weights.values(), *weak.values()))},
     }
 
@@ -124,7 +125,7 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
         _check_weights(weak_weights, weak.state_dict())
         weak.load_state_dict(weak_weights)
         weak.eval().requires_grad_(False)
-    gen.weak_ = weak
+    gen.weak_, gen.autoguidance_ = weak, float(saved.get("autoguidance", 1.0))
     gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
     gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
     origin = saved["origin"]

@@ -131,6 +131,14 @@ def test_autoguidance_leads_away_from_the_weak_model(x):
     assert counted.calls == []
 
 
+def test_autoguidance_of_some_entries_leaves_the_others(x):
+    rows = torch.cat([x, 2 * x], dim=1)
+    strong, weak = GaussianDenoiser(1.0, 0.5, SCHEDULE), GaussianDenoiser(0.0, 1.0, SCHEDULE)
+    out, k = AutoGuidance(strong, weak, 2.0, n_guided=x.shape[1])(rows, T), x.shape[1]
+    torch.testing.assert_close(out[:, :k], AutoGuidance(strong, weak, 2.0)(rows, T)[:, :k])
+    torch.testing.assert_close(out[:, k:], strong(rows, T)[:, k:])
+
+
 class TwoAttributes(nn.Module):
     """N(0, I) data of which attribute j is the j-th entry, observed with unit noise: exact for any subset given."""
 
