@@ -34,6 +34,7 @@ from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbo
 
 N_ROWS, N_STEPS = 10_000, 2_000
 RAW: dict[str, Any] = {"refine": False}
+UNLED: dict[str, Any] = {"autoguidance": 1.0}
 
 
 @contextlib.contextmanager
@@ -82,14 +83,14 @@ ADULT: Variants = {
     "no refinement; no observed masks": ({**RAW, "observed_masks": 0}, {}, None),
     "no refinement; width 256, 3 blocks": ({**RAW, "hidden_size": 256, "n_blocks": 3}, {}, None),
     "no refinement; no Fourier features of numbers": (RAW, {}, lambda: mock.patch.object(networks, "FREQUENCIES", 0)),
-    "no refinement; no autoguidance of numbers": ({**RAW, "autoguidance": 1.0}, {}, None),
+    "no refinement; no autoguidance of numbers": ({**RAW, **UNLED}, {}, None),
     "no refinement; half the training steps": ({**RAW, "max_steps": N_STEPS // 2}, {}, None),
     "no refinement; twice the training steps": ({**RAW, "max_steps": 2 * N_STEPS}, {}, None),
     "no refinement; float32": ({**RAW, "precision": "float32"}, {}, None),
     "no refinement; sampled with 25 steps": (RAW, {"steps": 25}, None),
     "no refinement; sampled by ddpm, 250 steps": (RAW, {"method": "ddpm", "steps": 250}, None),
     "default": ({}, {}, None),
-    "no autoguidance of numbers": ({"autoguidance": 1.0}, {}, None),
+    "no autoguidance of numbers": (UNLED, {}, None),
     "marginal map only": ({}, {}, stages),
     "marginal map, one stage of rejection": ({}, {}, lambda: stages((31, 0.95))),
     "marginal map, two stages of rejection, no raking": ({}, {}, lambda: stages(*refining.STAGES)),
@@ -97,9 +98,11 @@ ADULT: Variants = {
 }
 CREDIT: Variants = {
     "no refinement": (RAW, {}, None),
-    "no refinement; equal columns left to the network": (RAW, {}, no_equalities),
+    "no refinement; no autoguidance of numbers": ({**RAW, **UNLED}, {}, None),
+    "no refinement; neither that nor equal columns": ({**RAW, **UNLED}, {}, no_equalities),
     "default": ({}, {}, None),
-    "equal columns left to the network": ({}, {}, no_equalities),
+    "no autoguidance of numbers": (UNLED, {}, None),
+    "neither that nor equal columns": (UNLED, {}, no_equalities),
 }
 VARIANTS = {"adult": ADULT, "default": CREDIT}
 REFERENCES = ("real holdout", "bootstrap of the training rows", "independent columns")

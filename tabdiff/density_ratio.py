@@ -81,6 +81,7 @@ class DensityRatio:
         order = rng.permutation(len(drawn))
         apart, shown = np.split(drawn[order], [len(drawn) // 5])
         X = self._features(np.concatenate([real, shown]))
+        X[:, np.isnan(X).all(axis=0)] = 0.0  # scikit-learn needs a value to bin; no tree splits there
         y = np.repeat([1, 0], [len(real), len(shown)])
         balanced = np.concatenate([own * (len(shown) / len(real)), np.ones(len(shown))])
         model = HistGradientBoostingClassifier(

@@ -56,6 +56,19 @@ def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need():
     assert (gen.weak_ is None) == (gen.autoguidance_ == 1)
 
 
+@pytest.mark.parametrize("refine", [False, "auto"])
+def test_arrays_with_conditions_weights_and_rare_numbers(refine, monkeypatch):
+    monkeypatch.setattr("tabdiff.refining.FIRST_DRAWN", 4000)
+    monkeypatch.setattr("tabdiff.refining.DRAWN_PER_ROW", 1)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(5000, 3))
+    X[2:, 2] = np.nan
+    gen = DiffusionGenerator(**{**QUICK, "refine": refine, "max_steps": 20})
+    gen.fit(X, X[:, 0] > 0, sample_weight=rng.random(5000) + 0.1)
+    assert gen.autoguidance_ in SCALES
+    assert gen.sample(10, True, random_state=0).shape == (10, 3)
+
+
 def test_the_small_network_is_smaller_and_shares_the_embeddings_of_levels(led):
     sizes = [sum(p.numel() for p in network.parameters()) for network in (led.weak_, led.denoiser_)]
     assert sizes[0] < 0.5 * sizes[1]

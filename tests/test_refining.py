@@ -53,6 +53,13 @@ def test_density_ratio_of_two_normals_and_of_levels():
     assert np.array_equal(again.log_ratio(rows[0]), ratio.log_ratio(rows[0]))
 
 
+def test_density_ratio_passes_over_a_column_that_is_missing_everywhere():
+    rng = np.random.default_rng(0)
+    real, drawn = (np.stack([rng.normal(mean, 1, 2000), np.full(2000, np.nan)], axis=1) for mean in (0.0, 1.0))
+    ratio = DensityRatio().fit(real, drawn, [0, 0], seed=0)
+    assert ratio.log_ratio(real).mean() > ratio.log_ratio(drawn).mean() + 0.5
+
+
 def keeping(monkeypatch, ones, zeros):
     """A refinement of a column of zeros and ones that keeps each with a known probability."""
     refinement = Refinement(0, [2])
