@@ -211,15 +211,12 @@ SHOWN = {
 
 def selected(rows: list[dict[str, Any]], max_time: float, max_steps: int | None) -> list[dict[str, Any]]:
     """Rows of fits that were given `max_time`; of ForestDiffusion, which needs more, those that were given most."""
-    out = []
+    rows = [r for r in rows if r["max_steps"] in (None, max_steps)]
+    longest: dict[tuple, float] = {}
     for r in rows:
-        if r["max_steps"] not in (None, max_steps):
-            continue
-        if r["system"] != "forest_diffusion":
-            out += [r] if r["max_time"] in (None, max_time) else []
-        elif r["max_time"] == max(s["max_time"] for s in rows if key(s)[:4] == key(r)[:4]):
-            out.append(r)
-    return out
+        if r["system"] == "forest_diffusion":
+            longest[key(r)[:4]] = max(r["max_time"], longest.get(key(r)[:4], 0.0))
+    return [r for r in rows if r["max_time"] in (None, longest.get(key(r)[:4], max_time))]
 
 
 def tables(rows: list[dict[str, Any]]) -> str:

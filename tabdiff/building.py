@@ -373,12 +373,13 @@ def check_parameters(parameters: Any) -> None:
     for name in ("dropout", "ema_decay"):
         if not 0 <= getattr(p, name) < 1:
             raise ValueError(f"{name} must lie in [0, 1), however: {getattr(p, name)!r}.")
-    if isinstance(p.autoguidance, str) and p.autoguidance != "auto":
-        raise ValueError(f"autoguidance must be 'auto' or a number of at least 0, however: {p.autoguidance!r}.")
-    if not isinstance(p.autoguidance, str):
+    if isinstance(p.autoguidance, str):
+        allowed = p.autoguidance == "auto"
+    else:
         _check_number("autoguidance", p.autoguidance)
-        if not 0 <= p.autoguidance < math.inf:
-            raise ValueError(f"autoguidance must be 'auto' or a number of at least 0, however: {p.autoguidance!r}.")
+        allowed = p.autoguidance >= 0
+    if not allowed:
+        raise ValueError(f"autoguidance must be 'auto' or a number of at least 0, however: {p.autoguidance!r}.")
     for name in ("condition_dropout", *(["observed_masks"] if p.observed_masks != "auto" else [])):
         if not 0 <= getattr(p, name) <= 1:
             raise ValueError(f"{name} must lie in [0, 1], however: {getattr(p, name)!r}.")

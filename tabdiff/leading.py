@@ -24,7 +24,7 @@ from tabdiff.density_ratio import DensityRatio
 from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
 from tabdiff.diffusion.mixed import MixedDenoiser
 from tabdiff.drawing import draw
-from tabdiff.refining import REFINED_STEPS, MarginalMap, frame_features, row_features, wants_refinement
+from tabdiff.refining import REFINED_STEPS, MarginalMap, feature_levels, frame_features, row_features, wants_refinement
 from tabdiff.training import train
 from tabdiff.weights import population, take_rows
 
@@ -108,7 +108,6 @@ def choose_scale(gen: DiffusionGenerator, start: Start, seed: int, deadline: flo
     chosen = np.random.default_rng(seed).permutation(every)[:TRIED_ROWS]
     condition = None if start.codes is None else start.codes[torch.from_numpy(chosen)]
     refined = wants_refinement(gen.refine, gen.codec_, start.n_rows, start.spec.vectors)
-    k = gen._spec.n_continuous
 
     def drawn(scale: float) -> np.ndarray:
         gen.autoguidance_ = scale
@@ -123,13 +122,11 @@ def choose_scale(gen: DiffusionGenerator, start: Start, seed: int, deadline: flo
             precision=gen.precision,
         )
         if refined:
-            numbers = rows[:, :k].numpy()
-            rows[:, :k] = torch.from_numpy(MarginalMap(numbers)(numbers)).to(rows.dtype)
+            rows = MarginalMap(rows[:, : gen._spec.n_continuous].numpy()).rows(rows)
         return row_features(gen.codec_, rows, condition)
 
     real = frame_features(gen.codec_, take_rows(start.inputs.features, chosen), condition)
-    n_levels = [0] * k + list(gen.codec_.n_levels_) + list(gen._spec.condition_levels)
-    return least_distinct(real, drawn, n_levels, seed, deadline)
+    return least_distinct(real, drawn, feature_levels(gen.codec_, gen._spec.condition_levels), seed, deadline)
 
 
 def least_distinct(

@@ -41,7 +41,9 @@ __all__ = [
     "REFINED_STEPS",
     "MarginalMap",
     "Refinement",
+    "feature_levels",
     "fit_refinement",
+    "frame_features",
     "refinement_rows",
     "row_features",
     "wants_refinement",
@@ -101,6 +103,11 @@ class MarginalMap:
                 low, x - knots[0] + self.target[0], np.where(high, x - knots[-1] + self.target[-1], inside)
             )
         return out
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Return encoded rows (n, d), of which the numbers stand first, with these mapped."""
+        k = len(self.knots)
+        return torch.cat([torch.from_numpy(self(rows[:, :k].numpy())).to(rows.dtype), rows[:, k:]], dim=1)
 
 
 class Refinement:
@@ -182,8 +189,7 @@ class Refinement:
 
     def map(self, rows: Tensor) -> Tensor:
         """Return encoded rows (n, d) with the numbers mapped to standard normal marginals."""
-        numbers = torch.from_numpy(self.marginals_(rows[:, : self.n_continuous].numpy())).to(rows.dtype)
-        return torch.cat([numbers, rows[:, self.n_continuous :]], dim=1)
+        return self.marginals_.rows(rows)
 
     def draw(
         self,
@@ -307,6 +313,11 @@ def row_features(codec: Any, rows: Tensor, codes: Tensor | None) -> np.ndarray:
     return frame_features(codec, frame, codes)
 
 
+def feature_levels(codec: Any, levels: list[int]) -> list[int]:
+    """Return the number of levels of each feature, 0 for numbers; `levels` are those of the condition."""
+    return [0] * codec.n_continuous_ + codec.n_levels_ + levels
+
+
 def frame_features(codec: Any, frame: Any, codes: Tensor | None) -> np.ndarray:
     """Return the same of a frame."""
     encoded = codec.encode(frame, codes, None)
@@ -343,8 +354,7 @@ def fit_refinement(
     weight : ndarray of shape (n,), optional
         Weights of the training rows.
     """
-    n_levels = [0] * codec.n_continuous_ + codec.n_levels_ + levels
     real = frame_features(codec, frame, codes)
-    return Refinement(codec.n_continuous_, n_levels).fit(
+    return Refinement(codec.n_continuous_, feature_levels(codec, levels)).fit(
         real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed, weight=weight
     )

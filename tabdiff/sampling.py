@@ -72,10 +72,10 @@ class SamplePlan:
         self.n = len(self.codes) if self.codes is not None else (n_samples or 1)
         self.given = self.held.encode(gen.codec_, self.n, self.generator) if self.held else None
         wants_guide = self.codes is not None or self.held
-        # A guidance of the user's own is given the denoiser itself.
-        self.guided = gen.denoiser_ if callable(guidance) and wants_guide else lead(gen)
+        self.guided = lead(gen)
         if wants_guide:
-            self.guided = guide(self.guided, guidance_scale, guidance)
+            # A guidance of the user's own is given the denoiser itself.
+            self.guided = guide(gen.denoiser_ if callable(guidance) else self.guided, guidance_scale, guidance)
         self.obs, self.by_rank = request.obs, request.by_rank
         self.totals = request.resolve_totals(gen, self.codes, self.n, seed)
 

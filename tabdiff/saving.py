@@ -100,10 +100,8 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     ValueError
         If its parts do not fit together. A description that was tampered with can raise anything else too.
     """
-    names, weak_names = (
-        saved["weights"],
-        saved.get("weak_weights", []),
-    )  # earlier versions had none
+    names = saved["weights"]
+    weak_names = saved.get("weak_weights", [])  # earlier versions had no small network
     arrays = [torch.from_numpy(np.array(saved["arrays"][f"w{i}"])) for i in range(len(names) + len(weak_names))]
     weights = dict(zip(names, arrays[: len(names)], strict=True))
     weak_weights = dict(zip(weak_names, arrays[len(names) :], strict=True))

@@ -88,7 +88,7 @@ def test_held_columns_stay(led):
     assert (rows["a"] == 0.5).all() and (rows["c"] == "w").all()
 
 
-def test_guidance_of_ones_own_is_given_the_denoiser(led):
+def test_guidance_of_ones_own_is_given_the_denoiser():
     given = []
     conditional = DiffusionGenerator(max_steps=5, autoguidance=2.0, **QUICK).fit(table(100), condition="c")
     conditional.sample(3, "u", guidance_scale=2.0, guidance=lambda d, scale: given.append(d) or d)
