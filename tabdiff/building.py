@@ -20,6 +20,7 @@ from tabdiff.networks import (
     LARGE_ROWS,
     Sizes,
     check_network,
+    embedding_size_of,
     make_network,
     network_name,
     resolve_conditioning,
@@ -92,6 +93,8 @@ class ModelSpec:
         Columns of the condition that make up a vector; see `tabdiff.nn.VectorColumns`.
     beside : list of int or None
         ``[c, h, w]`` of an image that is a condition; its pixels are the last columns.
+    embedding_size : int
+        Entries of the embedding of a level.
     """
 
     width: int
@@ -118,6 +121,7 @@ class ModelSpec:
     time_embedding: str = "sinusoidal"
     vectors: list[list[int]] = field(default_factory=list)
     beside: list[int] | None = None
+    embedding_size: int = 8  # that of models saved before it could differ
 
     @property
     def attribute_levels(self) -> list[int]:
@@ -155,7 +159,8 @@ class ModelSpec:
         missing = missing_levels(codec) if masks else None
         network = network_name(parameters.denoiser, codec)
         sizes = sizes_of(network, codec, n_rows)
-        width = MixedDenoiser.width_of(n_continuous, len(n_levels)) if n_levels else n_continuous
+        embedding_size = embedding_size_of(codec, n_levels, n_rows)
+        width = MixedDenoiser.width_of(n_continuous, len(n_levels), embedding_size)
         unet = image_network(parameters, codec) if network == "unet" else None
         if beside is not None:
             check_beside(parameters, network)
@@ -194,6 +199,7 @@ class ModelSpec:
             time_embedding=parameters.time_embedding,
             vectors=[list(v) for v in vectors],
             beside=None if beside is None else list(beside),
+            embedding_size=embedding_size,
         )
 
     def state(self) -> dict:
@@ -257,6 +263,7 @@ def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn
             spec.n_continuous,
             spec.target,
             embedding,
+            embedding_size=spec.embedding_size,
             loss=spec.loss,
             bounds=bounds,
             missing_levels=spec.missing_levels,

@@ -19,6 +19,7 @@ __all__ = [
     "NETWORKS",
     "Sizes",
     "check_network",
+    "embedding_size_of",
     "make_network",
     "network_name",
     "resolve_conditioning",
@@ -34,6 +35,9 @@ LARGE_ROWS = 5000
 MAX_TOKENS = 256
 # Waves of each number of a large table, and how many the network sees in all at most: wide tables stay cheap.
 FREQUENCIES, MAX_WAVES = 8, 512
+# Entries of the embedding of a level: eight are few to tell hundreds of levels apart by. Wide tables stay cheap.
+EMBEDDING_SIZE, LARGE_EMBEDDING_SIZE = 8, 32
+MANY_LEVELS, MAX_EMBEDDED = 100, 2048
 # The dimensions of a latent have no meaning of their own, so a few tokens are enough.
 LATENT_TOKENS = 32
 
@@ -95,6 +99,12 @@ def waves_of(codec: Any, n_continuous: int, n_rows: int) -> int:
     """
     wanted = hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS
     return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if wanted else 0
+
+
+def embedding_size_of(codec: Any, n_levels: Sequence[int], n_rows: int) -> int:
+    """Return the entries of the embedding of a level: more for large tables with columns of hundreds of levels."""
+    wanted = hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS and max(n_levels, default=0) > MANY_LEVELS
+    return LARGE_EMBEDDING_SIZE if wanted and len(n_levels) * LARGE_EMBEDDING_SIZE <= MAX_EMBEDDED else EMBEDDING_SIZE
 
 
 def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
@@ -170,6 +180,7 @@ def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | 
         spec.n_continuous,
         [len(f) for f in spec.frequencies],
         spec.hidden_size,
+        embedding_size=spec.embedding_size,
         given=n_given > 0,
         max_tokens=LATENT_TOKENS if layout["kind"] == "latent" else MAX_TOKENS,
     )

@@ -77,3 +77,23 @@ def test_sizes_follow_the_network_and_the_data(table):
         assert (spec(large, denoiser=name).hidden_size, spec(table, denoiser=name).n_blocks) == (wide[0], narrow[1])
     assert spec(table, denoiser="auto").network == "mlp"
     assert spec(table, denoiser="dit", hidden_size=24, n_blocks=1).hidden_size == 24
+
+
+def codes(n_levels, n=5000):
+    """A column of many levels, and a number whose mean is fixed by the level's remainder."""
+    rng = np.random.default_rng(0)
+    level = rng.integers(n_levels, size=n)
+    return pd.DataFrame({"code": [f"k{j}" for j in level], "x": level % 3 + 0.1 * rng.normal(size=n)})
+
+
+@pytest.mark.parametrize("denoiser", ["mlp", "dit"])
+def test_levels_of_a_long_column_have_larger_embeddings(denoiser, tmp_path):
+    settings = {"max_steps": 3, "hidden_size": 16, "n_blocks": 1, "refine": False, "random_state": 0}
+    gen = DiffusionGenerator(denoiser=denoiser, **settings).fit(codes(150))
+    short = DiffusionGenerator(denoiser=denoiser, **settings).fit(codes(50))
+    shapes = [tuple(g.denoiser_.embeddings().shape) for g in (gen, short)]
+    assert shapes == [(150, 32), (50, 8)]
+    rows = gen.sample(20, random_state=0)
+    assert gen.impute(codes(150).assign(code=None).head()).notna().all(axis=None)
+    gen.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(DiffusionGenerator.load(tmp_path / "model").sample(20, random_state=0), rows)
