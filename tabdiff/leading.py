@@ -177,4 +177,5 @@ def lead(gen: DiffusionGenerator) -> DenoiserLike:
     """Return what samples: the denoiser of a fitted generator, led away from the small one if there is one."""
     if gen.weak_ is None:
         return gen.denoiser_
-    return AutoGuidance(gen.denoiser_, gen.weak_, gen.autoguidance_, n_guided=gen._spec.n_continuous)
+    weak = gen.weak_.numbers if isinstance(gen.weak_, MixedDenoiser) else gen.weak_
+    return AutoGuidance(gen.denoiser_, weak, gen.autoguidance_, n_guided=gen._spec.n_continuous)

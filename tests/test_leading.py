@@ -9,7 +9,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.building import resolve_autoguidance
-from tabdiff.leading import SCALES, least_distinct
+from tabdiff.leading import SCALES, lead, least_distinct
 from tabdiff.training import Callback
 
 QUICK = {"hidden_size": 64, "n_blocks": 2, "refine": False, "random_state": 0, "learning_rate": 3e-3}
@@ -135,3 +135,18 @@ def test_a_scale_without_numbers_or_mlp_is_refused():
         DiffusionGenerator(autoguidance=2.0, max_steps=2).fit(table(50)[["c"]])
     with pytest.raises(ValueError, match=r"autoguidance=2\.0"):
         DiffusionGenerator(autoguidance=2.0, max_steps=2, denoiser="dit").fit(table(50))
+
+
+def test_the_small_network_is_asked_for_numbers_alone(led):
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(6, led._spec.width, generator=generator), torch.tensor(0.4)
+    data = led.codec_.encode(table(6), None, None)
+    some = torch.where(torch.rand(data.shape, generator=generator) < 0.5, data, torch.nan)
+    assert some[:, :2].isfinite().any()
+    for condition in (None, some):
+        whole = led.weak_(x, t, condition)
+        torch.testing.assert_close(led.weak_.numbers(x, t, condition), whole[:, :2], rtol=0, atol=0)
+        led_rows = lead(led)(x, t, condition)
+        strong = led.denoiser_(x, t, condition)
+        expected = whole[:, :2] + led.autoguidance_ * (strong[:, :2] - whole[:, :2])
+        torch.testing.assert_close(led_rows, torch.cat([expected, strong[:, 2:]], dim=1), rtol=0, atol=0)

@@ -164,7 +164,8 @@ class AutoGuidance(nn.Module):
     scale : float
         Guidance scale; 1 is `denoiser` alone.
     n_guided : int, optional
-        How many leading entries of rows (B, d) are guided; the others are those of `denoiser`. By default all.
+        How many leading entries of rows (B, d) are guided; the others are those of `denoiser`. By default all. `weak`
+        need not return the others.
 
     References
     ----------
@@ -187,10 +188,10 @@ class AutoGuidance(nn.Module):
         if self.scale == 1:
             return strong
         weak = self.weak(x_t, t, condition)
-        guided = weak + self.scale * (strong - weak)
         if self.n_guided is None:
-            return guided
-        return torch.cat([guided[:, : self.n_guided], strong[:, self.n_guided :]], dim=1)
+            return weak + self.scale * (strong - weak)
+        weak, led = weak[:, : self.n_guided], strong[:, : self.n_guided]
+        return torch.cat([weak + self.scale * (led - weak), strong[:, self.n_guided :]], dim=1)
 
 
 class MultiConditionGuidance(nn.Module):

@@ -175,21 +175,41 @@ class MixedDenoiser(Denoiser):
         n = self.n_continuous
         return torch.cat([mask[:, :n], mask[:, n:].repeat_interleave(self.embedding_size, dim=1)], dim=1)
 
+    def _output(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the network's output, in float32 at least."""
+        output = self.raw(x_t, t, condition)
+        return output if output.dtype == torch.float64 else output.float()
+
     def _predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the prediction of the target of the numbers, and log-probabilities (B, sum(n_levels))."""
-        output = self.raw(x_t, t, condition)
-        output = output if output.dtype == torch.float64 else output.float()
+        output = self._output(x_t, t, condition)
         raw = output[:, self.n_continuous :]
         logits = MAX_LOGIT * torch.tanh(raw / MAX_LOGIT) + self.log_frequency
         given = self.split(condition)[1]
         if given is not None:
             present = (given[:, self.n_continuous :] == PRESENT)[:, self.column]
             logits = logits - EXCLUDED * (present & self.missing_level)
-        log_p = self._log_softmax(logits)
+        return self._target(output, x_t, t), self._log_softmax(logits)
+
+    def _target(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the prediction of the target of the numbers, from the network's output."""
         numbers = output[:, : self.n_continuous]
-        if self.target == "score":
-            numbers = numbers / coefficients(self.schedule, t, x_t)[1]
-        return numbers, log_p
+        return numbers / coefficients(self.schedule, t, x_t)[1] if self.target == "score" else numbers
+
+    def _clean_numbers(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Estimate clean numbers from the prediction of their target."""
+        alpha, sigma = coefficients(self.schedule, t, x_t)
+        noisy = x_t[:, : self.n_continuous]
+        return self.clip(_to_x0(prediction, noisy, alpha, sigma, self.target, self.sigma_data))
+
+    def numbers(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Estimate the clean numbers alone, (B, n_continuous), as `forward` does, without the work on categories."""
+        numbers = self._clean_numbers(self._target(self._output(x_t, t, condition), x_t, t), x_t, t)
+        given = self.split(condition)[1]
+        if given is None:
+            return numbers
+        held = given[:, : self.n_continuous]
+        return torch.where(held.isfinite(), held.to(numbers.dtype), numbers)
 
     def _expected(self, log_p: Tensor) -> Tensor:
         """Return the expected embedding of each column, shape (B, n_columns * embedding_size)."""
@@ -203,8 +223,7 @@ class MixedDenoiser(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate clean rows (B, width) from noisy ones at time `t`, 0-d or (B,)."""
         prediction, log_p = self._predict(x_t, t, condition)
-        alpha, sigma = coefficients(self.schedule, t, x_t)
-        numbers = self.clip(_to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data))
+        numbers = self._clean_numbers(prediction, x_t, t)
         return self.hold(torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1), condition)
 
     def log_probabilities(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -280,8 +299,7 @@ class MixedDenoiser(Denoiser):
             Data, shape (B, n_continuous + n_columns).
         """
         prediction, log_p = self._predict(x_t, t, condition)
-        alpha, sigma = coefficients(self.schedule, t, x_t)
-        numbers = self.clip(_to_x0(prediction, x_t[:, : self.n_continuous], alpha, sigma, self.target, self.sigma_data))
+        numbers = self._clean_numbers(prediction, x_t, t)
         # Gumbel's trick: the largest of log p_k plus Gumbel noise is a draw from p.
         if isinstance(generator, RowStreams):
             uniform = generator.uniform(log_p.shape[1])
