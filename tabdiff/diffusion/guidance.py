@@ -173,7 +173,12 @@ class AutoGuidance(nn.Module):
     """
 
     def __init__(
-        self, denoiser: DenoiserLike, weak: DenoiserLike, scale: float, *, n_guided: int | None = None
+        self,
+        denoiser: DenoiserLike,
+        weak: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        scale: float,
+        *,
+        n_guided: int | None = None,
     ) -> None:
         super().__init__()
         self.n_guided = n_guided
