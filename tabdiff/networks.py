@@ -97,20 +97,23 @@ def waves_of(codec: Any, n_continuous: int, n_rows: int) -> int:
 
     Few rows are smooth to the network, and short fits to them draw a little too widely with waves.
     """
-    wanted = hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS
-    return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if wanted else 0
+    return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if _is_large_table(codec, n_rows) else 0
 
 
 def embedding_size_of(codec: Any, n_levels: Sequence[int], n_rows: int) -> int:
     """Return the entries of the embedding of a level: more for large tables with columns of hundreds of levels."""
-    wanted = hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS and max(n_levels, default=0) > MANY_LEVELS
+    wanted = _is_large_table(codec, n_rows) and max(n_levels, default=0) > MANY_LEVELS
     return LARGE_EMBEDDING_SIZE if wanted and len(n_levels) * LARGE_EMBEDDING_SIZE <= MAX_EMBEDDED else EMBEDDING_SIZE
 
 
 def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
     """Return the width and depth that "auto" stands for."""
     large, small = SIZES.get(network, SIZES["mlp"])
-    return large if hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS else small
+    return large if _is_large_table(codec, n_rows) else small
+
+
+def _is_large_table(codec: Any, n_rows: int) -> bool:
+    return hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS
 
 
 def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns]) -> str:
@@ -172,7 +175,11 @@ def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | 
     if layout["kind"] == "sequence":
         levels = len(spec.frequencies[0])
         return SequenceTokens(
-            len(spec.frequencies), levels, spec.hidden_size, stride=-(-len(spec.frequencies) // MAX_TOKENS)
+            len(spec.frequencies),
+            levels,
+            spec.hidden_size,
+            embedding_size=spec.embedding_size,
+            stride=-(-len(spec.frequencies) // MAX_TOKENS),
         )
     if layout["kind"] == "patches":
         return PatchTokens(layout["shape"], spec.hidden_size, patch=layout["patch"])

@@ -152,7 +152,7 @@ class MixedDenoiser(Denoiser):
         return torch.cat(parts, dim=1)[:, self.order] if parts else logits
 
     @staticmethod
-    def width_of(n_continuous: int, n_columns: int, embedding_size: int = 8) -> int:
+    def width_of(n_continuous: int, n_columns: int, embedding_size: int) -> int:
         """Return the length of a noisy row."""
         return n_continuous + n_columns * embedding_size
 
