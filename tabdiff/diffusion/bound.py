@@ -71,4 +71,4 @@ def row_bound(
     eps = torch.randn((1, clean.shape[1]), generator=settings["generator"], dtype=clean.dtype)
     noisy = torch.where(known, alpha * clean + sigma * eps, eps)
     log_p = denoiser.log_probabilities(noisy, times[-1], condition)
-    return bound + log_p.gather(1, data[:, n:].long() + denoiser.offsets).double().sum(1)
+    return bound + log_p.gather(1, data[:, n:].long() + denoiser.blocks.offsets).double().sum(1)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tabdiff.diffusion.blocks import ColumnBlocks
 from tabdiff.diffusion.denoiser import Denoiser, coefficients
 from tabdiff.diffusion.given import PRESENT, given_inputs
 from tabdiff.diffusion.losses import Loss
@@ -76,13 +77,9 @@ class MixedDenoiser(Denoiser):
         Length of a noisy row.
     """
 
-    offsets: Tensor
     log_frequency: Tensor
     entropy: Tensor
     missing_level: Tensor
-    column: Tensor
-    order: Tensor
-    column_order: Tensor
 
     def __init__(
         self,
@@ -105,14 +102,11 @@ class MixedDenoiser(Denoiser):
         self.n_levels = [len(f) for f in frequencies]
         self.embedding_size = embedding_size
         self.width = self.width_of(n_continuous, len(self.n_levels), embedding_size)
-        offsets = torch.tensor([0, *self.n_levels]).cumsum(0)[:-1]
-        self.register_buffer("offsets", offsets, persistent=False)
-        self._make_groups()
+        self.blocks = ColumnBlocks(self.n_levels)
         missing = torch.zeros(sum(self.n_levels), dtype=torch.bool)
-        for offset, code in zip(offsets.tolist(), missing_levels or (), strict=False):
+        for offset, code in zip(self.blocks.offsets.tolist(), missing_levels or (), strict=False):
             missing[offset + code : offset + code + (code >= 0)] = True
         self.register_buffer("missing_level", missing, persistent=False)
-        self.register_buffer("column", torch.repeat_interleave(torch.tensor(self.n_levels)), persistent=False)
         shares = torch.cat([f.double() for f in frequencies]).clamp(min=1e-6)
         self.register_buffer("log_frequency", shares.log().float())
         entropy = torch.tensor([float(-(f.double() * f.double().clamp(min=1e-12).log()).sum()) for f in frequencies])
@@ -121,35 +115,6 @@ class MixedDenoiser(Denoiser):
             raise ValueError(f"columns that share their levels must have as many, however: {self.n_levels}")
         self._copies = len(self.n_levels) if shared else 1
         self.levels = nn.Parameter(torch.randn(sum(self.n_levels) // self._copies, embedding_size))
-
-    def _make_groups(self) -> None:
-        """Gather columns of similar size, so that few operations on small padded blocks serve any number of columns."""
-        sizes = [max(2, 4 ** math.ceil(math.log(max(k, 1), 4))) for k in self.n_levels]
-        total, position, order, columns = sum(self.n_levels), 0, torch.empty(sum(self.n_levels)).long(), []
-        self.n_groups = 0
-        for size in sorted(set(sizes)):
-            members = [j for j, s in enumerate(sizes) if s == size]
-            longest = max(self.n_levels[j] for j in members)
-            index = torch.full((len(members), longest), total)  # `total` is the place of the padding
-            for row, j in enumerate(members):
-                levels = torch.arange(self.n_levels[j])
-                index[row, : len(levels)] = self.offsets[j] + levels
-                order[self.offsets[j] + levels] = position + row * longest + levels
-            position += index.numel()
-            columns += members
-            self.register_buffer(f"group_{self.n_groups}", index, persistent=False)
-            self.n_groups += 1
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("column_order", torch.tensor(columns, dtype=torch.long).argsort(), persistent=False)
-
-    def _groups(self) -> list[Tensor]:
-        return [getattr(self, f"group_{g}") for g in range(self.n_groups)]
-
-    def _log_softmax(self, logits: Tensor) -> Tensor:
-        """Normalise logits (B, sum(n_levels)) within each column."""
-        padded = nn.functional.pad(logits, (0, 1), value=-torch.inf)
-        parts = [padded[:, index].log_softmax(-1).flatten(1) for index in self._groups()]
-        return torch.cat(parts, dim=1)[:, self.order] if parts else logits
 
     @staticmethod
     def width_of(n_continuous: int, n_columns: int, embedding_size: int) -> int:
@@ -164,7 +129,7 @@ class MixedDenoiser(Denoiser):
     def to_x0(self, data: Tensor) -> Tensor:
         """Map data (B, n_continuous + n_columns) to clean rows (B, width); a missing number becomes 0."""
         numbers = data[:, : self.n_continuous].nan_to_num()
-        index = data[:, self.n_continuous :].long() + self.offsets
+        index = data[:, self.n_continuous :].long() + self.blocks.offsets
         return torch.cat([numbers, self.embeddings()[index].flatten(1)], dim=1)
 
     def _clean(self, given: Tensor) -> Tensor:
@@ -181,15 +146,15 @@ class MixedDenoiser(Denoiser):
         return output if output.dtype == torch.float64 else output.float()
 
     def _predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the prediction of the target of the numbers, and log-probabilities (B, sum(n_levels))."""
+        """Return the prediction of the target of the numbers, and logits (B, sum(n_levels))."""
         output = self._output(x_t, t, condition)
         raw = output[:, self.n_continuous :]
-        logits = MAX_LOGIT * torch.tanh(raw / MAX_LOGIT) + self.log_frequency
+        logits = torch.add(self.log_frequency, torch.tanh(raw / MAX_LOGIT), alpha=MAX_LOGIT)
         given = self.split(condition)[1]
         if given is not None:
-            present = (given[:, self.n_continuous :] == PRESENT)[:, self.column]
+            present = (given[:, self.n_continuous :] == PRESENT)[:, self.blocks.column]
             logits = logits - EXCLUDED * (present & self.missing_level)
-        return self._target(output, x_t, t), self._log_softmax(logits)
+        return self._target(output, x_t, t), logits
 
     def _target(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Return the prediction of the target of the numbers, from the network's output."""
@@ -211,24 +176,21 @@ class MixedDenoiser(Denoiser):
         held = given[:, : self.n_continuous]
         return torch.where(held.isfinite(), held.to(numbers.dtype), numbers)
 
-    def _expected(self, log_p: Tensor) -> Tensor:
+    def _expected(self, logits: Tensor) -> Tensor:
         """Return the expected embedding of each column, shape (B, n_columns * embedding_size)."""
         # Autocast would round the estimate itself to eight bits.
-        with torch.autocast(log_p.device.type, enabled=False):
-            p = nn.functional.pad(log_p.exp(), (0, 1))
-            table = nn.functional.pad(self.embeddings().to(p.dtype), (0, 0, 0, 1))
-            parts = [torch.einsum("bcl,cle->bce", p[:, index], table[index]) for index in self._groups()]
-        return torch.cat(parts, dim=1)[:, self.column_order].flatten(1) if parts else p[:, :0]
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.blocks.expected(logits, self.embeddings().to(logits.dtype)).flatten(1)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate clean rows (B, width) from noisy ones at time `t`, 0-d or (B,)."""
-        prediction, log_p = self._predict(x_t, t, condition)
+        prediction, logits = self._predict(x_t, t, condition)
         numbers = self._clean_numbers(prediction, x_t, t)
-        return self.hold(torch.cat([numbers, self._expected(log_p.to(x_t.dtype))], dim=1), condition)
+        return self.hold(torch.cat([numbers, self._expected(logits.to(x_t.dtype))], dim=1), condition)
 
     def log_probabilities(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the log-probability of every level of every column, (B, sum(n_levels)), given noisy rows."""
-        return self._predict(x_t, t, condition)[1]
+        return self.blocks.log_probabilities(self._predict(x_t, t, condition)[1])
 
     def loss(self, x0: Tensor, condition: Tensor | None = None, *, t: Tensor, eps: Tensor) -> Tensor:
         """Return the training loss of each row, (B,): the mean over its columns, missing numbers left out.
@@ -256,7 +218,7 @@ class MixedDenoiser(Denoiser):
         signal[:, : self.n_continuous] = torch.where(known, signal[:, : self.n_continuous], 0.0)
         noise_scale[:, : self.n_continuous] = torch.where(known, noise_scale[:, : self.n_continuous], marginal)
         x_t = signal + noise_scale * eps
-        prediction, log_p = self._predict(x_t, t, condition)
+        prediction, logits = self._predict(x_t, t, condition)
         total = x0.new_zeros(len(x0))
         n_columns = self.n_continuous + len(self.n_levels)
         if self.n_continuous:
@@ -266,8 +228,7 @@ class MixedDenoiser(Denoiser):
             rows = self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)
             total = total + rows * (self.n_continuous / n_columns)
         if self.n_levels:
-            index = x0[:, self.n_continuous :].long() + self.offsets
-            surprise = -log_p.gather(1, index) / self.entropy
+            surprise = -self.blocks.log_likelihood(logits, x0[:, self.n_continuous :].long()) / self.entropy
             surprise = surprise.masked_fill(seen[:, self.n_continuous :], 0.0)
             total = total + surprise.sum(1) / n_columns
         return total
@@ -298,13 +259,13 @@ class MixedDenoiser(Denoiser):
         Tensor
             Data, shape (B, n_continuous + n_columns).
         """
-        prediction, log_p = self._predict(x_t, t, condition)
+        prediction, logits = self._predict(x_t, t, condition)
         numbers = self._clean_numbers(prediction, x_t, t)
-        # Gumbel's trick: the largest of log p_k plus Gumbel noise is a draw from p.
+        # Gumbel's trick: the largest of the logits plus Gumbel noise is a draw from their softmax.
         if isinstance(generator, RowStreams):
-            uniform = generator.uniform(log_p.shape[1])
+            uniform = generator.uniform(logits.shape[1])
         else:
-            uniform = torch.rand(log_p.shape, generator=generator).clamp(min=1e-20)
-        scores = log_p - (-uniform.to(log_p.device).log()).log()
+            uniform = torch.rand(logits.shape, generator=generator).clamp(min=1e-20)
+        scores = logits - (-uniform.to(logits.device).log()).log()
         codes = [part.argmax(1) for part in scores.split(self.n_levels, dim=1)]
         return torch.cat([numbers, *(c[:, None].to(numbers.dtype) for c in codes)], dim=1)
