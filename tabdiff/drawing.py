@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,13 @@ from tabdiff.diffusion.streams import RowStreams
 from tabdiff.nn import UNet
 from tabdiff.training import autocast_dtype
 
-__all__ = ["draw", "guide", "rows_at_once"]
+__all__ = ["draw", "draw_in_time", "guide", "rows_at_once"]
 
 # What a CPU keeps in its caches, and what fills a GPU.
 SAMPLE_BATCH = {"cpu": 2048}
 LARGE_SAMPLE_BATCH = 16384
+# Drawn between two looks at the clock: whole batches on every device.
+PIECE_ROWS = 16384
 # Of images, as many as have so many values together, for a U-Net keeps dozens of maps of each.
 IMAGE_VALUES = {"cpu": 2**17}
 LARGE_IMAGE_VALUES = 2**21
@@ -136,6 +139,26 @@ def draw(
         parts.append(part.cpu())
     rows = torch.cat(parts)
     return rows if given is None else torch.where(given.isfinite(), given, rows)
+
+
+def draw_in_time(some: Callable[[int, int], Tensor], n: int, seconds: float) -> Tensor:
+    """Draw `n` rows piece by piece, or as many pieces as there is time for, at least one.
+
+    Parameters
+    ----------
+    some : callable
+        From the position of the first row and a number of rows to these rows, (m, d).
+    n : int
+    seconds : float
+        A piece that would end later is not begun.
+    """
+    began = time.perf_counter()
+    parts = [some(0, min(n, PIECE_ROWS))]
+    for first in range(PIECE_ROWS, n, PIECE_ROWS):
+        if (time.perf_counter() - began) * (first + PIECE_ROWS) / first > seconds:
+            break
+        parts.append(some(first, min(n - first, PIECE_ROWS)))
+    return torch.cat(parts)
 
 
 def rows_at_once(denoiser: Denoiser, width: int, batch_size: str | int) -> int:

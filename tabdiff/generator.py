@@ -31,7 +31,7 @@ from tabdiff.conditions import condition_frame, resolve_condition
 from tabdiff.diffusion import Denoiser, flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed import MixedDenoiser
-from tabdiff.drawing import draw
+from tabdiff.drawing import draw, draw_in_time
 from tabdiff.fitting import Start, begin, shallow_copy
 from tabdiff.imaging import image_log_likelihood
 from tabdiff.imputing import impute, training_masks
@@ -55,6 +55,8 @@ __all__ = ["DiffusionGenerator"]
 
 # Cells decoded to calibrate marginals: several times the training set, but no more than this.
 CALIBRATION_ROWS = 20_000
+# Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest.
+DRAWN_SHARE = 0.75
 SCORE_BATCH = 2048
 
 
@@ -504,32 +506,26 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
             return
         generator = torch.Generator().manual_seed(start.seeds.calibrate)
-        sizes = refinement_rows(start.n_rows) if refine else (CALIBRATION_ROWS,)
+        wanted = refinement_rows(start.n_rows) if refine else CALIBRATION_ROWS
         condition = None
         if start.codes is not None:
             codes = start.codes if start.weight is None else start.codes[population(start.weight)]
-            sizes = sizes if refine else (min(CALIBRATION_ROWS, 5 * len(codes)),)
-            condition = codes.repeat(-(-sum(sizes) // len(codes)), 1)[: sum(sizes)]
-        parts: list[Tensor] = []
-        seconds = 0.0
-        for size in sizes:
-            # Of rows that make the refinement better still, none where they would take more than half of what is left.
-            if parts and 2 * seconds * size / len(parts[0]) > deadline - time.perf_counter():
-                break
-            began, done = time.perf_counter(), sum(map(len, parts))
-            part = draw(
+            wanted = wanted if refine else min(CALIBRATION_ROWS, 5 * len(codes))
+            condition = codes.repeat(-(-wanted // len(codes)), 1)[:wanted]
+
+        def some(first: int, n: int) -> Tensor:
+            return draw(
                 self.denoiser_,
-                size,
-                None if condition is None else condition[done : done + size],
+                n,
+                None if condition is None else condition[first : first + n],
                 width=self._spec.width,
                 generator=generator,
                 guided=lead(self),
                 steps=REFINED_STEPS if refine else "auto",
                 precision=self.precision,
             )
-            parts.append(part)
-            seconds = time.perf_counter() - began
-        data = torch.cat(parts)
+
+        data = draw_in_time(some, wanted, DRAWN_SHARE * (deadline - time.perf_counter()))
         condition = None if condition is None else condition[: len(data)]
         if refine:
             self.refinement_ = fit_refinement(

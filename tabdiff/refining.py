@@ -55,10 +55,11 @@ REFINED_STEPS = 25
 MIN_ROWS = 1000
 # Letters of longer sequences have moved against each other: what stands at a position says little.
 MAX_LENGTH = 100
-MIN_DRAWN, FIRST_DRAWN, MAX_DRAWN = 10_000, 100_000, 300_000
+MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
 # of a bootstrap, 7 leave 1.1.
 DRAWN_PER_ROW = 12
+TREE_ROWS = 50_000
 
 # For each classifier the leaves of its trees, and the share of the ratio's mass that M leaves uncut: more follows the
 # ratio further, less keeps more rows and is cheaper. On Default of Credit Card Clients the first alone moves the shape
@@ -156,7 +157,7 @@ class Refinement:
         rows = features(self.map(drawn))
         rng = np.random.default_rng(seed)
         # Trees learn enough from some; the shares of cells want as many as there are.
-        first = min(len(rows), FIRST_DRAWN) // 2
+        first = min(len(rows) // 2, TREE_ROWS)
         self.ratios_ = []
         # Rows that no classifier has learned from, and how likely the stages so far keep them.
         learned_from, unseen = rows[:first], rows[first:]
@@ -297,11 +298,9 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     return bool(refine)
 
 
-def refinement_rows(n_rows: int) -> tuple[int, ...]:
-    """Return how many rows are drawn to learn from: at first, and more where there is time."""
-    wanted = max(DRAWN_PER_ROW * n_rows, MIN_DRAWN)
-    more = min(wanted, MAX_DRAWN) - FIRST_DRAWN
-    return (FIRST_DRAWN, more) if more > 0 else (wanted,)
+def refinement_rows(n_rows: int) -> int:
+    """Return how many rows are drawn to learn from, where there is time."""
+    return min(max(DRAWN_PER_ROW * n_rows, MIN_DRAWN), MAX_DRAWN)
 
 
 def row_features(codec: Any, rows: Tensor, codes: Tensor | None) -> np.ndarray:

@@ -48,6 +48,8 @@ def test_the_scale_is_the_one_at_which_rows_are_told_from_real_ones_least():
 
     for best in (1.0, 1.5, 2.0):
         assert least_distinct(drawn(best), drawn, [0, 0], seed=0) == best
+    # Without time for another, the first is taken.
+    assert least_distinct(drawn(2.0), drawn, [0, 0], seed=0, deadline=0.0) == SCALES[0]
 
 
 def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need():
@@ -58,7 +60,7 @@ def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need():
 
 @pytest.mark.parametrize("refine", [False, "auto"])
 def test_arrays_with_conditions_weights_and_rare_numbers(refine, monkeypatch):
-    monkeypatch.setattr("tabdiff.refining.FIRST_DRAWN", 4000)
+    monkeypatch.setattr("tabdiff.refining.MIN_DRAWN", 4000)
     monkeypatch.setattr("tabdiff.refining.DRAWN_PER_ROW", 1)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(5000, 3))

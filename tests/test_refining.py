@@ -1,5 +1,7 @@
 """Refined samples follow the data where the model's own do not."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tabdiff import DiffusionGenerator
 from tabdiff.density_ratio import DensityRatio
+from tabdiff.drawing import PIECE_ROWS, draw_in_time
 from tabdiff.evaluation.tables import c2st
 from tabdiff.refining import MarginalMap, Refinement
 from tabdiff.rejection import pair
@@ -154,3 +157,16 @@ def test_refinement_is_for_tables_with_enough_rows(planted):
     assert off.refinement_ is None
     with pytest.raises(ValueError, match="refine must be"):
         DiffusionGenerator(refine="yes").fit(planted)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(math.inf, 2 * PIECE_ROWS + 5), (0.0, PIECE_ROWS)])
+def test_rows_to_learn_from_are_drawn_as_long_as_there_is_time(seconds, expected):
+    asked = []
+
+    def some(first, n):
+        asked.append((first, n))
+        return torch.arange(first, first + n)[:, None]
+
+    rows = draw_in_time(some, 2 * PIECE_ROWS + 5, seconds)
+    assert torch.equal(rows[:, 0], torch.arange(expected))
+    assert asked[-1] == ((2 * PIECE_ROWS, 5) if seconds else (0, PIECE_ROWS))

@@ -36,6 +36,16 @@ class ResidualBlock(nn.Module):
         return h + gate * self.mlp(torch.addcmul(shift, self.norm(h), 1 + scale))
 
 
+def _project(x: Tensor, layer: nn.Linear, n_exact: int | None) -> Tensor:
+    """Apply a layer to inputs (B, k), in float32 under autocast for the first `n_exact` of them, or for all.
+
+    Eight bits of mantissa would blur numbers themselves; embeddings of levels lie far apart.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        h = nn.functional.linear(x[:, :n_exact], layer.weight[:, :n_exact], layer.bias)
+    return h if n_exact is None else h + nn.functional.linear(x[:, n_exact:], layer.weight[:, n_exact:])
+
+
 class ResidualMLP(nn.Module):
     """Residual MLP with adaptive layer normalisation by time and condition.
 
@@ -54,7 +64,8 @@ class ResidualMLP(nn.Module):
     given_size : int, default=0
         Width of what `forward` is told of given entries; 0 for a network that is told nothing.
     n_exact : int, optional
-        Number of leading outputs that are computed in float32 under autocast; by default all. Logits need it less.
+        Number of leading inputs and outputs that are computed in float32 under autocast; by default all. Embeddings of
+        levels and logits need it less.
     n_waved : int, default=0
         Number of leading inputs whose Fourier features the network sees beside them.
     n_frequencies : int, default=8
@@ -140,23 +151,27 @@ class ResidualMLP(nn.Module):
             if self.conditioning == "adaln":
                 embedding = embedding + self.condition(c)
         embedding = nn.functional.silu(embedding)
-        # The ends stay in float32 under autocast: eight bits of mantissa would blur the input itself.
-        with torch.autocast(x.device.type, enabled=False):
-            h = self.project_in(x)
-            if self.waves is not None and self.project_waves is not None:
+        k = self.n_exact if self.n_exact < self.project_out.out_features else None
+        h = _project(x, self.project_in, k)
+        if self.waves is not None and self.project_waves is not None:
+            with torch.autocast(x.device.type, enabled=False):
                 h = h + self.project_waves(self.waves(x[:, : self.n_waved], embedding))
-            seen = self.project_given[0](given) if self.project_given is not None and given is not None else None
-        if self.project_given is not None and seen is not None:
-            h = h + self.project_given[1:](seen)
+        if self.project_given is not None and given is not None:
+            first = self.project_given[0]
+            assert isinstance(first, nn.Linear)
+            h = h + self.project_given[1:](_project(given, first, k))
         added = self.condition(c) if self.condition is not None and self.conditioning != "adaln" else None
         if self.conditioning == "concatenation" and added is not None:
             h = h + added  # a linear map of the row and the condition side by side is the sum of two
         for block in self.blocks:
             h = block(h if added is None or self.conditioning == "concatenation" else h + added, embedding)
         h = self.norm(h)
-        weight, bias, k = self.project_out.weight, self.project_out.bias, self.n_exact
+        weight, bias = self.project_out.weight, self.project_out.bias
         with torch.autocast(x.device.type, enabled=False):
             exact = nn.functional.linear(h, weight[:k], bias[:k])
-        if k == len(bias):
+        if k is None:
             return exact
-        return torch.cat([exact, nn.functional.linear(h, weight[k:], bias[k:]).to(exact.dtype)], dim=1)
+        # All outputs, of which the exact ones are put in: joining the two would copy thousands of logits.
+        output = nn.functional.linear(h, weight, bias).to(exact.dtype)
+        output[:, :k] = exact
+        return output
