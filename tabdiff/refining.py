@@ -240,7 +240,7 @@ class Refinement:
                 every, where = kept.candidates(places)
                 codes = self.raking_.codes(features(every, where))
                 size = np.bincount(kept.group)
-                kept.take(balance(codes, self.raking_.shares_, kept.scores, kept.groups, size))
+                kept.take(balance(codes, self.raking_.shares_, len(self.n_levels), kept.scores, kept.groups, size))
             drawn.append(kept.rows)
         return torch.cat(drawn)
 

@@ -89,3 +89,15 @@ def test_of_many_pairs_those_that_differ_are_kept(monkeypatch):
     fitted = Raking().fit(real, drawn, [0] * 8)
     assert (2, 5) in fitted.tables_
     assert len(fitted.tables_) == 8 + 3
+
+
+def test_rare_levels_of_wide_columns_have_cells_of_their_own():
+    rng = np.random.default_rng(0)
+    n_levels = 300
+    off = rng.permutation(np.repeat([0.7, 1.3], n_levels // 2))
+    real = rng.integers(0, n_levels, (100_000, 1)).astype(float)
+    drawn = rng.choice(n_levels, size=(200_000, 1), p=off / off.sum()).astype(float)
+    raked = Raking().fit(real, drawn, [n_levels])
+    assert len(raked.shares_[0]) == n_levels + 1  # and one for missing values
+    weight = np.exp(raked.log_weight(np.arange(n_levels, dtype=float)[:, None]))
+    assert np.corrcoef(weight, 1 / off)[0, 1] > 0.95
