@@ -34,6 +34,7 @@ def test_blocks_do_what_columns_one_by_one_do(n_levels):
 def test_columns_of_equal_size_side_by_side_are_not_gathered():
     assert ColumnBlocks([6] * 5)._slices == [slice(0, 30)]
     assert ColumnBlocks([2, LARGE + 1, 2])._slices == [None, slice(2, LARGE + 3)]
+    assert ColumnBlocks([LARGE + 1, LARGE])._slices == [slice(LARGE + 1, 2 * LARGE + 1), slice(0, LARGE + 1)]
 
 
 def test_no_columns_at_all():
