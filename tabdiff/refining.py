@@ -59,7 +59,8 @@ MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
 # of a bootstrap, 7 leave 1.1.
 DRAWN_PER_ROW = 12
-TREE_ROWS = 50_000
+# Half of them, and no more than this, are for the first trees, which learn enough from so many.
+LEARNED_ROWS = 50_000
 
 # For each classifier the leaves of its trees, and the share of the ratio's mass that M leaves uncut: more follows the
 # ratio further, less keeps more rows and is cheaper. On Default of Credit Card Clients the first alone moves the shape
@@ -156,8 +157,8 @@ class Refinement:
         self.marginals_ = MarginalMap(drawn[:, : self.n_continuous].numpy())
         rows = features(self.map(drawn))
         rng = np.random.default_rng(seed)
-        # Trees learn enough from some; the shares of cells want as many as there are.
-        first = min(len(rows) // 2, TREE_ROWS)
+        # The shares of cells want all the others.
+        first = min(len(rows) // 2, LEARNED_ROWS)
         self.ratios_ = []
         # Rows that no classifier has learned from, and how likely the stages so far keep them.
         learned_from, unseen = rows[:first], rows[first:]

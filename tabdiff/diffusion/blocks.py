@@ -31,8 +31,7 @@ class ColumnBlocks(nn.Module):
 
     def __init__(self, n_levels: Sequence[int]) -> None:
         super().__init__()
-        self.n_levels = list(n_levels)
-        counts = torch.tensor(self.n_levels, dtype=torch.long)
+        counts = torch.tensor(n_levels, dtype=torch.long)
         self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
         self.register_buffer("column", torch.repeat_interleave(counts), persistent=False)
         # Powers of four waste little on padding and make few blocks; a large column has a size of its own.
@@ -41,7 +40,7 @@ class ColumnBlocks(nn.Module):
         self.members = [[j for j, s in enumerate(sizes) if s == size] for size in sorted(set(sizes))]
         self._slices: list[slice | None] = []
         for b, members in enumerate(self.members):
-            longest = max(self.n_levels[j] for j in members)
+            longest = max(n_levels[j] for j in members)
             level = torch.arange(longest)
             short = level >= counts[members, None]
             index = self.offsets[members, None] + torch.where(short, 0, level)
@@ -55,15 +54,18 @@ class ColumnBlocks(nn.Module):
         order = torch.tensor([j for members in self.members for j in members], dtype=torch.long)
         self.register_buffer("column_order", order.argsort(), persistent=False)
 
+    def _block(self, values: Tensor, b: int, dim: int) -> Tensor:
+        """Take what belongs to the levels of a block along a dimension, which becomes two: (columns, longest)."""
+        index, run = getattr(self, f"index_{b}"), self._slices[b]
+        if run is not None:
+            return values.narrow(dim, run.start, index.numel()).unflatten(dim, index.shape)
+        return values.index_select(dim, index.flatten()).unflatten(dim, index.shape)
+
     def _split(self, logits: Tensor) -> Iterator[Tensor]:
         """Cut logits (B, sum(n_levels)) into blocks (B, columns, longest), -inf where a column has no such level."""
         for b, run in enumerate(self._slices):
-            index = getattr(self, f"index_{b}")
-            if run is not None:
-                yield logits[:, run].unflatten(1, index.shape)
-            else:
-                block = logits.index_select(1, index.flatten()).unflatten(1, index.shape)
-                yield block + getattr(self, f"padding_{b}").to(logits.dtype)
+            block = self._block(logits, b, 1)
+            yield block if run is not None else block + getattr(self, f"padding_{b}").to(logits.dtype)
 
     def _join(self, parts: list[Tensor]) -> Tensor:
         """Put results (B, columns, ...) of the blocks into the order of the columns."""
@@ -85,9 +87,6 @@ class ColumnBlocks(nn.Module):
 
     def expected(self, logits: Tensor, table: Tensor) -> Tensor:
         """Return the mean row of a table (sum(n_levels), e) under each column's probabilities, (B, n_columns, e)."""
-        parts = []
-        for b, block in enumerate(self._split(logits)):
-            run = self._slices[b]
-            rows = table[run].unflatten(0, block.shape[1:]) if run is not None else table[getattr(self, f"index_{b}")]
-            parts.append(torch.einsum("bcl,cle->bce", block.softmax(-1), rows))
+        blocks = enumerate(self._split(logits))
+        parts = [torch.einsum("bcl,cle->bce", block.softmax(-1), self._block(table, b, 0)) for b, block in blocks]
         return self._join(parts) if parts else logits.new_empty((len(logits), 0, table.shape[1]))
