@@ -68,6 +68,8 @@ class Forest:
                 observed = X[~np.isnan(X[:, j]), j]
                 if (observed == np.round(observed)).all():
                     kinds["int_indexes"].append(j)
+        self.unknown = np.isnan(X).all(axis=1)
+        self.rng = np.random.default_rng(seed)
         self.model = _model_class(max_time)(
             X, diffusion_type=diffusion_type, n_jobs=1, nthread=threads, seed=seed, **kinds, **settings
         )
@@ -78,8 +80,14 @@ class Forest:
         return self._frame(self.model.generate(batch_size=n))
 
     def impute(self, draws: int) -> list[pd.DataFrame]:
-        """Fill the holes of the training rows."""
-        return [self._frame(self.model.impute(k=1)) for _ in range(draws)]
+        """Fill the holes of the training rows. The package drops rows of holes; another stands there."""
+        return [self._frame(self._whole(self.model.impute(k=1))) for _ in range(draws)]
+
+    def _whole(self, filled: np.ndarray) -> np.ndarray:
+        rows = np.empty(len(self.unknown), dtype=int)
+        rows[~self.unknown] = np.arange(len(filled))
+        rows[self.unknown] = self.rng.integers(len(filled), size=self.unknown.sum())
+        return filled[rows]
 
     def _frame(self, X: np.ndarray) -> pd.DataFrame:
         columns = {name: pd.Series(X[:, j]) for j, name in enumerate(self.columns)}
