@@ -35,8 +35,7 @@ class ColumnBlocks(nn.Module):
         self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
         self.register_buffer("column", torch.repeat_interleave(counts), persistent=False)
         # Powers of four waste little on padding and make few blocks; a large column has a size of its own.
-        sizes = [4 ** math.ceil(math.log(max(k, 2), 4)) for k in n_levels]
-        sizes = [LARGE + 1 + j if n_levels[j] > LARGE else size for j, size in enumerate(sizes)]
+        sizes = [LARGE + 1 + j if k > LARGE else 4 ** math.ceil(math.log(max(k, 2), 4)) for j, k in enumerate(n_levels)]
         self.members = [[j for j, s in enumerate(sizes) if s == size] for size in sorted(set(sizes))]
         self._slices: list[slice | None] = []
         for b, members in enumerate(self.members):
