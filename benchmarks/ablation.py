@@ -26,11 +26,13 @@ import torch
 from harness import RESULTS, add_run_arguments, names, provenance, read_results, write_result
 from shapes import some_rows
 
-from tabdiff import DiffusionGenerator, networks, refining
-from tabdiff.codecs.equalities import Equalities
-from tabdiff.codecs.numeric import NumericColumn
-from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff import DiffusionGenerator
+from tabdiff.codecs.columns.numeric import NumericColumn
+from tabdiff.codecs.tables.equalities import Equalities
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
+from tabdiff.model import build as networks
+from tabdiff.model.refinement import refinement as refining
 
 N_ROWS, N_STEPS = 10_000, 2_000
 RAW: dict[str, Any] = {"refine": False}

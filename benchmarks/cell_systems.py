@@ -190,7 +190,12 @@ FITS: dict[str, Callable[[Any, list[str], Budget], tuple[Sampler, dict[str, Any]
 }
 # Those that need the environment of requirements-cells-peers.txt.
 PEERS = ("scvi_prior", "scvi_posterior", "scdesigner")
-MODULES = {"tabdiff": "tabdiff.generator", "scvi_prior": "scvi", "scvi_posterior": "scvi", "scdesigner": "scdesigner"}
+MODULES = {
+    "tabdiff": "tabdiff.estimators.generator",
+    "scvi_prior": "scvi",
+    "scvi_posterior": "scvi",
+    "scdesigner": "scdesigner",
+}
 PACKAGES = ("tabdiff", "scvi-tools", "scdesigner", "torch", "anndata", "scanpy", "scikit-learn", "pandas")
 
 

@@ -38,7 +38,6 @@ from harness import (
 from table_metrics import load
 
 from tabdiff import DiffusionGenerator
-from tabdiff.building import build_denoiser
 from tabdiff.datasets import load_pbmc68k_counts
 from tabdiff.evaluation import (
     c2st,
@@ -49,7 +48,8 @@ from tabdiff.evaluation import (
     shape_error,
     trend_error,
 )
-from tabdiff.networks import SIZES
+from tabdiff.model.build import SIZES
+from tabdiff.model.config import build_denoiser
 from tabdiff.training import Callback
 
 FILE = RESULTS / "denoisers.jsonl"

@@ -40,7 +40,7 @@ from harness import (
 )
 
 from tabdiff import DiffusionGenerator, evaluate
-from tabdiff.pictures import save_grid
+from tabdiff.io.image_grid import save_grid
 
 SETS = ("digits", "mnist", "cifar10")
 MOST = 10_000

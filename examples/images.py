@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from tabdiff import DiffusionGenerator, evaluate
 from tabdiff.diffusion import SampleState, sample
 from tabdiff.evaluation import ClassifierFeatures, frechet_distance, precision_recall
-from tabdiff.pictures import image_grid
-from tabdiff.restoring import super_resolve
+from tabdiff.generation.inverse_problems import super_resolve
+from tabdiff.io.image_grid import image_grid
 
 SEED = 0
 SCALES = (0.0, 1.0, 2.0, 4.0)

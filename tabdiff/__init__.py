@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tabdiff.detector import DiffusionOutlierDetector
+    from tabdiff.estimators.detector import DiffusionOutlierDetector
+    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.estimators.imputer import DiffusionImputer
+    from tabdiff.estimators.oversampler import DiffusionOverSampler
+    from tabdiff.estimators.pipeline import sample_pipeline
     from tabdiff.evaluation import evaluate
-    from tabdiff.generator import DiffusionGenerator
-    from tabdiff.imputer import DiffusionImputer
-    from tabdiff.oversampler import DiffusionOverSampler
-    from tabdiff.sampling_pipeline import sample_pipeline
 
 __all__ = [
     "DiffusionGenerator",
@@ -21,12 +21,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "DiffusionGenerator": "tabdiff.generator",
-    "DiffusionImputer": "tabdiff.imputer",
-    "DiffusionOutlierDetector": "tabdiff.detector",
-    "DiffusionOverSampler": "tabdiff.oversampler",
+    "DiffusionGenerator": "tabdiff.estimators.generator",
+    "DiffusionImputer": "tabdiff.estimators.imputer",
+    "DiffusionOutlierDetector": "tabdiff.estimators.detector",
+    "DiffusionOverSampler": "tabdiff.estimators.oversampler",
     "evaluate": "tabdiff.evaluation",
-    "sample_pipeline": "tabdiff.sampling_pipeline",
+    "sample_pipeline": "tabdiff.estimators.pipeline",
 }
 
 

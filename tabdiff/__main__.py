@@ -1,6 +1,6 @@
 """``python -m tabdiff``: the same as the command ``tabdiff``."""
 
-from tabdiff.cli import main
+from tabdiff.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tabdiff import DiffusionGenerator
-from tabdiff.balancing import MIN_BALANCED, balance
-from tabdiff.refining import Refinement
+from tabdiff.model.refinement.balancing import MIN_BALANCED, balance
+from tabdiff.model.refinement.refinement import Refinement
 
 
 def test_cells_come_close_to_their_shares_and_scores_decide_within_them():
@@ -132,7 +132,7 @@ def test_only_rows_at_the_conditions_of_the_training_rows_are_balanced(model, mo
         calls.append(args)
         return balance(*args)
 
-    monkeypatch.setattr("tabdiff.refining.balance", watched)
+    monkeypatch.setattr("tabdiff.model.refinement.refinement.balance", watched)
     gen.sample(MIN_BALANCED, condition="a", random_state=0)
     gen.sample(MIN_BALANCED, condition={"kind": ["a", "b"] * (MIN_BALANCED // 2)}, random_state=0)
     gen.sample(MIN_BALANCED - 1, random_state=0)

@@ -13,8 +13,8 @@ import pytest
 from scipy import sparse
 
 from tabdiff import DiffusionGenerator
-from tabdiff.cli import main
-from tabdiff.files import DataFileError, read_data, replacing, write_data
+from tabdiff.cli.main import main
+from tabdiff.io.data_files import DataFileError, read_data, replacing, write_data
 
 
 def _table(n: int = 80) -> pd.DataFrame:

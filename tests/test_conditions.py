@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tabdiff.conditions import Conditions, condition_frame
+from tabdiff.codecs.conditions.conditions import Conditions, condition_frame
 
 
 @pytest.fixture

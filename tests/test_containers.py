@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from tabdiff import DiffusionGenerator
-from tabdiff.containers import ForeignFrame, to_pandas
-from tabdiff.files import read_data, write_data
+from tabdiff.io.data_files import read_data, write_data
+from tabdiff.io.frames import ForeignFrame, to_pandas
 
 N = 60
 QUICK = {"max_steps": 3, "hidden_size": 16, "n_blocks": 1, "random_state": 0}
@@ -146,7 +146,7 @@ def test_other_things_are_left_alone():
 def test_the_package_imports_without_polars_and_pyarrow():
     import subprocess
 
-    blocked = "import sys; sys.modules['polars'] = sys.modules['pyarrow'] = None; import tabdiff.generator"
+    blocked = "import sys; sys.modules['polars'] = sys.modules['pyarrow'] = None; import tabdiff.estimators.generator"
     assert subprocess.run([sys.executable, "-c", blocked], capture_output=True).returncode == 0
 
 

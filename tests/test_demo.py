@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tabdiff.cli.demo import _random_half, demo_cells, demo_table
 from tabdiff.datasets import load_penguins
-from tabdiff.demo import _random_half, demo_cells, demo_table
 
 
 def _png_size(path) -> tuple[int, int]:

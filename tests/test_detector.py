@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tabdiff import DiffusionGenerator, DiffusionOutlierDetector
 from tabdiff.datasets import load_penguins
-from tabdiff.detector import Marginal
+from tabdiff.estimators.detector import Marginal
 
 QUICK = {"max_steps": 20, "hidden_size": 16, "n_blocks": 1, "random_state": 0}
 

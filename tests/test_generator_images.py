@@ -87,7 +87,7 @@ def test_files_read_as_training_goes_give_the_same_model(tmp_path, monkeypatch):
     for i, image in enumerate(noise(20, 6, 6)):
         Image.fromarray(image).save(tmp_path / f"{i:02}.png")
     kept = quick(early_stopping=True, augment=["flip", "crop"]).fit(tmp_path)
-    monkeypatch.setattr("tabdiff.codecs.image_files.KEPT_BYTES", 0)
+    monkeypatch.setattr("tabdiff.io.image_files.KEPT_BYTES", 0)
     lazy = quick(early_stopping=True, augment=["flip", "crop"]).fit(str(tmp_path))
     np.testing.assert_array_equal(kept.sample(3, random_state=0), lazy.sample(3, random_state=0))
     assert kept.history_["validation_loss"] == lazy.history_["validation_loss"]

@@ -28,7 +28,7 @@ def expected(folder, name):
 
 
 def test_there_are_golden_models_of_this_format():
-    from tabdiff.persistence import FORMAT_VERSION
+    from tabdiff.io.model_files import FORMAT_VERSION
 
     assert f"format-{FORMAT_VERSION}" in FORMATS
     sizes = {path.name: path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()}

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tabdiff import DiffusionGenerator
-from tabdiff.persistence import CONFIG, WEIGHTS, ModelFileError, _checksum
+from tabdiff.io.model_files import CONFIG, WEIGHTS, ModelFileError, _checksum
 from tabdiff.training import CheckpointError
 from tabdiff.training.checkpoint import FILE, read_checkpoint
 

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from tabdiff import DiffusionGenerator
-from tabdiff.image_conditions import ImageAttribute
+from tabdiff.codecs.conditions.image import ImageAttribute
 
 QUICK = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
 
@@ -89,7 +89,7 @@ def test_saved_models_and_clones_draw_the_same(digits, fitted, tmp_path):
 
 
 def test_a_model_keeps_some_images_of_every_part_of_the_data(digits, monkeypatch):
-    monkeypatch.setattr("tabdiff.fitting.KEPT", 20)
+    monkeypatch.setattr("tabdiff.model.training_data.KEPT", 20)
     images, y = digits
     order = np.argsort(y[:200], kind="stable")
     gen = quick().fit(images[order], condition={"sketch": left_half(images[order]), "digit": y[order]})

@@ -15,8 +15,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 from tabdiff import DiffusionGenerator, DiffusionImputer
 from tabdiff.datasets import load_penguins
-from tabdiff.diffusion.streams import RowStreams
 from tabdiff.nn import ResidualMLP
+from tabdiff.utils.random import RowStreams
 
 QUICK = {"max_steps": 20, "hidden_size": 16, "n_blocks": 1, "random_state": 0}
 

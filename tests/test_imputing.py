@@ -5,7 +5,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.datasets import load_penguins
-from tabdiff.diffusion.given import LEFT_OUT, PRESENT, draw_given, given_inputs
+from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, draw_given, given_inputs
 from tabdiff.nn import ResidualMLP
 
 QUICK = {"max_steps": 20, "hidden_size": 32, "n_blocks": 1, "random_state": 0}

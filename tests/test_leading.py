@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tabdiff import DiffusionGenerator
-from tabdiff.building import resolve_autoguidance
-from tabdiff.leading import SCALES, lead, least_distinct
+from tabdiff.model.autoguidance import SCALES, lead, least_distinct
+from tabdiff.model.config import resolve_autoguidance
 from tabdiff.training import Callback
 
 QUICK = {"hidden_size": 64, "n_blocks": 2, "refine": False, "random_state": 0, "learning_rate": 3e-3}
@@ -60,8 +60,8 @@ def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need():
 
 @pytest.mark.parametrize("refine", [False, "auto"])
 def test_arrays_with_conditions_weights_and_rare_numbers(refine, monkeypatch):
-    monkeypatch.setattr("tabdiff.refining.MIN_DRAWN", 4000)
-    monkeypatch.setattr("tabdiff.refining.DRAWN_PER_ROW", 1)
+    monkeypatch.setattr("tabdiff.model.refinement.refinement.MIN_DRAWN", 4000)
+    monkeypatch.setattr("tabdiff.model.refinement.refinement.DRAWN_PER_ROW", 1)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(5000, 3))
     X[2:, 2] = np.nan

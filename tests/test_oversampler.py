@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV
 
 from tabdiff import DiffusionGenerator, DiffusionOverSampler
 from tabdiff.datasets import load_penguins
-from tabdiff.oversampler import read_strategy
+from tabdiff.estimators.oversampler import read_strategy
 
 QUICK = {"max_steps": 20, "hidden_size": 16, "n_blocks": 1, "random_state": 0}
 

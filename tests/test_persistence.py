@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tabdiff import DiffusionGenerator
-from tabdiff.persistence import ModelFileError, pack, read_model, unpack, write_model
+from tabdiff.io.model_files import ModelFileError, pack, read_model, unpack, write_model
 
 
 @pytest.mark.parametrize(

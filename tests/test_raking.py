@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tabdiff import raking
-from tabdiff.raking import Raking
+from tabdiff.model.refinement import raking
+from tabdiff.model.refinement.raking import Raking
 
 
 def sample(rng, n, shift, link):

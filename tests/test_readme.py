@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tabdiff import building
+from tabdiff.model import config as building
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 # The first block is the headline: it speaks of an adata that the reader has.

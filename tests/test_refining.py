@@ -10,11 +10,11 @@ from scipy.stats import kstest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tabdiff import DiffusionGenerator
-from tabdiff.density_ratio import DensityRatio
-from tabdiff.drawing import PIECE_ROWS, draw_in_time
+from tabdiff.diffusion.generate import PIECE_ROWS, draw_in_time
 from tabdiff.evaluation.tables import c2st
-from tabdiff.refining import MarginalMap, Refinement
-from tabdiff.rejection import pair
+from tabdiff.model.refinement.density_ratio import DensityRatio
+from tabdiff.model.refinement.refinement import MarginalMap, Refinement
+from tabdiff.model.refinement.rejection import pair
 
 
 def test_marginal_map_makes_a_skewed_sample_standard_normal():

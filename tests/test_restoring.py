@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from tabdiff import DiffusionGenerator
-from tabdiff.restoring import restore, super_resolve
+from tabdiff.generation.inverse_problems import restore, super_resolve
 
 
 def shrink(images, factor=2):

@@ -13,9 +13,9 @@ from tabdiff import DiffusionGenerator
 from tabdiff.codecs import TableCodec
 from tabdiff.codecs.columns import NumericColumn, TimeColumn
 from tabdiff.datasets import load_penguins
-from tabdiff.density_ratio import DensityRatio
-from tabdiff.training.rows import RowStream, in_proportion
-from tabdiff.weights import population
+from tabdiff.model.refinement.density_ratio import DensityRatio
+from tabdiff.model.sample_weights import population
+from tabdiff.training.batches import RowStream, in_proportion
 
 QUICK = {"max_steps": 30, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "random_state": 0}
 

@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 
 from tabdiff import DiffusionGenerator
-from tabdiff.vectors import stack_vectors
+from tabdiff.codecs.conditions.vector import stack_vectors
 
 N = 60
 RNG = np.random.default_rng(0)

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.codecs.array import ArrayCodec
-from tabdiff.codecs.cells import CellCodec
-from tabdiff.codecs.image import ImageCodec, Images
-from tabdiff.codecs.latent_image import LatentImageCodec
-from tabdiff.codecs.sequence import SequenceCodec
-from tabdiff.codecs.table import TableCodec
+from tabdiff.codecs.cells.codec import CellCodec
+from tabdiff.codecs.images.codec import ImageCodec, Images
+from tabdiff.codecs.images.latent import LatentImageCodec
+from tabdiff.codecs.sequences import SequenceCodec
+from tabdiff.codecs.tables.array import ArrayCodec
+from tabdiff.codecs.tables.codec import TableCodec
 
 __all__ = [
     "CODECS",

@@ -6,9 +6,7 @@ ones, ``guidance`` and ``observed`` push one; ``samplers`` and ``inversion`` wal
 ``likelihood`` weighs rows.
 """
 
-from tabdiff.diffusion.ancestral import DDIM, DDPM, PredictorCorrector
 from tabdiff.diffusion.denoiser import Denoiser, DenoiserLike, coefficients
-from tabdiff.diffusion.grids import GRIDS, Node, make_path, node_at, time_grid
 from tabdiff.diffusion.guidance import (
     AutoGuidance,
     CFGPlusPlus,
@@ -19,12 +17,15 @@ from tabdiff.diffusion.guidance import (
 from tabdiff.diffusion.inversion import encode, interpolate, slerp
 from tabdiff.diffusion.likelihood import bits_per_dim, dequantise, flow_log_likelihood, variational_bound
 from tabdiff.diffusion.losses import LOSSES, Loss, elbo_weight, make_loss, x0_factor
-from tabdiff.diffusion.model import Model, Sampler
-from tabdiff.diffusion.multistep import DPMpp2M, DPMpp3M, UniPC
-from tabdiff.diffusion.observed import PosteriorGuidance, sample_known
 from tabdiff.diffusion.oracles import GaussianDenoiser, MixtureDenoiser
-from tabdiff.diffusion.samplers import METHODS, SampleState, make_sampler, sample
-from tabdiff.diffusion.schedules import (
+from tabdiff.diffusion.posterior import PosteriorGuidance, sample_known
+from tabdiff.diffusion.samplers.ancestral import DDIM, DDPM, PredictorCorrector
+from tabdiff.diffusion.samplers.base import Model, Sampler
+from tabdiff.diffusion.samplers.grids import GRIDS, Node, make_path, node_at, time_grid
+from tabdiff.diffusion.samplers.multistep import DPMpp2M, DPMpp3M, UniPC
+from tabdiff.diffusion.samplers.runge_kutta import RK4, RK45, Euler, EulerMaruyama, Heun
+from tabdiff.diffusion.samplers.sample import METHODS, SampleState, make_sampler, sample
+from tabdiff.diffusion.schedules.registry import (
     CosineSchedule,
     DiscreteCosineSchedule,
     DiscreteLinearSchedule,
@@ -40,9 +41,8 @@ from tabdiff.diffusion.schedules import (
     make_schedule,
     schedule_from_config,
 )
-from tabdiff.diffusion.solvers import RK4, RK45, Euler, EulerMaruyama, Heun
 from tabdiff.diffusion.targets import TARGETS, convert, edm_coefficients, target_of, to_eps, to_x0
-from tabdiff.diffusion.times import LogitNormal, LogNormal, LossAware, Times, make_times, stratified, uniform
+from tabdiff.diffusion.time_sampling import LogitNormal, LogNormal, LossAware, Times, make_times, stratified, uniform
 
 __all__ = [
     "AutoGuidance",

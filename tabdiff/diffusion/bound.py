@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tabdiff.diffusion.denoiser import Denoiser, coefficients
 from tabdiff.diffusion.likelihood import variational_bound
-from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 
 __all__ = ["row_bound"]
 

@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion.given import given_inputs
 from tabdiff.diffusion.losses import Loss, make_loss
-from tabdiff.diffusion.schedules import Schedule
+from tabdiff.diffusion.masks import given_inputs
+from tabdiff.diffusion.schedules.registry import Schedule
 from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
 
 __all__ = ["Denoiser", "DenoiserLike", "coefficients"]
@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
     n_given : int
         Number of columns of the data, where the network can be told which entries of a row are given; else 0. It is
         then called as ``network(x, t, c, given)``, and a condition may have `n_given` columns more, at its end, that
-        say what is given: see `tabdiff.diffusion.given`.
+        say what is given: see `tabdiff.diffusion.masks`.
 
     Attributes
     ----------
@@ -235,7 +235,7 @@ class Denoiser(nn.Module):
         condition : Tensor, optional
             Shape ``(B, k)``, NaN for a null entry.
         t : Tensor
-            Times, shape ``(B,)``; see `tabdiff.diffusion.times`.
+            Times, shape ``(B,)``; see `tabdiff.diffusion.time_sampling`.
         eps : Tensor
             Standard normal noise, of the shape of `x0`.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tabdiff.diffusion.denoiser import DenoiserLike, coefficients
-from tabdiff.diffusion.schedules import Schedule
+from tabdiff.diffusion.schedules.registry import Schedule
 
 __all__ = [
     "AutoGuidance",

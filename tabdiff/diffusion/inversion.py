@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion.denoiser import DenoiserLike
-from tabdiff.diffusion.grids import make_path
-from tabdiff.diffusion.model import Model
-from tabdiff.diffusion.samplers import auto_grid, make_sampler, sample
+from tabdiff.diffusion.samplers.base import Model
+from tabdiff.diffusion.samplers.grids import make_path
+from tabdiff.diffusion.samplers.sample import auto_grid, make_sampler, sample
 
 __all__ = ["encode", "interpolate", "slerp"]
 

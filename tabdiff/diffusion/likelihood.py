@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion.denoiser import DenoiserLike
-from tabdiff.diffusion.grids import Node, make_path, time_grid
-from tabdiff.diffusion.model import Model
+from tabdiff.diffusion.samplers.base import Model
+from tabdiff.diffusion.samplers.grids import Node, make_path, time_grid
 
 __all__ = ["bits_per_dim", "dequantise", "flow_log_likelihood", "variational_bound"]
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tabdiff.diffusion.schedule import Schedule, log_snr_rate
+from tabdiff.diffusion.schedules.base import Schedule, log_snr_rate
 from tabdiff.diffusion.targets import edm_coefficients
 
 __all__ = ["LOSSES", "Loss", "make_loss", "x0_factor"]

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion.schedules import Schedule
+from tabdiff.diffusion.schedules.registry import Schedule
 
 __all__ = ["GaussianDenoiser", "MixtureDenoiser"]
 

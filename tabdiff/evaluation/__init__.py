@@ -1,9 +1,6 @@
 """How good are synthetic tables, cells and images, beside what real data score and what a trivial baseline scores."""
 
-from ._evaluate import evaluate
-from ._image_features import ClassifierFeatures
-from ._stopping import FrechetStopping
-from .cells import (
+from tabdiff.evaluation.cells import (
     cell_scorecard,
     cell_scores,
     gene_correlation_agreement,
@@ -17,8 +14,11 @@ from .cells import (
     within_type_correlation,
     zero_fraction_gap,
 )
-from .images import evaluate_images, frechet_distance, kernel_distance, precision_recall
-from .tables import (
+from tabdiff.evaluation.image_features import ClassifierFeatures
+from tabdiff.evaluation.images import evaluate_images, frechet_distance, kernel_distance, precision_recall
+from tabdiff.evaluation.report import evaluate
+from tabdiff.evaluation.stopping import FrechetStopping
+from tabdiff.evaluation.tables import (
     alpha_precision,
     beta_recall,
     c2st,

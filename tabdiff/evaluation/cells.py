@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ._expression import (
+from tabdiff.evaluation.expression import (
     as_matrix,
     check_pair,
     log_normalize,

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
-from tabdiff.codecs.image import ImageCodec, Images, read_images
-
-from ._frames import draw_rows
-from ._image_features import ClassifierFeatures, as_features
+from tabdiff.codecs.images.codec import ImageCodec, Images, read_images
+from tabdiff.evaluation.frames import draw_rows
+from tabdiff.evaluation.image_features import ClassifierFeatures, as_features
 
 __all__ = ["evaluate_images", "frechet_distance", "kernel_distance", "precision_recall"]
 

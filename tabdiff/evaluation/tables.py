@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ._distances import alpha_precision, beta_recall, dcr_share, nearest_neighbour_ratio
-from ._frames import check_frames, draw_rows, encode, is_numeric
-from ._learners import c2st, downstream_score, lr_c2st
+from tabdiff.evaluation.classifiers import c2st, downstream_score, lr_c2st
+from tabdiff.evaluation.distances import alpha_precision, beta_recall, dcr_share, nearest_neighbour_ratio
+from tabdiff.evaluation.frames import check_frames, draw_rows, encode, is_numeric
 
 __all__ = [
     "alpha_precision",

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tabdiff.nn.seeding import borrowed_rng
+from tabdiff.utils.seeding import borrowed_rng
 
 __all__ = ["ImageAutoencoder", "latent_factor", "train_image_autoencoder"]
 

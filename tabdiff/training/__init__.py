@@ -2,11 +2,11 @@
 
 from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
 from tabdiff.training.checkpoint import CheckpointError
-from tabdiff.training.device import autocast_dtype, resolve_device
 from tabdiff.training.ema import EMA
 from tabdiff.training.loop import TrainingResult, train
 from tabdiff.training.state import Training
 from tabdiff.training.validation import Validation
+from tabdiff.utils.device import autocast_dtype, resolve_device
 
 __all__ = [
     "Callback",

@@ -319,11 +319,11 @@ def _check_count(name: str, value: Any) -> None:
 def _write_rows(rows: Any, path: Path) -> None:
     import pandas as pd
 
-    from tabdiff.containers import to_pandas
-    from tabdiff.files import write_data
+    from tabdiff.io.data_files import write_data
+    from tabdiff.io.frames import to_pandas
 
     if isinstance(rows, list) or getattr(rows, "ndim", 2) > 2:
-        from tabdiff.pictures import save_grid
+        from tabdiff.io.image_grid import save_grid
 
         save_grid(rows, path.with_suffix(".png"))
     elif hasattr(rows, "obs"):

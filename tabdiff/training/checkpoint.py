@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.image_files import ImageFiles
-from tabdiff.persistence import checksum, pack, unpack
+from tabdiff.io.image_files import ImageFiles
+from tabdiff.io.model_files import checksum, pack, unpack
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.state import Training
 

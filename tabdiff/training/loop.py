@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from tabdiff.diffusion import Denoiser, LossAware, Times, make_times
 from tabdiff.nn import Dropout
+from tabdiff.training.batches import RowStream
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
-from tabdiff.training.rows import RowStream
 from tabdiff.training.state import Training
 from tabdiff.training.validation import Validation
 
@@ -109,9 +109,9 @@ def train(
     condition_dropout : float
         Probability with which a row's condition is replaced by the null token.
     times : str or Times
-        How times are drawn; see `tabdiff.diffusion.times`. One that learns from the losses is told them.
+        How times are drawn; see `tabdiff.diffusion.time_sampling`. One that learns from the losses is told them.
     draw_given : callable, optional
-        ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.given`.
+        ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.masks`.
     vary : callable, optional
         ``vary(condition, generator)`` changes the conditions of a batch, before some are dropped.
     prepare : callable, optional

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion import Denoiser, Times
-from tabdiff.training.device import peak_memory
+from tabdiff.training.batches import RowStream
 from tabdiff.training.ema import EMA
-from tabdiff.training.rows import RowStream
 from tabdiff.training.validation import Validation
+from tabdiff.utils.device import peak_memory
 
 __all__ = ["Training"]
 

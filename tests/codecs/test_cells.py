@@ -11,10 +11,10 @@ from anndata import AnnData, read_h5ad
 from scipy import sparse
 
 from tabdiff.codecs import _counts
-from tabdiff.codecs._calibration import CountCalibration, count_bins
-from tabdiff.codecs._classes import CellClasses
-from tabdiff.codecs._expression import MarginalQuantiles
-from tabdiff.codecs.cells import CellCodec
+from tabdiff.codecs.cells.calibration import CountCalibration, count_bins
+from tabdiff.codecs.cells.classes import CellClasses
+from tabdiff.codecs.cells.codec import CellCodec
+from tabdiff.codecs.cells.expression import MarginalQuantiles
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import TableCodec, make_codec
-from tabdiff.codecs.constraints import Constraints
+from tabdiff.codecs.tables.constraints import Constraints
 from tabdiff.datasets import load_penguins
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from tabdiff.codecs._depth import deepen, match_ranks, thin
+from tabdiff.codecs.cells.depth import deepen, match_ranks, thin
 
 
 def test_thinning_keeps_totals_and_proportions():

@@ -8,7 +8,7 @@ from encoded import noise
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import ArrayCodec, TableCodec
-from tabdiff.diffusion.given import draw_given
+from tabdiff.diffusion.masks import draw_given
 
 
 def bills(n=2000, seed=0):

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tabdiff.codecs.image import ImageCodec, read_images
-from tabdiff.codecs.image_files import ImageFiles
+from tabdiff.codecs.images.codec import ImageCodec, read_images
+from tabdiff.io.image_files import ImageFiles
 
 
 def noise(shape, dtype=np.uint8, seed=0):
@@ -209,7 +209,7 @@ def test_subfolders_are_classes(folder):
 def test_files_are_read_again_where_they_do_not_fit_into_memory(folder, monkeypatch):
     path, _ = folder
     kept = read_images(str(path)).pixels
-    monkeypatch.setattr("tabdiff.codecs.image_files.KEPT_BYTES", 0)
+    monkeypatch.setattr("tabdiff.io.image_files.KEPT_BYTES", 0)
     lazy = read_images(path).pixels
     assert isinstance(lazy, ImageFiles) and lazy._kept is None and kept._kept is not None
     rows = torch.tensor([4, 1])

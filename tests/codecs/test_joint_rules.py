@@ -5,7 +5,7 @@ from encoded import noise
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import ArrayCodec, TableCodec
-from tabdiff.codecs.joint_rules import JointRules
+from tabdiff.codecs.tables.joint_rules import JointRules
 
 DRUGS = ["insulin", "metformin", "glipizide", "glyburide"]
 

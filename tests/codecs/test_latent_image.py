@@ -11,8 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import LatentImageCodec, latent_image
+from tabdiff.generation.inverse_problems import super_resolve
 from tabdiff.nn.image_autoencoder import ImageAutoencoder, autoencoder_from_weights
-from tabdiff.restoring import super_resolve
 
 CPU = torch.device("cpu")
 QUICK = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from tabdiff.codecs._classes import CellClasses
-from tabdiff.codecs._rates import ClassRates, fit_dispersion, group_sum, overdispersed_genes, prior_counts
+from tabdiff.codecs.cells.classes import CellClasses
+from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, group_sum, overdispersed_genes, prior_counts
 
 
 def simulate(seed=0, n=240, genes=400, n_classes=3, changed=40):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOverSampler
-from tabdiff.codecs.sequence import SequenceCodec, SequenceForm, read_sequences
+from tabdiff.codecs.sequences import SequenceCodec, SequenceForm, read_sequences
 
 DNA = ["ACGT", "AC", "GGT", "TTTT", "A"] * 8
 

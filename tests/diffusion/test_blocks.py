@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tabdiff.diffusion.blocks import LARGE, ColumnBlocks
+from tabdiff.diffusion.segment_softmax import LARGE, ColumnBlocks
 
 LEVELS = {
     "mixed": [3, LARGE + 40, 2, 1, 17, LARGE, LARGE + 40, 5, 2],

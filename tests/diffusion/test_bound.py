@@ -5,7 +5,7 @@ from torch import nn
 
 from tabdiff.diffusion import GaussianDenoiser, make_schedule
 from tabdiff.diffusion.bound import row_bound
-from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 
 SCHEDULE = make_schedule("cosine")
 

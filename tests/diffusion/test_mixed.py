@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tabdiff.diffusion import Denoiser, make_schedule
-from tabdiff.diffusion.mixed import MixedDenoiser
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 
 
 class Constant(nn.Module):

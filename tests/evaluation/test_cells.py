@@ -224,7 +224,7 @@ class TestEvaluate:
             seen.append((real.shape[0], synthetic.shape[0]))
             return {"rf_auc": 0.5}
 
-        monkeypatch.setattr("tabdiff.evaluation._evaluate.cell_scores", record)
+        monkeypatch.setattr("tabdiff.evaluation.report.cell_scores", record)
         evaluate(cells(200), cells(200), max_rows=30)
         evaluate(cells(200), cells(300))
         assert seen == [(30, 30)] * 3 + [(100, 100)] * 3

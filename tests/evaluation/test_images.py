@@ -115,7 +115,7 @@ def test_better_images_score_better(digits, classifier):
 def test_a_fit_ends_where_the_distance_no_longer_falls(digits, monkeypatch):
     train, test, *_ = digits
     found = iter([3.0, 2.0, 2.5, 2.2, 1.0])
-    monkeypatch.setattr("tabdiff.evaluation._stopping.frechet_distance", lambda *_: next(found))
+    monkeypatch.setattr("tabdiff.evaluation.stopping.frechet_distance", lambda *_: next(found))
     watch = FrechetStopping(test[:20], every=2, patience=2, steps=2)
     settings = {"max_steps": 20, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
     gen = DiffusionGenerator(**settings, callbacks=[watch]).fit(train[:50])

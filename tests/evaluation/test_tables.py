@@ -25,8 +25,8 @@ from tabdiff.evaluation import (
     shape_error,
     trend_error,
 )
-from tabdiff.evaluation._distances import gower_nearest
-from tabdiff.evaluation._frames import encode
+from tabdiff.evaluation.distances import gower_nearest
+from tabdiff.evaluation.frames import encode
 
 METRICS = [shape_error, trend_error, missingness_error, c2st, lr_c2st, alpha_precision, beta_recall]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tabdiff.nn.autoencoder import (
+from tabdiff.nn.count_autoencoder import (
     ConditionEmbedding,
     CountAutoencoder,
     _sum_nb_log_prob,

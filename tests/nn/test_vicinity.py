@@ -6,7 +6,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.nn import ConditionEmbedding
-from tabdiff.nn.vicinity import MOVED, Vicinity
+from tabdiff.training.vicinal import MOVED, Vicinity
 
 
 @pytest.fixture

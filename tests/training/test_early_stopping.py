@@ -9,7 +9,7 @@ from torch import nn
 from tabdiff import DiffusionGenerator
 from tabdiff.datasets import load_penguins
 from tabdiff.diffusion import Denoiser, make_schedule
-from tabdiff.fitting import begin
+from tabdiff.model.training_data import begin
 from tabdiff.nn import ResidualMLP
 from tabdiff.training import Validation, train
 

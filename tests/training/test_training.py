@@ -7,7 +7,7 @@ from torch import nn
 from tabdiff.diffusion import Denoiser, make_schedule
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
 from tabdiff.training import EMA, autocast_dtype, resolve_device, train
-from tabdiff.training.device import cpu_multiplies_bfloat16
+from tabdiff.utils.device import cpu_multiplies_bfloat16
 
 
 def make_denoiser(dropout=0.0, seed=0):

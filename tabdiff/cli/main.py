@@ -1,0 +1,427 @@
+"""The command ``tabdiff``: fit, sample and describe models of files, and show what the package does.
+
+::
+
+    tabdiff fit penguins.csv --condition species -o penguins.model
+    tabdiff sample penguins.model -n 500 --condition species=Gentoo -o gentoo.csv
+    tabdiff info penguins.model
+    tabdiff fit pictures -o pictures.model
+    tabdiff sample pictures.model -n 64 -o drawn
+    tabdiff demo
+
+Whatever is wrong with the request is one line on stderr that starts with ``tabdiff: error:``; the exit code is then 2
+for the usage and 1 for anything else. Everything heavy is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import secrets
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tabdiff.codecs.conditions.scalar import Attribute
+    from tabdiff.estimators.generator import DiffusionGenerator
+
+__all__ = ["CommandError", "main"]
+
+PROG = "tabdiff"
+FILES = "csv, parquet or h5ad, by the file name's ending, or a folder of images"
+SHOWN_LEVELS = 20
+
+
+class CommandError(Exception):
+    """A request that cannot be met; the message is for the person who made it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line: what is wrong, and where the usage stands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{PROG}: error: {_one_line(message)} (see {self.prog} --help)\n")
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+@contextlib.contextmanager
+def _requests() -> Iterator[None]:
+    """Turn the errors that the package documents for bad input into a CommandError; others keep their traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        raise CommandError(str(error) or type(error).__name__) from error
+
+
+@contextlib.contextmanager
+def _brief_warnings() -> Iterator[None]:
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        print(f"{PROG}: warning: {_one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        # News for developers of other libraries is of no use to whoever runs a command.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.showwarning = show
+        yield
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def _positive_int(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, however: {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1, however: {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, however: {text!r}")
+    return value
+
+
+def _positive_number(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be positive, however: {text!r}")
+    return value
+
+
+def _name_value(text: str) -> str:
+    if text.find("=") < 1:
+        raise argparse.ArgumentTypeError(f"must have the form NAME=VALUE, however: {text!r}")
+    return text
+
+
+class _Version(argparse.Action):
+    """Print the version, looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        print(f"{PROG} {_version()}")
+        parser.exit()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tabdiff")
+    except PackageNotFoundError:
+        return "(not installed: run from its source folder)"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = _Parser(
+        prog=PROG,
+        description="Diffusion models of tables and single cells: learn from a file, draw new rows like it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    fit = commands.add_parser("fit", help="learn from a file", allow_abbrev=False)
+    fit.description = "Learn from a file and write the model to a folder; a model that is there already is replaced."
+    fit.set_defaults(run=_fit)
+    fit.add_argument("file", metavar="FILE", help=FILES)
+    fit.add_argument("-o", "--output", metavar="MODEL", required=True, help="folder for the model")
+    fit.add_argument(
+        "--condition",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="columns (of obs, for h5ad) that samples can be asked by",
+    )
+    fit.add_argument("--max-steps", metavar="N", type=_positive_int, help="training steps (default: by the rows)")
+    fit.add_argument("--max-time", metavar="S", type=_positive_number, help="seconds of training at most")
+    fit.add_argument("--layer", metavar="LAYER", help="h5ad: the layer to model, X or raw (default: where counts are)")
+    _add_common(fit)
+
+    sample = commands.add_parser("sample", help="draw new rows from a model", allow_abbrev=False)
+    sample.description = "Draw new rows and write them to a file; a file that is there already is replaced."
+    sample.set_defaults(run=_sample)
+    sample.add_argument("model", metavar="MODEL", help="folder or file that fit wrote")
+    sample.add_argument("-n", "--n-samples", metavar="N", type=_positive_int, required=True, help="number of rows")
+    sample.add_argument("-o", "--output", metavar="FILE", required=True, help=FILES)
+    sample.add_argument(
+        "--condition",
+        metavar="NAME=VALUE",
+        type=_name_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="what all rows are to have; conditions left out are drawn as they occurred with it",
+    )
+    sample.add_argument(
+        "--guidance-scale",
+        metavar="S",
+        type=_number,
+        default=1.0,
+        help="1: none (default), 0: ignore the condition, above 1: exaggerate it",
+    )
+    sample.add_argument(
+        "--steps", metavar="K", type=_positive_int, help="steps of the sampler (default: 50; 25 if refined)"
+    )
+    _add_common(sample)
+
+    info = commands.add_parser("info", help="describe a model", allow_abbrev=False)
+    info.description = "Describe a model: its columns, conditions, training and size."
+    info.set_defaults(run=_info)
+    info.add_argument("model", metavar="MODEL", help="folder or file that fit wrote")
+
+    demo = commands.add_parser("demo", help="fit real data, score the samples and draw a picture", allow_abbrev=False)
+    demo.description = (
+        "Fit one half of a real data set, sample as many rows as the other half has, and compare: blood cells that "
+        "ship with scanpy, or with --table the Palmer penguins. Prints a scorecard and writes a picture."
+    )
+    demo.set_defaults(run=_demo)
+    demo.add_argument("--table", action="store_true", help="the penguins, a table with missing values")
+    demo.add_argument("-o", "--output", metavar="DIR", default=".", help="folder for the picture (default: this one)")
+    demo.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the split, the fit and the samples")
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", metavar="N", type=_seed, help="makes the result repeat (default: a new one, printed)")
+    parser.add_argument("--device", metavar="D", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 1 where the request could not be met. Bad usage raises SystemExit with code 2.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        with _brief_warnings():
+            args.run(args)
+    except CommandError as error:
+        print(f"{PROG}: error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROG}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+# ------------------------------------------------------------------- commands
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from tabdiff.io.data_files import check_model_output, read_data
+
+    with _requests():
+        check_model_output(args.output)
+        # A folder is images, with a subfolder for each class if there are any; `fit` reads them.
+        data = read_data(args.file) if Path(args.file).suffix or not Path(args.file).is_dir() else Path(args.file)
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+
+    from tabdiff import DiffusionGenerator
+
+    start = time.perf_counter()
+    with _requests():
+        gen = DiffusionGenerator(
+            max_steps="auto" if args.max_steps is None else args.max_steps,
+            max_time=args.max_time,
+            layer=args.layer,
+            device=args.device,
+            random_state=seed,
+            verbose=int(not args.quiet and sys.stderr.isatty()),
+        )
+        gen.fit(data, condition=args.condition or None)
+        gen.save(args.output)
+    if not args.quiet:
+        rows, columns = (gen.n_samples_fit_, gen.n_features_in_) if isinstance(data, Path) else data.shape
+        print(
+            f"{args.output}: {rows:,} rows × {columns:,} {_column_word(gen)}, {gen.n_steps_:,} steps in "
+            f"{time.perf_counter() - start:.0f} s, loss {gen.history_['loss'][-1]:.3f}, seed {seed}"
+        )
+
+
+def _sample(args: argparse.Namespace) -> None:
+    from tabdiff.io.data_files import check_fits, check_folder_output, check_output, write_data
+    from tabdiff.io.image_grid import save_images
+
+    if Path(args.output).suffix:
+        with _requests():
+            check_output(args.output)
+    gen = _load(args.model, args.device)
+    folder = _is_images(gen)
+    with _requests():
+        check_folder_output(args.output) if folder else check_output(args.output)
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    with _requests():
+        if not folder:
+            check_fits(args.output, cells=_is_cells(gen))
+        condition = _parse_conditions(gen, args.condition)
+        rows, labels = gen.sample(
+            args.n_samples,
+            condition or None,
+            guidance_scale=args.guidance_scale,
+            steps="auto" if args.steps is None else args.steps,
+            random_state=seed,
+            return_condition=True,
+        )
+        if folder:
+            save_images(rows, args.output, labels)
+        else:
+            write_data(rows if _is_cells(gen) else _as_table(gen, rows, labels), args.output)
+    if not args.quiet:
+        size = f"{len(rows):,} images" if folder else f"{rows.shape[0]:,} rows × {rows.shape[1]:,} {_column_word(gen)}"
+        print(f"{args.output}: {size}, seed {seed}")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from tabdiff.io.model_files import FORMAT_VERSION
+
+    gen = _load(args.model, "cpu")
+    path = Path(args.model)
+    size = sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]) if f.is_file())
+    weights = sum(p.numel() for p in gen.denoiser_.parameters())
+    trained = [f"{gen.n_samples_fit_:,} rows", f"{gen.n_steps_:,} steps", f"final loss {gen.history_['loss'][-1]:.4g}"]
+    if gen.history_.get("seconds"):
+        trained.append(f"{gen.history_['seconds'][-1]:.0f} s")
+    lines = [
+        f"model        {args.model}",
+        f"data         {_kind(gen)} of {gen.n_features_in_:,} {_column_word(gen)}",
+        f"trained on   {', '.join(trained)}",
+        f"network      {weights:,} weights, {gen.denoiser_.schedule.config()['name']} schedule, target {gen.target}",
+        f"files        {size / 1e6:.1f} MB, format version {FORMAT_VERSION}",
+        f"tabdiff      {_version()}",
+    ]
+    if gen.conditions_ is None:
+        lines.append("conditions   none")
+    else:
+        lines.append("conditions")
+        lines += [f"  {a.name}: {_describe(a)}" for a in gen.conditions_.attributes]
+    lines.append({"cells": "expression", "images": "pixels"}.get(_kind(gen), "columns"))
+    lines += [f"  {line}" for line in gen.schema_.to_string(index=False, max_rows=60).splitlines()]
+    print("\n".join(lines))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    folder = Path(args.output)
+    if not folder.is_dir():
+        raise CommandError(f"the folder {folder} does not exist. Make it first: mkdir -p {folder}")
+    from tabdiff.cli.demo import demo_cells, demo_table
+
+    (demo_table if args.table else demo_cells)(folder, seed=args.seed)
+
+
+# -------------------------------------------------------------------- helpers
+
+
+def _load(path: str, device: str) -> DiffusionGenerator:
+    from tabdiff import DiffusionGenerator
+
+    with _requests():
+        return DiffusionGenerator.load(path, device=device)
+
+
+def _is_cells(gen: DiffusionGenerator) -> bool:
+    return _kind(gen) == "cells"
+
+
+def _is_images(gen: DiffusionGenerator) -> bool:
+    return _kind(gen) == "images"
+
+
+def _kind(gen: DiffusionGenerator) -> str:
+    from tabdiff.model.persistence import container_name
+
+    name = container_name(gen.codec_)
+    return "table" if name == "array" else name
+
+
+def _column_word(gen: DiffusionGenerator) -> str:
+    return {"cells": "genes", "images": "values"}.get(_kind(gen), "columns")
+
+
+def _describe(attribute: Attribute) -> str:
+    if attribute.kind == "continuous":
+        return f"continuous, from {attribute.low:g} to {attribute.high:g}"
+    if attribute.kind != "class":
+        return {"text": "text", "vector": "a vector"}.get(attribute.kind, "several vectors")
+    shown = ", ".join(str(level) for level in attribute.levels[:SHOWN_LEVELS])
+    return f"class of {attribute.n_levels}: {shown}{', ...' if attribute.n_levels > SHOWN_LEVELS else ''}"
+
+
+def _parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any]:
+    """Turn NAME=VALUE into a dict: numbers for continuous attributes, labels of the fitted type for classes."""
+    if given and gen.conditions_ is None:
+        raise CommandError(f"--condition {given[0]}: the model was fitted without conditions. Fit it with --condition.")
+    attributes = {str(a.name): a for a in gen.conditions_.attributes} if gen.conditions_ is not None else {}
+    parsed: dict[Any, Any] = {}
+    for text in given:
+        # A name may hold an equals sign itself, so names that are known come first.
+        name = max((n for n in attributes if text.startswith(f"{n}=")), key=len, default=text.partition("=")[0])
+        value: Any = text[len(name) + 1 :]
+        attribute = attributes.get(name)
+        key = attribute.name if attribute is not None else name
+        if key in parsed:
+            raise CommandError(f"--condition {name} is given more than once; each condition takes one value.")
+        if attribute is not None and attribute.kind == "class":
+            value = {str(level): level for level in attribute.levels}.get(value, value)
+        elif attribute is not None and attribute.kind == "continuous":
+            try:
+                value = float(value)
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise CommandError(
+                    f"condition {name!r} is {_describe(attribute)}, so it needs a number, however: {text!r}."
+                )
+        parsed[key] = value
+    return parsed
+
+
+def _as_table(gen: DiffusionGenerator, rows: Any, labels: Any) -> pd.DataFrame:
+    """Return rows and, where the fit took them from outside the rows, their conditions as one table."""
+    import pandas as pd
+
+    if not isinstance(rows, pd.DataFrame):
+        rows = pd.DataFrame(rows, columns=[f"x{j}" for j in range(rows.shape[1])])
+    if labels is None or gen.conditions_ is None:
+        return rows
+    if not isinstance(labels, pd.DataFrame):
+        labels = pd.DataFrame({gen.conditions_.names[0]: labels})
+    return pd.concat([rows, labels[[name for name in labels.columns if name not in rows.columns]]], axis=1)

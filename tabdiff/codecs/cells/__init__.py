@@ -1,0 +1,1 @@
+"""Single cells: counts or expression to latents and back."""

@@ -1,0 +1,302 @@
+"""AnnData to latent vectors and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from tabdiff.codecs.cells.counts import CountModel
+from tabdiff.codecs.cells.expression import ExpressionModel
+from tabdiff.io.expression import find_expression, not_counts_message
+from tabdiff.utils.warnings import warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+class CellCodec:
+    """Single-cell or bulk expression as latent vectors of about unit variance, and back.
+
+    Counts are modelled by a negative-binomial autoencoder that starts at the negative binomial of each class
+    and lets a small latent add what held-out likelihood supports; log library size is one more latent
+    dimension. Values that are not counts (log-normalised, scaled, bulk) go through principal components around
+    class means. Either way each gene's marginal distribution is calibrated per class at the end.
+
+    Parameters
+    ----------
+    layer : str, optional
+        Where the expression is: a layer's name, "X" or "raw". By default counts are looked for in
+        ``layers["counts"]``, ``X`` and ``raw.X``, in that order; without any, ``X`` is modelled as it is.
+    n_latent : int, optional
+        Latent dimensions; by default they follow the number of cells and genes.
+
+    Attributes
+    ----------
+    kind_ : {"counts", "continuous"}
+        What the values are: non-negative integers, or anything else.
+    layer_ : str
+        Where they were found: "X", "raw" or the name of a layer.
+    n_features_in_ : int
+        Number of genes.
+    feature_names_in_ : object array (n_genes,)
+        ``var_names``.
+    n_latent_ : int
+        Length of an encoded vector.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from anndata import AnnData
+    >>> adata = AnnData(np.random.default_rng(0).poisson(2.0, (60, 8)).astype("float32"))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> codec = CellCodec().fit(adata, None, [], seed=0, device=torch.device("cpu"))
+    >>> codec.kind_
+    'counts'
+    >>> data = codec.encode(adata, None, generator)
+    >>> codec.decode(data, None, generator).X.dtype
+    dtype('int32')
+    """
+
+    # What the entries of a row are, to a network of tokens.
+    layout_: ClassVar[dict] = {"kind": "latent"}
+
+    def __init__(self, *, layer: str | None = None, n_latent: int | None = None) -> None:
+        self.layer = layer
+        self.n_latent = n_latent
+
+    def fit(
+        self,
+        adata: AnnData,
+        condition: Tensor | None,
+        condition_levels: Sequence[int],
+        *,
+        seed: int,
+        device: torch.device,
+        max_time: float | None = None,
+        callback: Callable[[dict[str, float | int | str]], object] | None = None,
+    ) -> CellCodec:
+        """Learn the codec from cells; the object given is left as it is.
+
+        Parameters
+        ----------
+        adata : AnnData
+            Cells × genes: CSR, CSC, dense, backed or a view.
+        condition : Tensor (n_cells, k), optional
+            Encoded condition: class codes and standardised continuous values, NaN for null.
+        condition_levels : sequence of int
+            Number of classes of each attribute, 0 for a continuous one.
+        seed : int
+            Of every draw made here.
+        device : torch.device
+            Where the autoencoder trains; afterwards the weights are on the CPU.
+        max_time : float, optional
+            Seconds for the autoencoder.
+        callback : callable, optional
+            Called during training with a dict of stage, step, n_steps, loss and held_out_loss.
+
+        Raises
+        ------
+        ValueError
+            No cells or genes, NaN or infinite values (the gene is named), an unknown layer, a condition of
+            another length.
+        """
+        if adata.n_obs < 2 or adata.n_vars < 1:
+            raise ValueError(
+                f"adata is {adata.n_obs} cells × {adata.n_vars} genes; at least 2 cells and 1 gene are needed."
+            )
+        if condition is not None and tuple(condition.shape) != (adata.n_obs, len(condition_levels)):
+            raise ValueError(
+                f"condition has shape {tuple(condition.shape)}, but there are {adata.n_obs} cells and "
+                f"{len(condition_levels)} attributes."
+            )
+        matrix, self.layer_, is_counts = find_expression(adata, self.layer)
+        if self.layer is None and not is_counts:
+            warn(not_counts_message(adata, matrix))
+        self.kind_ = "counts" if is_counts else "continuous"
+        self.n_features_in_ = int(adata.n_vars)
+        self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
+        self.var_: pd.DataFrame = adata.var.copy()
+        self.sparse_ = bool(sparse.issparse(matrix))
+        self.dtype_ = "int32" if is_counts else (str(matrix.dtype) if matrix.dtype.kind == "f" else "float32")
+        generator = torch.Generator().manual_seed(seed)
+        model = CountModel if is_counts else ExpressionModel
+        self.model_: CountModel | ExpressionModel = model(n_latent=self.n_latent).fit(
+            matrix,
+            condition,
+            condition_levels,
+            generator=generator,
+            device=device,
+            max_time=max_time,
+            callback=callback,
+        )
+        self.n_latent_ = self.model_.n_features
+        return self
+
+    def encode(self, adata: AnnData, condition: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Latent vectors of cells: posterior samples for counts, so that two calls differ in their noise.
+
+        Parameters
+        ----------
+        adata : AnnData
+            With the genes of the fit, in any order and with others beside them, and the same kind of values.
+        condition : Tensor (n_cells, k), optional
+            As in `fit`.
+        generator : torch.Generator
+
+        Returns
+        -------
+        Tensor (n_cells, n_latent_)
+            float32, about unit variance per dimension.
+
+        Raises
+        ------
+        ValueError
+            Genes are missing, or the values are not counts though the fit's were.
+        """
+        return self.model_.encode(self._read(adata), condition, generator)
+
+    def _read(self, adata: AnnData) -> Any:
+        """The matrix of cells to encode, checked against that of the fit."""
+        adata = self._align(adata)
+        matrix, layer, is_counts = find_expression(adata, self._layer_of(adata))
+        if self.kind_ == "counts" and not is_counts:
+            raise ValueError(
+                f"The codec was fitted on counts, but {layer} holds negative or fractional values; "
+                'give raw counts in X or layers["counts"].'
+            )
+        return matrix
+
+    def _layer_of(self, adata: AnnData) -> str | None:
+        if self.layer is not None:
+            return self.layer
+        there = self.layer_ == "X" or (self.layer_ == "raw" and adata.raw is not None) or self.layer_ in adata.layers
+        return self.layer_ if there and (self.kind_ == "continuous" or self.layer_ != "X") else None
+
+    def _align(self, adata: AnnData) -> AnnData:
+        if np.array_equal(np.asarray(adata.var_names, dtype=object), self.feature_names_in_):
+            return adata
+        missing = [name for name in self.feature_names_in_ if name not in adata.var_names]
+        if missing:
+            raise ValueError(
+                f"adata lacks {len(missing)} of the {self.n_features_in_} genes of the fit, such as {missing[:3]}."
+            )
+        return adata[:, list(self.feature_names_in_)]
+
+    def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
+        """Calibrate each gene's marginal against cells decoded from these latents.
+
+        `fit` has done so with posterior samples. Call it once more after the diffusion is trained, with several
+        latents per training cell drawn from the diffusion at the training conditions: then the diffusion's own
+        errors are corrected as well.
+
+        Parameters
+        ----------
+        data : Tensor (n, n_latent_)
+        condition : Tensor (n, k), optional
+        generator : torch.Generator
+        """
+        self.model_.calibrate(data.detach().cpu(), None if condition is None else condition.cpu(), generator)
+
+    def view(self, adata: AnnData, condition: Tensor | None) -> np.ndarray:
+        """Where cells lie: principal components of what the model expects of their genes.
+
+        Unlike `encode`, it is the same at every call, knows no library size, and spans the differences between classes
+        beside those within.
+
+        Parameters
+        ----------
+        adata : AnnData
+            As in `encode`.
+        condition : Tensor (n_cells, k), optional
+            As in `fit`.
+
+        Returns
+        -------
+        float32 array (n_cells, n_components)
+        """
+        return self.model_.view(self._read(adata), condition).astype(np.float32)
+
+    def totals(self, adata: AnnData) -> np.ndarray:
+        """Total counts (n_cells,) int64 of cells over the genes of the fit."""
+        return np.asarray(self._read(adata).sum(axis=1), dtype=np.float64).reshape(-1).astype(np.int64)
+
+    def training_totals(self, condition: Tensor | None, n: int, generator: torch.Generator) -> np.ndarray:
+        """Total counts (n,) int64 of training cells of each row's class, drawn with replacement."""
+        assert isinstance(self.model_, CountModel)
+        return self.model_.training_totals(condition, n, generator)
+
+    def decode(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        totals: np.ndarray | None = None,
+    ) -> AnnData:
+        """Cells from latent vectors.
+
+        Parameters
+        ----------
+        data : Tensor (n, n_latent_)
+        condition : Tensor (n, k), optional
+            As in `fit`. A null that training never showed is drawn from the classes that fit the latent; an unseen
+            combination of classes uses the sum of their effects.
+        generator : torch.Generator
+        totals : int64 array (n,), optional
+            Total counts of each cell, for a model of counts: reads are taken from or added to what the latents say.
+
+        Returns
+        -------
+        AnnData
+            X of n cells × genes (CSR int32 for counts; otherwise the dtype and sparsity of the fit), ``var`` as
+            in the fit, ``obs_names`` "synthetic-0", ..., and in ``obsm["X_tabdiff"]`` where the cells lie, see `view`.
+        """
+        from anndata import AnnData
+        from pandas import DataFrame
+
+        data = data.detach().cpu().to(torch.float32)
+        if data.ndim != 2 or data.shape[1] != self.n_latent_:
+            raise ValueError(f"data has shape {tuple(data.shape)}; expected (n, {self.n_latent_}).")
+        condition = None if condition is None else condition.detach().cpu()
+        if isinstance(self.model_, CountModel):
+            x: Any = self.model_.decode(data, condition, generator, totals)
+        else:
+            x = self.model_.decode(data, condition, generator)
+        if self.kind_ == "continuous":
+            x = x.astype(self.dtype_)
+            x = sparse.csr_matrix(x) if self.sparse_ else x
+        obs = DataFrame(index=[f"synthetic-{i}" for i in range(len(data))])
+        where = self.model_.view_latents(data, condition, torch.Generator().manual_seed(0)).astype(np.float32)
+        return AnnData(x, obs=obs, var=self.var_.copy(), obsm={"X_tabdiff": where})
+
+    def state(self) -> dict[str, Any]:
+        """Everything that was learned, as nested dicts of plain values, arrays and one DataFrame."""
+        return {
+            "layer": self.layer,
+            "n_latent": self.n_latent,
+            "kind": self.kind_,
+            "layer_fitted": self.layer_,
+            "sparse": self.sparse_,
+            "dtype": self.dtype_,
+            "var": self.var_,
+            "model": self.model_.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CellCodec:
+        """The codec whose `state` this is."""
+        self = cls(layer=state["layer"], n_latent=state["n_latent"])
+        self.kind_, self.layer_ = state["kind"], state["layer_fitted"]
+        self.sparse_, self.dtype_ = bool(state["sparse"]), state["dtype"]
+        self.var_ = state["var"].copy()
+        self.n_features_in_ = len(self.var_)
+        self.feature_names_in_ = np.asarray(self.var_.index, dtype=object)
+        model = CountModel if self.kind_ == "counts" else ExpressionModel
+        self.model_ = model.from_state(state["model"])
+        self.n_latent_ = self.model_.n_features
+        return self

@@ -1,0 +1,389 @@
+"""The model of count matrices behind `CellCodec`: per-class negative binomials plus a small latent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from tabdiff.codecs.cells.calibration import CountCalibration
+from tabdiff.codecs.cells.classes import CellClasses
+from tabdiff.codecs.cells.depth import deepen, thin
+from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed_genes
+from tabdiff.io.expression import CHUNK, dense_rows
+from tabdiff.nn.count_autoencoder import CountAutoencoder, nb_sample, train_autoencoder
+
+# Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
+START_THETA = 5.0
+MAX_INPUT_GENES = 2000
+SVD_CELLS, SVD_GENES = 4000, 800
+# Standard deviation of log rates along the first of the loadings, over all counts, up to which they are not trained.
+SMALL_EFFECT = 0.4
+CALIBRATION_CELLS = 20_000
+MAX_VIEW = 50  # principal components that `latent` returns at most
+MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
+
+
+class CountModel:
+    """Negative-binomial autoencoder with class offsets, calibrated marginals and library size as a latent.
+
+    Attributes
+    ----------
+    classes : CellClasses
+    rates : ClassRates
+    n_features : int
+        Length of the encoded vector: active latents and log library size.
+    """
+
+    def __init__(self, *, n_latent: int | None = None) -> None:
+        self.n_latent = n_latent
+
+    def fit(
+        self,
+        matrix: Any,
+        condition: Tensor | None,
+        levels: Sequence[int],
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        max_time: float | None = None,
+        callback: Callable[[dict[str, float | int | str]], object] | None = None,
+    ) -> CountModel:
+        n_cells, n_genes = matrix.shape
+        self.levels = [int(n) for n in levels]
+        self.classes = CellClasses(condition, levels, n_cells)
+        self.library = np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1), 0.5)
+        self.n_genes = n_genes
+        self.rates = ClassRates(matrix, self.classes, self.library)
+        log_theta = fit_dispersion(matrix, self.classes, self.library, self.rates.class_log_rate)
+        genes = overdispersed_genes(matrix, MAX_INPUT_GENES)
+        limit = int(min(round(2 * n_cells ** (1 / 3)), 16 if n_cells < 10_000 else 24, n_genes // 2, n_cells // 3))
+        model = CountAutoencoder(
+            torch.as_tensor(self.rates.class_log_rate),
+            torch.as_tensor(np.maximum(log_theta, math.log(START_THETA))),
+            self.levels,
+            torch.as_tensor(genes),
+            n_latent=max(1, self.n_latent or limit),
+            generator=generator,
+        )
+        self._start_loadings(model, matrix, generator)
+        self.model = model.to(device)
+        self._train(matrix, condition, generator, max_time, callback)
+        self._standardise(matrix, condition, generator)
+        self.model.to("cpu").requires_grad_(False)
+        data = self.encode(matrix, condition, generator)
+        self.classes.set_latents(data.numpy())
+        largest = matrix.max(axis=0)
+        maxima = np.asarray(largest.toarray() if sparse.issparse(largest) else largest).reshape(-1).astype(np.int64)
+        self.silent = np.flatnonzero(maxima == 0)
+        self.calibration = CountCalibration(len(self.classes), maxima)
+        for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // CHUNK))):
+            self.calibration.observe(dense_rows(matrix, rows), self.classes.training[rows])
+        repeats = int(np.clip(min(20_000_000 // n_genes, CALIBRATION_CELLS) // n_cells, 1, 5))
+        self.calibrate(
+            torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)]),
+            None if condition is None else condition.repeat(repeats, 1),
+            generator,
+        )
+        self.library = self.library.astype(np.float32)
+        self.library_class = self.classes.training.astype(np.int32)
+        self._fit_view(matrix, condition, generator)
+        return self
+
+    def _fit_view(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
+        """Principal components of the expected log rates of training cells, between and within classes."""
+        from sklearn.utils.extmath import randomized_svd
+
+        rows = torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].sort().values
+        chosen = None if condition is None else condition[rows]
+        log_rate = np.concatenate(list(self._expected(*self._locate(matrix[rows.numpy()], chosen))))
+        self.view_mean = log_rate.mean(axis=0)
+        rank = max(1, min(len(self.active) + len(self.classes) - 1, MAX_VIEW, *log_rate.shape))
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        _, _, axes = randomized_svd(log_rate - self.view_mean, rank, random_state=seed)
+        self.view_axes = axes.astype(np.float32)
+
+    def _locate(self, matrix: Any, condition: Tensor | None) -> tuple[Tensor, Tensor | None, np.ndarray, np.ndarray]:
+        """Posterior means of all latent dimensions, and the completed condition, class and levels of each cell."""
+        generator = torch.Generator().manual_seed(0)
+        blank = torch.zeros(matrix.shape[0], self.n_features)
+        condition, index, codes = self.classes.resolve(condition, blank, generator)
+        nearest = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+        _, mean, _ = self._sample(matrix, nearest, condition, generator)
+        z = torch.zeros_like(mean)
+        z[:, self.active] = mean[:, self.active]
+        return z, condition, index, codes
+
+    def _expected(
+        self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Log rates of the genes that the encoder reads, some rows at a time."""
+        genes = self.model.input_features.numpy()
+        for start in range(0, len(z), CHUNK):
+            part = slice(start, start + CHUNK)
+            y = None if condition is None else condition[part]
+            yield self._rates(z[part], y, index[part], codes[part])[0].numpy()[:, genes]
+
+    def view(self, matrix: Any, condition: Tensor | None) -> np.ndarray:
+        """Cells (n, k) float32 as principal components of their expected log rates."""
+        return self._project(*self._locate(matrix, condition))
+
+    def view_latents(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> np.ndarray:
+        """The same (n, k) for standardised latents."""
+        condition, index, codes = self.classes.resolve(condition, data, generator)
+        return self._project(self._latent(data), condition, index, codes)
+
+    def _project(self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        parts = [(x - self.view_mean) @ self.view_axes.T for x in self._expected(z, condition, index, codes)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.view_axes)), dtype=np.float32)
+
+    def training_totals(self, condition: Tensor | None, n: int, generator: torch.Generator) -> np.ndarray:
+        """Total counts (n,) int64 of training cells, drawn from each row's class; from all for unseen ones."""
+        blank = torch.zeros(n, self.n_features)
+        _, index, _ = self.classes.resolve(condition, blank, generator)
+        out = np.empty(n, dtype=np.int64)
+        for c in np.unique(index):
+            pool = self.library[self.library_class == c] if c >= 0 else self.library
+            rows = np.flatnonzero(index == c)
+            drawn = torch.randint(len(pool), (len(rows),), generator=generator).numpy()
+            out[rows] = np.rint(pool[drawn])
+        return out
+
+    def _start_loadings(self, model: CountAutoencoder, matrix: Any, generator: torch.Generator) -> None:
+        """Start at the singular vectors of the Pearson residuals, which are the loadings for small effects.
+
+        Where effects are small, they stay there: a step of the optimiser is as long where the gradient is noise, and
+        on PBMC3k training takes the correlation of gene-gene correlations within types with the true ones from .80 to
+        .68. Large effects, such as those of cell types that no condition tells apart, want the likelihood.
+        """
+        from sklearn.utils.extmath import randomized_svd
+
+        rows = np.sort(torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].numpy())
+        classes, genes = self.classes.training[rows], model.input_features.numpy()
+        x = dense_rows(matrix, rows)[:, genes]
+        library = self.library[rows, None].astype(np.float32)
+        mean = library * np.exp(self.rates.class_log_rate[classes][:, genes])
+        variance = mean + mean**2 * np.exp(-model.start_log_theta.numpy()[classes][:, genes]) + 1e-4
+        residual = np.clip((x - mean) / np.sqrt(variance), -8, 8)
+        # Directions from the genes that vary most, of which the noise of the many others is kept out.
+        variable = np.argsort(-np.log1p(x * (1e4 / library)).var(axis=0), kind="stable")[:SVD_GENES]
+        rank = min(model.n_latent, len(variable), len(x))
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        scores, _, _ = randomized_svd(residual[:, variable], rank, random_state=seed)
+        information = (mean**2 / variance).mean(axis=0) + 0.05
+        loadings = residual.T @ scores / np.sqrt(len(x) * information)[:, None]
+        share = mean.sum(axis=0) / mean.sum()
+        effect = float(np.sqrt(share @ loadings[:, 0] ** 2))
+        with torch.no_grad():
+            model.loadings.weight.zero_()
+            model.loadings.weight[model.input_features, :rank] = torch.as_tensor(loadings, dtype=torch.float32)
+        model.loadings.requires_grad_(effect > SMALL_EFFECT)
+
+    def _train(
+        self,
+        matrix: Any,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        max_time: float | None,
+        callback: Callable[[dict[str, float | int | str]], object] | None,
+    ) -> None:
+        n_cells = len(self.library)
+        order = torch.randperm(n_cells, generator=generator)
+        n_held_out = min(n_cells // 10, 1000)
+        device = self.model.class_log_rate.device
+        classes = torch.as_tensor(self.classes.training, device=device)
+        condition = None if condition is None else condition.to(device, torch.float32)
+
+        def load(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            counts = torch.from_numpy(dense_rows(matrix, rows.numpy())).to(device)
+            rows = rows.to(device)
+            return counts, classes[rows], None if condition is None else condition[rows]
+
+        self.history = train_autoencoder(
+            self.model,
+            load,
+            order[n_held_out:],
+            order[:n_held_out],
+            max_steps=int(np.clip(8 * n_cells**0.5, 400, 2000)),
+            batch_size=64 if n_cells < 500 else 128,
+            learning_rate=1e-2,
+            generator=generator,
+            max_time=max_time,
+            callback=callback,
+        )
+
+    @torch.no_grad()
+    def _sample(
+        self, matrix: Any, index: np.ndarray, condition: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior samples, means and variances, each (n_cells, n_latent)."""
+        draws, means, variances = [], [], []
+        device = self.model.class_log_rate.device
+        for start in range(0, matrix.shape[0], CHUNK):
+            part = slice(start, start + CHUNK)
+            counts = torch.from_numpy(dense_rows(matrix, part)).to(device)
+            y = None if condition is None else condition[part].to(device, torch.float32)
+            rows = torch.as_tensor(index[part], device=device)
+            mean, cholesky = self.model.posterior(counts, rows, y)
+            eps = torch.randn(mean.shape, generator=generator).to(device)
+            z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]
+            draws.append(z.cpu())
+            means.append(mean.cpu())
+            variances.append(torch.diagonal(torch.cholesky_inverse(cholesky), dim1=1, dim2=2).cpu())
+        return torch.cat(draws), torch.cat(means), torch.cat(variances)
+
+    def _standardise(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
+        _, means, variances = (z.numpy() for z in self._sample(matrix, self.classes.training, condition, generator))
+        self.active = np.flatnonzero(1 - variances.mean(axis=0) > MIN_GAIN)
+        means, variances = means[:, self.active], variances[:, self.active]
+        depth = np.log(self.library)
+        spread = np.sqrt(means.var(axis=0) + variances.mean(axis=0))
+        self.center = np.append(means.mean(axis=0), depth.mean()).astype(np.float32)
+        self.scale = np.append(spread, max(float(depth.std()), 0.05)).astype(np.float32)
+        self.n_features = len(self.active) + 1
+
+    def encode(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Posterior samples and log library size, standardised: (n_cells, n_features) float32."""
+        blank = torch.zeros(matrix.shape[0], self.n_features)
+        condition, index, codes = self.classes.resolve(condition, blank, generator)
+        index = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+        z, _, _ = self._sample(matrix, index, condition, generator)
+        depth = np.log(np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1, 1), 0.5))
+        data = torch.cat([z[:, self.active], torch.as_tensor(depth, dtype=torch.float32)], dim=1)
+        return (data - torch.as_tensor(self.center)) / torch.as_tensor(self.scale)
+
+    @torch.no_grad()
+    def _rates(
+        self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Log rates and log inverse dispersions (n, n_genes) at latents z (n, n_latent)."""
+        rows = torch.as_tensor(np.where(index < 0, 0, index))
+        log_rate = self.model.offset(rows)
+        log_theta = self.model.log_theta(rows)
+        unseen = np.flatnonzero(index < 0)
+        if len(unseen):
+            log_rate[unseen] = torch.as_tensor(self.rates.additive(codes[unseen]))
+            log_theta[unseen] = self.model.log_theta(torch.as_tensor(self.classes.nearest(codes[unseen])))
+        return self.model.log_rate(z, log_rate, condition), log_theta
+
+    def _raw(self, data: Tensor) -> Tensor:
+        return data.to(torch.float32) * torch.as_tensor(self.scale) + torch.as_tensor(self.center)
+
+    def _latent(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """All latent dimensions; those that the data do not settle are drawn from their prior, or zero."""
+        shape = (len(data), self.model.n_latent)
+        z = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+        z[:, self.active] = self._raw(data)[:, :-1]
+        return z
+
+    def _draw(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        index: np.ndarray,
+        codes: np.ndarray,
+        generator: torch.Generator,
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration; their means and log θ."""
+        z = self._latent(data, generator)
+        log_rate, log_theta = self._rates(z, condition, index, codes)
+        mean = torch.exp(log_rate + self._raw(data)[:, -1:])
+        return nb_sample(mean, log_theta, generator).numpy().astype(np.int64), mean, log_theta
+
+    def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
+        """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
+        if len(data) > CALIBRATION_CELLS:  # drawing the counts of more takes longer than the rest of a fit
+            some = torch.randperm(len(data), generator=generator)[:CALIBRATION_CELLS].sort().values
+            data, condition = data[some], None if condition is None else condition[some]
+
+        def simulate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for start in range(0, len(data), CHUNK):
+                part = slice(start, start + CHUNK)
+                y = None if condition is None else condition[part]
+                y, index, codes = self.classes.resolve(y, data[part], generator)
+                counts, _, _ = self._draw(data[part], y, index, codes, generator)
+                yield counts[index >= 0], index[index >= 0]
+
+        self.calibration.fit(simulate())
+
+    def decode(
+        self,
+        data: Tensor,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        totals: np.ndarray | None = None,
+    ) -> sparse.csr_matrix:
+        """Counts (n, n_genes) CSR int32 for standardised latents, of the given totals (n,) if there are any."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        parts = []
+        for start in range(0, len(data), CHUNK):
+            part = slice(start, start + CHUNK)
+            y, index, codes = self.classes.resolve(
+                None if condition is None else condition[part], data[part], generator
+            )
+            counts, mean, log_theta = self._draw(data[part], y, index, codes, generator)
+            rows = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+            counts = self.calibration(counts, rows, rng)
+            counts[:, self.silent] = 0
+            if totals is not None:
+                # After calibration, which holds at the depths of training alone.
+                counts = thin(counts, totals[part], rng)
+                counts = deepen(counts, totals[part], mean, log_theta, self.silent, rng, generator)
+            parts.append(sparse.csr_matrix(counts.astype(np.int32)))
+        return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
+        state["classes"] = self.classes.state()
+        state["rates"] = self.rates.state()
+        state["calibration"] = self.calibration.state()
+        state["weights"] = {k: v.detach().cpu().numpy() for k, v in self.model.state_dict().items()}
+        state["hidden_size"] = self.model.hidden_size
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CountModel:
+        self = cls(n_latent=state["n_latent"])
+        for key in _PLAIN:
+            setattr(self, key, state[key])
+        self.classes = CellClasses.from_state(state["classes"])
+        self.rates = ClassRates.from_state(state["rates"])
+        self.calibration = CountCalibration.from_state(state["calibration"])
+        weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
+        broken = [k for k, v in weights.items() if not torch.isfinite(v).all()]
+        if broken:
+            raise ValueError(f"weights {broken[:5]} of the codec are not finite")
+        if int(state["hidden_size"]) > max(n for v in weights.values() for n in v.shape):
+            raise ValueError(f"the codec is said to have {state['hidden_size']} hidden units, and its weights have not")
+        self.model = CountAutoencoder(
+            weights["class_log_rate"],
+            weights["start_log_theta"],
+            self.levels,
+            weights["input_features"],
+            n_latent=weights["loadings.weight"].shape[1],
+            hidden_size=int(state["hidden_size"]),
+        )
+        self.model.load_state_dict(weights)
+        self.model.eval().requires_grad_(False)
+        return self
+
+
+_PLAIN = (
+    "n_latent",
+    "levels",
+    "n_genes",
+    "active",
+    "center",
+    "scale",
+    "n_features",
+    "silent",
+    "library",
+    "library_class",
+    "view_mean",
+    "view_axes",
+)

@@ -1,0 +1,40 @@
+"""Columns to numbers and back, without loss of dtype, categories, precision or range: every kind in one place.
+
+Numbers (`tabdiff.codecs.columns.numeric`) and times (`tabdiff.codecs.columns.datetime`) become normal scores; categories, strings and
+booleans (`tabdiff.codecs.columns.categorical`) become codes.
+"""
+
+from typing import Any
+
+from tabdiff.codecs.columns.categorical import ConstantColumn, LevelColumn, unknown_level_message
+from tabdiff.codecs.columns.datetime import Clock, TimeColumn
+from tabdiff.codecs.columns.numeric import NumericColumn, restore, to_float
+from tabdiff.codecs.columns.storage import FrameStorage, Storage, standardise
+from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, is_numeric, is_time, plain
+
+__all__ = [
+    "COLUMN_TYPES",
+    "Clock",
+    "ConstantColumn",
+    "FrameStorage",
+    "LevelColumn",
+    "NumericColumn",
+    "Storage",
+    "TimeColumn",
+    "dtype_from_state",
+    "dtype_to_state",
+    "is_numeric",
+    "is_time",
+    "plain",
+    "restore",
+    "standardise",
+    "to_float",
+    "unknown_level_message",
+]
+
+COLUMN_TYPES: dict[str, Any] = {
+    "numeric": NumericColumn,
+    "time": TimeColumn,
+    "levels": LevelColumn,
+    "constant": ConstantColumn,
+}

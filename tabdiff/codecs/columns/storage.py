@@ -1,0 +1,297 @@
+"""How columns are stored, apart from what they hold: Arrow arrays, Python objects, nullable floats.
+
+The codecs know numbers, times, categories, strings and booleans in pandas' own dtypes. `standardise` brings a column
+of any other storage to one of those; `Storage` remembers what it was and takes decoded columns back.
+"""
+
+import datetime
+import decimal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
+
+__all__ = ["FrameStorage", "Storage", "standardise"]
+
+# Markers of a missing value in object columns, by the names that a saved model uses.
+_MARKERS: dict[str, Any] = {"nan": np.nan, "None": None, "NA": pd.NA, "NaT": pd.NaT}
+# What makes values of an object column out of pandas' times and durations, by the kind of these values.
+_PYTHON_TIMES: dict[str, Callable] = {
+    "datetime": lambda v: v.to_pydatetime(warn=False) if isinstance(v, pd.Timestamp) else v,
+    "timedelta": lambda v: v.to_pytimedelta() if isinstance(v, pd.Timedelta) else v,
+    "datetime64": lambda v: v.to_datetime64(),
+    "timedelta64": lambda v: v.to_timedelta64(),
+}
+
+
+def standardise(series: pd.Series, name: Any) -> pd.Series:
+    """Bring a column to a dtype that the codecs know; most columns are returned as they are.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that cannot be modelled, with what to convert it to.
+    """
+    dtype = series.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        raise TypeError(f"column {name!r} is sparse. Use df.sparse.to_dense() first.")
+    if isinstance(dtype, pd.ArrowDtype):
+        return _from_arrow(series, name)
+    if pd.api.types.is_extension_array_dtype(dtype) and pd.api.types.is_float_dtype(dtype):
+        # A nullable float can hold NaN beside NA; both are missing.
+        return pd.Series(series.to_numpy(dtype=dtype.numpy_dtype, na_value=np.nan), series.index, name=series.name)
+    if isinstance(dtype, pd.PeriodDtype):
+        raise TypeError(f"column {name!r} holds periods. Make them points in time: df[{name!r}].dt.to_timestamp().")
+    if isinstance(dtype, pd.IntervalDtype):
+        raise TypeError(f'column {name!r} holds intervals. Make them categories: df[{name!r}].astype("category").')
+    if pd.api.types.is_object_dtype(dtype):
+        return _from_objects(series, name)
+    return series
+
+
+def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
+    import pyarrow as pa
+
+    kind = series.dtype.pyarrow_dtype
+    types = pa.types
+
+    def cast(dtype: Any) -> pd.Series:
+        return series.astype(dtype)
+
+    if types.is_null(kind):
+        return pd.Series(np.full(len(series), np.nan), series.index, name=series.name)
+    if types.is_integer(kind):
+        return cast({"u": "UInt"}.get(str(kind)[0], "Int") + str(kind.bit_width))
+    if types.is_floating(kind):
+        values = series.to_numpy(dtype=kind.to_pandas_dtype(), na_value=np.nan)
+        return pd.Series(values, series.index, name=series.name)
+    if types.is_boolean(kind):
+        return cast("boolean")
+    if types.is_decimal(kind):
+        return _from_decimals(cast(object), name, kind.scale)
+    if str(kind) in ("string", "large_string"):
+        return pd.Series(series.to_numpy(dtype=object, na_value=np.nan), series.index, name=series.name, dtype=object)
+    if types.is_timestamp(kind):
+        unit = f"datetime64[{kind.unit}{f', {kind.tz}' if kind.tz else ''}]"
+        return cast(unit)
+    if types.is_duration(kind):
+        return cast(f"timedelta64[{kind.unit}]")
+    if types.is_date(kind):
+        days = pa.chunked_array(pa.array(series)).cast("timestamp[s]")
+        return pd.Series(days.to_numpy().astype("datetime64[s]"), series.index, name=series.name)
+    if types.is_dictionary(kind):
+        chunks = pa.chunked_array(pa.array(series)).unify_dictionaries()
+        whole = chunks.combine_chunks()
+        whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+        return pd.Series(whole.to_pandas().array, series.index, name=series.name)
+    fixes = {"time": "duration", "list": "a column per item", "struct": "a column per field"}
+    fix = next((to for start, to in fixes.items() if start in str(kind)), "a number, string or category")
+    raise TypeError(f"column {name!r} has dtype {series.dtype}, which cannot be modelled. Convert it to {fix}.")
+
+
+def _from_objects(series: pd.Series, name: Any) -> pd.Series:
+    kind = pd.api.types.infer_dtype(series, skipna=True)
+    if kind == "boolean":
+        return series.astype("boolean")
+    if kind == "integer":
+        try:
+            return series.astype("Int64")
+        except (OverflowError, TypeError, ValueError):
+            raise ValueError(
+                f"column {name!r} holds integers beyond 64 bits. Scale it down if it is a number; make it a string if "
+                "it is an identifier."
+            ) from None
+    if kind in ("floating", "mixed-integer-float"):
+        return pd.Series(pd.to_numeric(series.where(series.notna(), np.nan)), name=series.name).astype(np.float64)
+    if kind == "decimal":
+        return _from_decimals(series, name)
+    if kind == "date":
+        if any(isinstance(v, datetime.datetime) for v in series[series.notna()]):
+            raise TypeError(f"column {name!r} mixes dates and times. Convert it: pd.to_datetime(df[{name!r}]).")
+        # Seconds reach from the year 1 to 9999; nanoseconds only to 2262.
+        days = series.where(series.notna(), None).to_numpy().astype("datetime64[D]").astype("datetime64[s]")
+        return pd.Series(days, series.index, name=series.name)
+    if kind in ("datetime", "datetime64", "timedelta", "timedelta64"):
+        convert: Callable = pd.to_datetime if kind.startswith("datetime") else pd.to_timedelta
+        try:
+            out = convert(series)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"column {name!r} holds Python {kind}s that pandas cannot convert: {error}") from error
+        if out.dtype == object:
+            raise TypeError(f"column {name!r} mixes time zones. Convert it: pd.to_datetime(df[{name!r}], utc=True).")
+        return out
+    if kind == "time":
+        raise TypeError(
+            f"column {name!r} holds times of day. Convert it to durations: pd.to_timedelta(df[{name!r}].astype(str))."
+        )
+    return series
+
+
+def _from_decimals(series: pd.Series, name: Any, scale: int | None = None) -> pd.Series:
+    """Turn decimals into float64, if that holds them exactly."""
+    observed = series[series.notna()]
+    odd = next((v for v in observed if not v.is_finite()), None)
+    if odd is not None:
+        raise ValueError(
+            f"column {name!r} contains {odd}. Replace it by a finite value, or by NaN, which is modelled as missing."
+        )
+    scale = _scale(observed) if scale is None else scale
+    largest = max((abs(v) for v in observed), default=decimal.Decimal(0))
+    if largest * decimal.Decimal(10) ** max(scale, 0) > 2**53:
+        raise ValueError(
+            f"column {name!r} holds decimals of more than 15 digits ({largest}), which cannot be modelled exactly. "
+            f"Convert it to float: df[{name!r}].astype(float)."
+        )
+    return pd.Series(series.where(series.notna(), np.nan).to_numpy(dtype=np.float64), series.index, name=series.name)
+
+
+def _scale(decimals: pd.Series) -> int:
+    return max((-v.as_tuple().exponent for v in decimals if v.is_finite()), default=0)
+
+
+class Storage:
+    """How one column is stored, and the way back to it.
+
+    Parameters
+    ----------
+    series : Series
+        The column as it came.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Its dtype.
+    python : str
+        For an object column the kind of its values as `pandas.api.types.infer_dtype` calls it, else "".
+    missing : str
+        How an object column marks missing values: "nan", "None", "NA" or "NaT".
+    scale : int
+        Digits after the point of decimals.
+    pandas : bool
+        Whether an object column of times or durations holds pandas' own; otherwise they are Python's or NumPy's.
+    """
+
+    def __init__(self, series: pd.Series) -> None:
+        self.dtype = series.dtype
+        self.python, self.missing, self.scale, self.pandas = "", "nan", 0, True
+        if self.dtype == object:
+            self.python = pd.api.types.infer_dtype(series, skipna=True)
+            missing = series[series.isna()]
+            marker = missing.iloc[0] if len(missing) else np.nan
+            self.missing = next((key for key, value in _MARKERS.items() if marker is value), "nan")
+            if self.python == "decimal":
+                self.scale = max(_scale(series.dropna()), 0)
+            if self.python in _PYTHON_TIMES:
+                self.pandas = any(isinstance(v, pd.Timestamp | pd.Timedelta) for v in series.dropna())
+        elif isinstance(self.dtype, pd.ArrowDtype):
+            self.scale = getattr(self.dtype.pyarrow_dtype, "scale", 0)
+
+    def write(self, series: pd.Series) -> pd.Series:
+        """Bring a decoded column (n,) of a standard dtype back to this storage."""
+        if isinstance(self.dtype, pd.ArrowDtype):
+            return self._to_arrow(series)
+        if self.dtype == object:
+            return self._to_objects(series)
+        if pd.api.types.is_extension_array_dtype(self.dtype) and pd.api.types.is_float_dtype(self.dtype):
+            return series.astype(self.dtype)
+        return series
+
+    def _to_arrow(self, series: pd.Series) -> pd.Series:
+        import pyarrow as pa
+
+        kind = self.dtype.pyarrow_dtype
+        if pa.types.is_decimal(kind):
+            array = pa.array(self._to_decimals(series, None), type=kind)
+        elif pa.types.is_null(kind):
+            array = pa.nulls(len(series))
+        else:
+            array = pa.array(series, from_pandas=True)
+            array = array if array.type == kind else array.cast(kind)
+        return pd.Series(pd.arrays.ArrowExtensionArray(array), series.index, name=series.name)
+
+    def _to_objects(self, series: pd.Series) -> pd.Series:
+        marker = _MARKERS[self.missing]
+        missing = series.isna().to_numpy()
+        if self.python == "decimal":
+            values = np.array(self._to_decimals(series, marker), dtype=object)
+        elif self.python == "date":
+            values = series.dt.date.to_numpy(dtype=object, copy=True)
+        elif self.python in _PYTHON_TIMES and not self.pandas:
+            values = np.empty(len(series), dtype=object)
+            values[:] = [_PYTHON_TIMES[self.python](v) for v in series]
+        else:
+            values = series.astype(object).to_numpy(copy=True)
+        values[missing] = marker
+        return pd.Series(values, series.index, name=series.name, dtype=object)
+
+    def _to_decimals(self, series: pd.Series, marker: Any) -> list:
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        return [marker if v != v else decimal.Decimal(f"{v:.{self.scale}f}") for v in values.tolist()]
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        return {
+            "dtype": dtype_to_state(self.dtype),
+            "python": self.python,
+            "missing": self.missing,
+            "scale": self.scale,
+            "pandas": self.pandas,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict) -> "Storage":
+        """Inverse of :meth:`state`."""
+        storage = cls.__new__(cls)
+        storage.dtype = dtype_from_state(state["dtype"])
+        storage.python, storage.missing, storage.scale = state["python"], state["missing"], int(state["scale"])
+        storage.pandas = bool(state["pandas"])
+        return storage
+
+
+class FrameStorage:
+    """How each column of a frame is stored; see `Storage`."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.columns = [self._storage(frame.iloc[:, j], frame.columns[j]) for j in range(frame.shape[1])]
+
+    @staticmethod
+    def _storage(series: pd.Series, name: Any) -> Storage:
+        try:
+            return Storage(series)
+        except decimal.InvalidOperation:  # pandas itself cannot tell whether such a value is missing
+            raise ValueError(f"column {name!r} contains a signalling NaN. Replace it by NaN or None.") from None
+
+    @staticmethod
+    def read(frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with each column standardised; the frame itself where all of them are already."""
+        columns = [standardise(frame.iloc[:, j], frame.columns[j]) for j in range(frame.shape[1])]
+        if all(c.dtype == dtype for c, dtype in zip(columns, frame.dtypes)):
+            return frame
+        out = pd.concat(columns, axis=1)
+        out.columns = frame.columns
+        return out
+
+    def write(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Bring a decoded frame of standardised columns back to how the fitted ones were stored."""
+        columns = [storage.write(frame.iloc[:, j]) for j, storage in enumerate(self.columns)]
+        if all(c.dtype == dtype for c, dtype in zip(columns, frame.dtypes)) and not any(
+            s.missing != "nan" for s in self.columns
+        ):
+            return frame
+        out = pd.concat(columns, axis=1)
+        out.columns = frame.columns
+        return out
+
+    def state(self) -> list:
+        """Plain description, for persistence."""
+        return [storage.state() for storage in self.columns]
+
+    @classmethod
+    def from_state(cls, state: list) -> "FrameStorage":
+        """Inverse of :meth:`state`."""
+        storage = cls.__new__(cls)
+        storage.columns = [Storage.from_state(s) for s in state]
+        return storage

@@ -1,0 +1,1 @@
+"""What rows are drawn for: classes, numbers, vectors, texts, images."""

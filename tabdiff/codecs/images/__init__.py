@@ -1,0 +1,1 @@
+"""Images to tensors and back, by themselves or through an autoencoder."""

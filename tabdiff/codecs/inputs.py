@@ -1,0 +1,307 @@
+"""Reading what the user passed: which part of it is features and which part condition."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.utils.validation import validate_data
+
+from tabdiff.codecs import Images, is_anndata
+from tabdiff.codecs.conditions.conditions import condition_frame
+from tabdiff.codecs.images.codec import read_images
+from tabdiff.codecs.sequences import SequenceForm, read_sequences
+from tabdiff.io.frames import ForeignFrame
+
+__all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
+
+
+@dataclass
+class FitInputs:
+    """What `fit` was given, taken apart.
+
+    Attributes
+    ----------
+    features : ndarray, DataFrame, AnnData or Images
+        What is modelled, without condition columns.
+    condition : DataFrame or None
+        A column per attribute, a row per sample.
+    source : {"none", "y", "columns", "obs", "given"}
+        Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
+    columns : list or None
+        Names of all columns of a frame, in order.
+    origin : ForeignFrame, SequenceForm or None
+        What kind of frame X was, if not pandas', or in what container sequences came.
+    """
+
+    features: Any
+    condition: pd.DataFrame | None
+    source: str
+    columns: list | None = None
+    origin: ForeignFrame | SequenceForm | None = None
+
+
+def check_container(X: Any) -> Any:
+    """Return X as an array, frame, AnnData, Images or Series of sequences, or raise a TypeError that says what to do.
+
+    Frames of other libraries (polars, pyarrow) become DataFrames of Arrow columns, lists and other array-likes
+    arrays, lists and columns of strings sequences; sparse matrices, lazy frames and single columns are refused.
+    """
+    return _read_container(X)[0]
+
+
+def _read_container(X: Any) -> tuple[Any, ForeignFrame | SequenceForm | None]:
+    images = read_images(X)
+    if images is not None:
+        return images, None
+    sequences = read_sequences(X)
+    if sequences is not None:
+        return sequences
+    X, origin = _as_known(X), None
+    if not (isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X)):
+        X, origin = ForeignFrame.read(X)
+    return X, origin
+
+
+def _as_known(X: Any) -> Any:
+    if isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X):
+        return X
+    if sparse.issparse(X):
+        raise TypeError(
+            "X is a sparse matrix, which is modelled only inside an AnnData, where its values may be counts. "
+            "Pass anndata.AnnData(X) or X.toarray()."
+        )
+    if isinstance(X, pd.Series):
+        raise TypeError(
+            f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}). Only strings and lists of integers are "
+            "sequences."
+        )
+    if isinstance(X, bytes | dict):
+        raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
+    return X
+
+
+def _check_array(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Validate a numeric array (n, d); NaN is missing, an infinity is an error that names its column."""
+    array = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype="numeric",
+        ensure_all_finite=False,
+        ensure_min_samples=2 if reset else 1,
+    )
+    if array.dtype.kind == "f":
+        infinite = np.isinf(array)
+        if infinite.any():
+            columns = np.flatnonzero(infinite.any(axis=0)).tolist()
+            raise ValueError(
+                f"Input X contains infinity in column(s) {columns}. Replace it by a finite value, or by NaN, which is "
+                "modelled as missing."
+            )
+    return array
+
+
+def _nearest(name: str, names: list) -> str:
+    near = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
+    """Return the column names that a condition stands for, or None if it holds values."""
+    if isinstance(condition, str):
+        return [condition]
+    is_list = isinstance(condition, list | tuple) and len(condition) > 0
+    if is_list and all(isinstance(c, str) for c in condition):
+        # A list of labels, one for each row, is values; anything else of strings is meant as names.
+        return list(condition) if len(condition) != n_rows or all(c in names for c in condition) else None
+    return None
+
+
+def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+    """Take apart what `fit` was given.
+
+    Raises
+    ------
+    ValueError
+        For y together with condition, unknown column names, lengths that differ, too few rows.
+    TypeError
+        For a container that is not supported.
+    """
+    if y is not None and condition is not None:
+        raise ValueError("y and condition were both given; y is the same as condition=y, so pass one of them.")
+    X, origin = _read_container(X)
+    if is_anndata(X):
+        return _read_anndata(estimator, X, y, condition)
+    if isinstance(X, Images):
+        return _read_images(estimator, X, y, condition)
+    if isinstance(X, pd.Series):
+        return _read_sequences(estimator, X, origin, y, condition)
+    if not isinstance(X, pd.DataFrame):
+        if isinstance(condition, str):
+            raise ValueError(
+                f"condition={condition!r} names a column, which needs a DataFrame or AnnData; X is an array. "
+                "Pass an array with a value per row instead."
+            )
+        given = _given(y, condition, _length(X), None)
+        return FitInputs(_check_array(estimator, X, reset=True), *given)
+    if X.columns.has_duplicates:
+        repeated = X.columns[X.columns.duplicated()].unique().to_list()
+        raise ValueError(f"column names must be unique, but {repeated} stand more than once. Rename them.")
+    if len(X) < 2 or X.shape[1] == 0:
+        raise ValueError(
+            f"Found a DataFrame with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={X.shape}), while a minimum "
+            "of 2 samples and 1 feature is required."
+        )
+    names = _as_names(condition, list(X.columns), len(X))
+    if names is None:
+        given = _given(y, condition, len(X), X.index)
+        validate_data(estimator, X, skip_check_array=True)
+        return FitInputs(X, *given, list(X.columns), origin)
+    for name in names:
+        if name not in X.columns:
+            raise ValueError(
+                f"condition names the column {name!r}, which X lacks.{_nearest(name, list(X.columns))} "
+                f"Columns: {list(X.columns)}."
+            )
+    features = X.drop(columns=names)
+    if features.shape[1] == 0:
+        raise ValueError("every column of X is a condition, so nothing is left to model.")
+    # Last, because it marks the estimator: an error above leaves a fitted one as it was.
+    validate_data(estimator, X, skip_check_array=True)
+    return FitInputs(features, X[names].reset_index(drop=True), "columns", list(X.columns), origin)
+
+
+def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+    if X.n_obs < 2 or X.n_vars == 0:
+        raise ValueError(f"Found an AnnData of {X.n_obs} cells × {X.n_vars} genes; at least 2 × 1 are required.")
+    keys = [*X.obs.columns, *X.obsm]
+    names = _as_names(condition, keys, X.n_obs)
+    if names is None:
+        inputs = FitInputs(X, *_given(y, condition, X.n_obs, X.obs_names))
+        _mark(estimator, X)
+        return inputs
+    for name in names:
+        if name not in keys:
+            raise ValueError(
+                f"condition names {name!r}, which adata.obs lacks.{_nearest(name, keys)} Columns of obs: "
+                f"{list(X.obs.columns)}" + (f", keys of obsm: {list(X.obsm)}." if len(X.obsm) else ".")
+            )
+    _mark(estimator, X)
+    return FitInputs(X, cell_conditions(X, names), "obs")
+
+
+def cell_conditions(adata: Any, names: list) -> pd.DataFrame:
+    """Return columns of ``adata.obs``, and keys of ``adata.obsm`` as columns of vectors, with a row per cell."""
+    columns: dict[Any, Any] = {}
+    for name in names:
+        if name in adata.obs:
+            columns[name] = adata.obs[name].reset_index(drop=True)
+            continue
+        values = adata.obsm[name]
+        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+        columns[name] = pd.Series(list(values.reshape(len(values), -1) if values.ndim == 1 else values))
+    return pd.DataFrame(columns)
+
+
+def _read_images(estimator: Any, images: Images, y: Any, condition: Any) -> FitInputs:
+    if len(images) < 2:
+        raise ValueError(f"Found {len(images)} image(s), while a minimum of 2 is required.")
+    if isinstance(condition, str):
+        raise ValueError(
+            f"condition={condition!r} names a column, which images do not have. Pass an array with a value per image "
+            "instead, or a folder with a subfolder for each class."
+        )
+    if y is None and condition is None and images.classes is not None:
+        condition = pd.Series(images.classes, name="class")
+    given = _given(y, condition, len(images), None)
+    estimator.n_features_in_ = images.shape[1]
+    return FitInputs(images, *given)
+
+
+def _read_sequences(estimator: Any, X: pd.Series, origin: Any, y: Any, condition: Any) -> FitInputs:
+    if len(X) < 2:
+        raise ValueError(f"Found {len(X)} sequence(s) (shape={X.shape}), while a minimum of 2 samples is required.")
+    if isinstance(condition, str):
+        raise ValueError(
+            f"condition={condition!r} names a column, which sequences have not. Pass a value per sequence."
+        )
+    inputs = FitInputs(X, *_given(y, condition, len(X), X.index), origin=origin)
+    estimator.n_features_in_ = int(max(len(sequence) for sequence in X))
+    return inputs
+
+
+def _mark(estimator: Any, adata: Any) -> None:
+    estimator.n_features_in_ = int(adata.n_vars)
+    estimator.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
+
+
+def _length(X: Any) -> int | None:
+    """Return the number of rows of an array-like, None where it has none: validation will say so."""
+    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    return shape[0] if shape else None
+
+
+def _given(y: Any, condition: Any, n_rows: int | None, index: pd.Index | None) -> tuple[pd.DataFrame | None, str]:
+    if y is not None:
+        return condition_frame(y, n_rows, "y", index), "y"
+    if condition is not None:
+        return condition_frame(condition, n_rows, "condition", index), "given"
+    return None, "none"
+
+
+def read_features(estimator: Any, X: Any, container: str, names: list, source: str) -> tuple[Any, pd.DataFrame | None]:
+    """Check X against what was fitted; return its features and, where X carries it, its condition.
+
+    Parameters
+    ----------
+    estimator : DiffusionGenerator
+        Fitted, for its feature names.
+    X : ndarray, DataFrame, frame of another library or AnnData
+        What `score_samples` was given.
+    container : {"array", "table", "cells", "images", "sequences"}
+        What was fitted.
+    names : list
+        Names of the condition's attributes.
+    source : str
+        Where the condition was at fit; see `FitInputs`.
+    """
+    X = check_container(X)
+    if container == "cells":
+        if not is_anndata(X):
+            raise TypeError(f"the model was fitted on an AnnData, so X must be one too, however: {type(X).__name__}.")
+        has_condition = source == "obs" and all(name in X.obs or name in X.obsm for name in names)
+        return X, cell_conditions(X, names) if has_condition else None
+    if container == "images" or isinstance(X, Images):
+        if not isinstance(X, Images) or container != "images":
+            there = f"on {'images' if container == 'images' else 'no images'}"
+            here = f"images of shape {X.shape}" if isinstance(X, Images) else type(X).__name__
+            raise TypeError(f"the model was fitted {there}, however: X is {here}.")
+        names_known = source == "given" and X.classes is not None and names == ["class"]
+        return X, pd.DataFrame({"class": X.classes}) if names_known else None
+    if (container == "sequences") != isinstance(X, pd.Series):
+        fitted, given = ("sequences", "something else") if container == "sequences" else (f"a {container}", "sequences")
+        raise TypeError(f"the model was fitted on {fitted}, and X is {given} ({type(X).__name__}).")
+    if container == "sequences":
+        return X, None
+    if container == "array":
+        return _check_array(estimator, X, reset=False), None
+    if not isinstance(X, pd.DataFrame):
+        raise TypeError(f"the model was fitted on a DataFrame, so X must be one too, however: {type(X).__name__}.")
+    if source != "columns":
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+        return X, None
+    if all(name in X.columns for name in names):
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+        return X.drop(columns=names), X[names].reset_index(drop=True)
+    expected = [name for name in estimator.feature_names_in_ if name not in names]
+    if list(X.columns) != expected:
+        raise ValueError(
+            f"X must have the columns {list(estimator.feature_names_in_)}, or all but the condition's {names}, "
+            f"however: {list(X.columns)}."
+        )
+    return X, None

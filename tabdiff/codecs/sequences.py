@@ -1,0 +1,286 @@
+"""Sequences to one tensor and back: strings over an alphabet (DNA, RNA, protein), and lists of integer tokens.
+
+A row is a code for each position, up to the length of the longest sequence. Shorter ones end in a level of their own,
+so that lengths are modelled with the letters; decoding cuts a row where that level first appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.codecs.columns import dtype_from_state, dtype_to_state
+from tabdiff.utils.random import RowStreams
+
+__all__ = ["ALPHABETS", "SequenceCodec", "SequenceForm", "read_sequences"]
+
+ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
+# Beyond these, rows are text or documents, and a model with an output per position and letter is not meant for them.
+MAX_LEVELS, MAX_LENGTH = 256, 4096
+
+
+class SequenceForm:
+    """The container that sequences came in, and the way back to it.
+
+    Parameters
+    ----------
+    kind : {"list", "array", "series"}
+    dtype : dtype or None
+        Of an array or a Series.
+    name : object
+        Of a Series.
+
+    Examples
+    --------
+    >>> series, form = read_sequences(["ACG", "T"])
+    >>> form.write(series)
+    ['ACG', 'T']
+    """
+
+    def __init__(self, kind: str, dtype: Any = None, name: Any = None) -> None:
+        self.kind, self.dtype, self.name = kind, dtype, name
+
+    def write(self, series: pd.Series | pd.DataFrame) -> Any:
+        """Return a Series of sequences in the container; a frame, of their conditions, stays one."""
+        if isinstance(series, pd.DataFrame):
+            return series
+        if self.kind == "list":
+            return series.to_list()
+        if self.kind == "array":
+            values = series.to_numpy(dtype=object)
+            return values.astype(str) if self.dtype is not None and self.dtype.kind == "U" else values
+        return series.astype(self.dtype).rename(self.name)
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        dtype = dtype_to_state(self.dtype) if self.kind == "series" else None if self.dtype is None else self.dtype.kind
+        return {"sequences": self.kind, "dtype": dtype, "name": self.name}
+
+    @classmethod
+    def from_state(cls, state: dict) -> Self:
+        """Inverse of :meth:`state`."""
+        dtype = state["dtype"]
+        if state["sequences"] == "series":
+            dtype = dtype_from_state(dtype)
+        elif dtype is not None:
+            dtype = np.dtype(dtype)
+        return cls(state["sequences"], dtype, state["name"])
+
+
+def read_sequences(X: Any) -> tuple[pd.Series, SequenceForm] | None:
+    """Return sequences as a Series of strings or integer arrays, and their container; None for anything else.
+
+    Sequences are a list, a 1-D array or a Series whose entries are all strings, or, in an array of objects or a Series,
+    or as a list of different lengths, all one-dimensional integers.
+    """
+    if isinstance(X, pd.Series):
+        if isinstance(X.dtype, pd.CategoricalDtype):
+            return None
+        form = SequenceForm("series", X.dtype, X.name)
+    elif isinstance(X, np.ndarray):
+        if X.ndim != 1 or X.dtype.kind not in "OU":
+            return None
+        form = SequenceForm("array", X.dtype)
+    elif isinstance(X, list | tuple):
+        form = SequenceForm("list")
+    else:
+        return None
+    values = list(X)
+    if not values:
+        return None
+    index = X.index if isinstance(X, pd.Series) else None
+    if all(isinstance(v, str) for v in values):
+        return pd.Series(values, index=index, dtype=object), form
+    rows = [_as_integers(v) for v in values]
+    if any(row is None for row in rows):
+        return None
+    if form.kind == "list" and len({len(row) for row in rows if row is not None}) == 1:
+        return None  # a table of integers
+    out = np.empty(len(rows), dtype=object)
+    out[:] = rows
+    return pd.Series(out, index=index), form
+
+
+def _as_integers(value: Any) -> np.ndarray | None:
+    if isinstance(value, str | bytes) or not isinstance(value, np.ndarray | list | tuple):
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return None
+    if array.size == 0:
+        array = array.astype(np.int64)
+    return array if array.ndim == 1 and array.dtype.kind in "iu" else None
+
+
+class SequenceCodec:
+    """Encode sequences for diffusion, and decode to sequences.
+
+    Parameters
+    ----------
+    alphabet : "auto", str or sequence, default="auto"
+        The letters: "DNA", "RNA", "protein", or a string or list of them. "auto" takes the first of these three that
+        has every letter of the data, and otherwise the letters of the data; for integers, their values.
+
+    Attributes
+    ----------
+    alphabet_ : list
+        Letters, or integers, in the order of their codes.
+    length_ : int
+        Length of the longest sequence.
+    lengths_ : ndarray of shape (n,)
+        Lengths of the training sequences.
+    n_levels_ : list of int
+        Number of levels of each position: letters, and one for what lies beyond the end if lengths differ.
+
+    Examples
+    --------
+    >>> codec = SequenceCodec().fit(pd.Series(["ACGT", "AC", "GGT"]))
+    >>> codec.encode(pd.Series(["AC", "ACGT"]))
+    tensor([[0., 1., 4., 4.],
+            [0., 1., 2., 3.]])
+    >>> codec.decode(torch.tensor([[3.0, 2.0, 4.0, 1.0]])).to_list()
+    ['TG']
+    """
+
+    n_continuous_ = 0
+
+    def __init__(self, alphabet: str | Sequence = "auto") -> None:
+        self.alphabet = alphabet
+
+    @property
+    def layout_(self) -> dict:
+        """What the entries of a row are."""
+        return {"kind": "sequence"}
+
+    @property
+    def n_levels_(self) -> list[int]:
+        """Number of levels of each position."""
+        return [len(self.alphabet_) + self.varies_] * self.length_
+
+    @property
+    def schema_(self) -> pd.DataFrame:
+        """What was decided: the alphabet's name or letters, and the range of lengths."""
+        name = next((k for k, letters in ALPHABETS.items() if list(letters) == self.alphabet_), None)
+        shown = name or ("integers" if not self.text_ else "".join(self.alphabet_))
+        return pd.DataFrame(
+            [
+                {
+                    "kind": "sequence",
+                    "alphabet": shown,
+                    "letters": len(self.alphabet_),
+                    "shortest": int(self.lengths_.min()),
+                    "longest": self.length_,
+                }
+            ]
+        )
+
+    def fit(self, sequences: pd.Series, *_: Any, **__: Any) -> Self:
+        """Learn the alphabet and the lengths of sequences (n,).
+
+        Raises
+        ------
+        ValueError
+            For letters that the alphabet lacks, more than 256 letters, sequences that are all empty or longer than
+            4,096.
+        """
+        self.text_ = isinstance(sequences.iloc[0], str)
+        self.lengths_ = np.array([len(s) for s in sequences])
+        self.length_ = int(self.lengths_.max())
+        if self.length_ == 0:
+            raise ValueError("every sequence is empty, so there is nothing to model.")
+        if self.length_ > MAX_LENGTH:
+            raise ValueError(
+                f"the longest sequence has {self.length_} positions, and at most {MAX_LENGTH} are modelled; cut them."
+            )
+        self.varies_ = bool(self.lengths_.min() < self.length_)
+        self.alphabet_ = self._letters(sequences)
+        if len(self.alphabet_) > MAX_LEVELS:
+            raise ValueError(
+                f"the sequences have {len(self.alphabet_)} different letters, and at most {MAX_LEVELS} are modelled. "
+                "Text and tokens of a large vocabulary are not what sequences are for."
+            )
+        self._index = {letter: i for i, letter in enumerate(self.alphabet_)}
+        return self
+
+    def _letters(self, sequences: pd.Series) -> list:
+        seen = set().union(*(set(s) if self.text_ else set(s.tolist()) for s in sequences))
+        if isinstance(self.alphabet, str) and self.alphabet == "auto":
+            known = [list(a) for a in ALPHABETS.values() if self.text_ and seen <= set(a) and len(seen) > 1]
+            return known[0] if known else sorted(seen)
+        letters = list(ALPHABETS.get(self.alphabet, self.alphabet) if isinstance(self.alphabet, str) else self.alphabet)
+        unknown = sorted(seen - set(letters))
+        if unknown:
+            raise ValueError(f"the sequences have letters that the alphabet {letters} lacks: {unknown[:10]}.")
+        return letters
+
+    def encode(
+        self,
+        sequences: pd.Series,
+        condition: Tensor | None = None,
+        generator: torch.Generator | RowStreams | None = None,
+    ) -> Tensor:
+        """Map sequences (n,) to codes (n, length_), float32.
+
+        Raises
+        ------
+        ValueError
+            For letters that were not seen at fit, and sequences longer than all of those.
+        """
+        out = np.full((len(sequences), self.length_), float(len(self.alphabet_)), dtype=np.float32)
+        for i, sequence in enumerate(sequences):
+            if len(sequence) > self.length_ or (len(sequence) < self.length_ and not self.varies_):
+                allowed = f"up to {self.length_}" if self.varies_ else f"{self.length_}, as all at fit"
+                raise ValueError(f"sequence {i} has {len(sequence)} positions; {allowed} can be modelled.")
+            letters = sequence if self.text_ else sequence.tolist()
+            try:
+                out[i, : len(sequence)] = [self._index[letter] for letter in letters]
+            except KeyError as error:
+                raise ValueError(
+                    f"sequence {i} has the letter {error.args[0]!r}, which the alphabet {self.alphabet_} lacks."
+                ) from None
+        return torch.from_numpy(out)
+
+    def decode(
+        self,
+        data: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | RowStreams | None = None,
+    ) -> pd.Series:
+        """Map codes (n, length_) to sequences, each cut where it ends."""
+        codes = data.detach().cpu().numpy().astype(np.int64)
+        ends = codes >= len(self.alphabet_)
+        lengths = np.where(ends.any(1), ends.argmax(1), self.length_)
+        letters = np.array(self.alphabet_)
+        out = np.empty(len(codes), dtype=object)
+        for i, (row, n) in enumerate(zip(codes, lengths, strict=True)):
+            out[i] = "".join(letters[row[:n]]) if self.text_ else letters[row[:n]]
+        return pd.Series(out)
+
+    def log_jacobian(self, sequences: pd.Series, data: Tensor) -> np.ndarray:
+        """Log density factor (n,): 0, codes count by their probability."""
+        return np.zeros(len(sequences))
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        return {
+            "alphabet": list(self.alphabet_),
+            "text": self.text_,
+            "varies": self.varies_,
+            "length": self.length_,
+            "lengths": self.lengths_,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict) -> Self:
+        """Inverse of :meth:`state`."""
+        codec = cls(list(state["alphabet"]))
+        codec.alphabet_, codec.text_, codec.varies_ = list(state["alphabet"]), state["text"], state["varies"]
+        codec.length_, codec.lengths_ = int(state["length"]), np.asarray(state["lengths"])
+        codec._index = {letter: i for i, letter in enumerate(codec.alphabet_)}
+        return codec

@@ -1,0 +1,1 @@
+"""Tables and arrays: columns together, and what holds between them."""

@@ -1,0 +1,81 @@
+"""What was decided for the columns of a table, as a frame to read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tabdiff.codecs.columns import ConstantColumn, NumericColumn, TimeColumn, is_time
+from tabdiff.codecs.tables.dependencies import DependentColumn
+
+if TYPE_CHECKING:
+    from tabdiff.codecs.tables.codec import TableCodec
+
+__all__ = ["table_schema"]
+
+
+def table_schema(codec: TableCodec) -> pd.DataFrame:
+    """Return a row for each column of a fitted codec.
+
+    Returns
+    -------
+    DataFrame
+        ``column``, its name; ``kind`` ("numeric", "time", "categorical", "identifier" or "constant"); ``dtype``;
+        ``distinct``, the number of its values; ``rare``, how many of them share a code (see `LevelColumn`);
+        ``missing``, whether some are. ``determined_by`` is what determines it: another column, "condition", a declared
+        sum such as "a + b", or None; ``follows_from`` the columns that determine it together, the main ones, or None;
+        ``often_equals`` a dict of the columns that it often equals and the share of the training rows, or None.
+    """
+    rebuilt = {t.column: t for t in codec.constraints_.rebuilt_}
+    rows = []
+    for j, entry in enumerate(codec.columns_):
+        c: Any = entry.column if isinstance(entry, DependentColumn) else entry
+        determined_by = "condition" if j in codec.dependencies_.conditioned_ else None
+        if isinstance(entry, DependentColumn):
+            determined_by = codec.columns_[codec.dependencies_.determinant_[j]].name
+        if isinstance(c, NumericColumn):
+            kind = "time" if isinstance(c, TimeColumn) else "numeric"
+            distinct, rare, missing = len(c.values_), 0, j in codec.mask_of_
+        else:
+            kind = "identifier" if c.is_identifier_ else "categorical"
+            kind = "constant" if isinstance(c, ConstantColumn) else kind
+            distinct, rare, missing = len(c.levels_), c.n_rare_, c.has_missing_
+        if isinstance(entry, DependentColumn):
+            rare, missing = 0, entry.has_missing_
+        if j in rebuilt:
+            t = rebuilt[j]
+            kind, distinct, rare, missing = "time" if is_time(t.dtype) else "numeric", t.distinct, 0, t.missing
+            determined_by = t.formula or determined_by
+        rows.append(
+            {
+                "column": c.name,
+                "kind": kind,
+                "dtype": str(codec.storage_.columns[j].dtype),
+                "distinct": distinct,
+                "rare": rare,
+                "missing": missing,
+                "determined_by": determined_by,
+                "follows_from": _follows_from(codec, j),
+                "often_equals": _often_equals(codec, j),
+            }
+        )
+    schema = pd.DataFrame(rows)
+    # Names that are numbers would turn into floats beside None.
+    for name in ("determined_by", "follows_from", "often_equals"):
+        schema[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return schema
+
+
+def _follows_from(codec: TableCodec, j: int) -> list[Any] | None:
+    for rule in codec.joint_rules_.rules_:
+        if codec.column_of(rule.target) == j:
+            main = [codec.column_of(i) for i in rule.inputs[: rule.n_main]]
+            return [codec.columns_[i].name for i in main if i is not None]
+    return None
+
+
+def _often_equals(codec: TableCodec, j: int) -> dict[Any, float] | None:
+    equalities = codec.equalities_
+    shares = zip(equalities.sources_.get(j, []), equalities.shares_.get(j, []), strict=True)
+    return {codec.columns_[a].name: round(share, 3) for a, share in shares} or None

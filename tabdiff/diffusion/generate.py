@@ -1,0 +1,183 @@
+"""Drawing encoded rows from a trained denoiser: guidance, defaults of the samplers, batches, the last step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.nn import UNet
+from tabdiff.training import autocast_dtype
+from tabdiff.utils.random import RowStreams
+
+__all__ = ["draw", "draw_in_time", "guide", "rows_at_once"]
+
+# What a CPU keeps in its caches, and what fills a GPU.
+SAMPLE_BATCH = {"cpu": 2048}
+LARGE_SAMPLE_BATCH = 16384
+# Drawn between two looks at the clock: whole batches on every device.
+PIECE_ROWS = 16384
+# Of images, as many as have so many values together, for a U-Net keeps dozens of maps of each.
+IMAGE_VALUES = {"cpu": 2**17}
+LARGE_IMAGE_VALUES = 2**21
+GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
+    "classifier_free": ClassifierFreeGuidance,
+    "cfg++": CFGPlusPlus,
+}
+
+
+def guide(denoiser: DenoiserLike, scale: float, guidance: Any) -> DenoiserLike:
+    """Wrap a denoiser in guidance of a scale, by name or by a callable ``guidance(denoiser, scale)``.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if callable(guidance):
+        guided: DenoiserLike = guidance(denoiser, scale)
+        return guided
+    if guidance not in GUIDANCE:
+        raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
+    return GUIDANCE[guidance](denoiser, scale)
+
+
+def draw(
+    denoiser: Denoiser,
+    n: int,
+    condition: Tensor | None,
+    *,
+    width: int,
+    generator: torch.Generator | RowStreams,
+    guided: DenoiserLike | None = None,
+    condition_last: bool = True,
+    method: Any = "auto",
+    steps: str | int = "auto",
+    batch_size: str | int = "auto",
+    precision: str = "float32",
+    given: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Draw encoded rows.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Trained; a MixedDenoiser draws categories in the last step.
+    n : int
+        Number of rows.
+    condition : Tensor of shape (n, k), optional
+        Encoded condition.
+    width : int
+        Length of a noisy row.
+    generator : torch.Generator or RowStreams
+        On the CPU. With streams of the rows' own, what is drawn for a row depends on no other row; `method` must then
+        be one that draws no noise on its way.
+    guided : callable, optional
+        What samples; by default the denoiser itself.
+    condition_last : bool
+        Whether categories are drawn under the condition at the end; not so where `guided` ignores it.
+    method, steps, batch_size
+        As in `DiffusionGenerator.sample`.
+    precision : str
+        As in `DiffusionGenerator`.
+    given : Tensor of shape (n, d), optional
+        Which entries are held, and how; see `tabdiff.diffusion.masks`.
+    noise : Tensor of shape (n, width), optional
+        What to start from; by default it is drawn.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+        Data as the codec encodes them, on the CPU.
+    """
+    device = next(denoiser.parameters()).device
+    schedule = denoiser.schedule
+    if isinstance(method, str) and method == "auto":
+        method = "ddim" if isinstance(guided, CFGPlusPlus) else "dpmpp_2m"
+    if steps == "auto":
+        # Twice the 25 at which fast methods look converged: on tables a classifier still sees the difference.
+        steps = min(1000 if method == "ddpm" else 50, schedule.n_timesteps or 1000)
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value != "auto" and (not integer or int(value) < 1):
+            raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
+    size = rows_at_once(denoiser, width, batch_size)
+    mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
+    own, shared = (generator.spawn(), None) if isinstance(generator, RowStreams) else (None, generator)
+    # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
+    # the batch size nor on the device.
+    if noise is None:
+        noise = own.normal(width) if own is not None else torch.randn((n, width), generator=shared)
+    condition = None if condition is None else condition.to(noise.dtype)
+    if given is not None:
+        given = given.to(noise.dtype)
+        condition = beside(denoiser, condition, given)
+    t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
+    dtype = autocast_dtype(precision, device)
+    parts = []
+    for i in range(0, n, size):
+        with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            part = sample(
+                denoiser if guided is None else guided,
+                noise[i : i + size].to(device),
+                _rows(condition, i, size, device),
+                method=method,
+                steps=max(int(steps) - 1, 1) if mixed else int(steps),
+                generator=shared,
+                denoise_last=mixed is None,
+            )
+            if mixed:
+                last = _rows(condition, i, size, device) if condition_last else None
+                part = mixed.to_data(part, t_min, last, own[i : i + size] if own is not None else shared)
+        parts.append(part.cpu())
+    rows = torch.cat(parts)
+    return rows if given is None else torch.where(given.isfinite(), given, rows)
+
+
+def draw_in_time(some: Callable[[int, int], Tensor], n: int, seconds: float) -> Tensor:
+    """Draw `n` rows piece by piece, or as many pieces as there is time for, at least one.
+
+    Parameters
+    ----------
+    some : callable
+        From the position of the first row and a number of rows to these rows, (m, d).
+    n : int
+    seconds : float
+        A piece that would end later is not begun.
+    """
+    began = time.perf_counter()
+    parts = [some(0, min(n, PIECE_ROWS))]
+    for first in range(PIECE_ROWS, n, PIECE_ROWS):
+        if (time.perf_counter() - began) * (first + PIECE_ROWS) / first > seconds:
+            break
+        parts.append(some(first, min(n - first, PIECE_ROWS)))
+    return torch.cat(parts)
+
+
+def rows_at_once(denoiser: Denoiser, width: int, batch_size: str | int) -> int:
+    """Return the number of rows of a length that are evaluated at once."""
+    if batch_size != "auto":
+        return int(batch_size)
+    kind = next(denoiser.parameters()).device.type
+    size = SAMPLE_BATCH.get(kind, LARGE_SAMPLE_BATCH)
+    if isinstance(denoiser.network, UNet):
+        size = max(1, min(size, IMAGE_VALUES.get(kind, LARGE_IMAGE_VALUES) // width))
+    return size
+
+
+def beside(denoiser: Denoiser, condition: Tensor | None, given: Tensor) -> Tensor:
+    """Put what is given of rows (n, d) behind their condition, as denoisers take it."""
+    if condition is None:
+        condition = given.new_full((len(given), denoiser.n_attributes), torch.nan)
+    return torch.cat([condition, given], dim=1)
+
+
+def _rows(condition: Tensor | None, start: int, size: int, device: torch.device) -> Tensor | None:
+    return None if condition is None else condition[start : start + size].to(device)

@@ -1,0 +1,1 @@
+"""Sampling methods: ways from noise to rows along a grid of times."""

@@ -1,0 +1,99 @@
+"""What every sampling method shares: how it asks the denoiser, and the form it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tabdiff.diffusion.denoiser import DenoiserLike
+from tabdiff.diffusion.samplers.grids import Node, node_at
+
+__all__ = ["Model", "Sampler", "Step"]
+
+Step = tuple[float, Tensor, Tensor]
+"""What a method yields: the time reached, the rows there, and the last estimate of the clean rows."""
+
+
+class Model:
+    """What a method asks: a denoiser with its condition, and the noise it may draw.
+
+    Parameters
+    ----------
+    denoiser : callable
+        ``denoiser(x_t, t, condition) -> x0``.
+    condition : Tensor, optional
+        Shape ``(B, k)``, NaN for a null entry.
+    generator : torch.Generator, optional
+        Source of noise.
+
+    Attributes
+    ----------
+    schedule : Schedule
+        The denoiser's schedule.
+    """
+
+    def __init__(
+        self,
+        denoiser: DenoiserLike,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.schedule = denoiser.schedule
+        self._denoiser = denoiser
+        self._condition = condition
+        self._generator = generator
+        self._paired = getattr(denoiser, "x0_and_eps", None)
+
+    def x0(self, x: Tensor, node: Node) -> Tensor:
+        """Return the estimate of the clean rows.
+
+        Raises
+        ------
+        ValueError
+            If the denoiser has an estimate of the noise of its own, which a method that asks for the clean
+            rows alone would ignore.
+        """
+        if self._paired is not None:
+            raise ValueError(
+                f"{type(self._denoiser).__name__} gives the noise an estimate of its own, which this method does not "
+                "use; choose 'ddim', 'ddpm', 'euler', 'heun' or 'rk4'"
+            )
+        return self._denoiser(x, torch.tensor(node.t, dtype=torch.float64), self._condition)
+
+    def x0_and_eps(self, x: Tensor, node: Node) -> tuple[Tensor, Tensor]:
+        """Return the estimates of the clean rows and of the noise in `x`."""
+        if self._paired is not None:
+            x0, eps = self._paired(x, torch.tensor(node.t, dtype=torch.float64), self._condition)
+            return x0, eps
+        x0 = self.x0(x, node)
+        return x0, (x - node.alpha * x0) / node.sigma
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Draw standard normal noise of the shape of `like`, the same for a seed whatever its device is."""
+        device = self._generator.device if self._generator is not None else like.device
+        drawn = torch.randn(like.shape, generator=self._generator, device=device, dtype=like.dtype)
+        return drawn.to(like.device)
+
+    def node(self, t: float) -> Node:
+        """Return the stop at time `t`."""
+        return node_at(self.schedule, t)
+
+    def rates(self, t: float) -> tuple[float, float]:
+        """Return the derivatives of alpha and sigma at time `t`."""
+        return self.schedule.dalpha(t).item(), self.schedule.dsigma(t).item()
+
+    def renoise(self, x: Tensor, now: Node, then: Node) -> Tensor:
+        """Return the rows `x` of `now` at the noisier `then`, as the forward process takes them there."""
+        keep = then.alpha / now.alpha
+        return keep * x + math.sqrt(max(then.sigma**2 - (keep * now.sigma) ** 2, 0.0)) * self.noise(x)
+
+
+class Sampler(Protocol):
+    """A sampling method: a small object that holds its options."""
+
+    def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
+        """Walk `path` from ``path[0]``, where the rows are `x`, to its end, yielding after every step."""

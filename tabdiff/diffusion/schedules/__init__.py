@@ -1,0 +1,1 @@
+"""Noise schedules: how much of a row and how much noise there is at a time."""

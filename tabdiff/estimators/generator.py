@@ -1,0 +1,1063 @@
+"""The one estimator: fit on a container, sample the same container."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from tabdiff.codecs.conditions.conditions import condition_frame, resolve_condition
+from tabdiff.codecs.conditions.vector import as_array
+from tabdiff.codecs.inputs import read_features
+from tabdiff.diffusion import Denoiser, flow_log_likelihood
+from tabdiff.diffusion.bound import row_bound
+from tabdiff.diffusion.generate import draw, draw_in_time
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.generation.cells import latent
+from tabdiff.generation.imputation import impute, training_masks
+from tabdiff.generation.inverse_problems import impute_images
+from tabdiff.generation.likelihood import image_log_likelihood
+from tabdiff.generation.sampling import SamplePlan
+from tabdiff.io import model_files
+from tabdiff.io.anndata_writer import check_path, write_cells
+from tabdiff.model import persistence
+from tabdiff.model.autoguidance import TIME_SHARE, lead, make_lead
+from tabdiff.model.config import (
+    check_parameters,
+    resolve_autoguidance,
+    resolve_batch_size,
+    resolve_learning_rate,
+    resolve_steps,
+)
+from tabdiff.model.persistence import container_name
+from tabdiff.model.refinement.refinement import (
+    REFINED_STEPS,
+    Refinement,
+    fit_refinement,
+    refinement_rows,
+    wants_refinement,
+)
+from tabdiff.model.sample_weights import population
+from tabdiff.model.training_data import Start, begin, shallow_copy
+from tabdiff.training import Training, Validation, autocast_dtype, resolve_device, train
+from tabdiff.training.checkpoint import Checkpoints, check_folder
+from tabdiff.training.vicinal import Vicinity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["DiffusionGenerator"]
+
+# Cells decoded to calibrate marginals: several times the training set, but no more than this.
+CALIBRATION_ROWS = 20_000
+# Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest.
+DRAWN_SHARE = 0.75
+SCORE_BATCH = 2048
+
+
+class DiffusionGenerator(DensityMixin, BaseEstimator):
+    """Diffusion model of a table, an array, cells, images or sequences: learns from rows, draws new ones like them.
+
+    The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
+    missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
+    labels in ``obs``; an array gives an array; a polars frame or a pyarrow table gives one of the same schema; images
+    come out in the layout, dtype and range that went in. Labels go in and labels come out.
+
+    Parameters
+    ----------
+    denoiser : "auto", "mlp", "dit", "unet" or callable, default="auto"
+        The network: "mlp", a residual MLP; "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for each
+        column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
+        suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
+        most 32 channels at the first level. "auto" is "unet" for images and else "mlp". On a CPU a step of the
+        transformer takes four to thirty times as long as the MLP's, and within the same time the MLP's tables, cells
+        and digits are better, though step by step the transformer learns more (see benchmarks/README.md). Choose "dit"
+        for long fits, where attention is cheap, and for conditions of several vectors a row, to which it attends one by
+        one where the MLP sees their mean. A callable
+        ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
+        c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
+        returns (B, n_outputs).
+    schedule : str or Schedule, default="cosine"
+        Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
+        `tabdiff.diffusion`.
+    target : str, default="v"
+        What the network predicts for numbers: "eps", "x0", "v", "flow", "score" or "edm".
+    loss : str or Loss, default="simple"
+        How errors are weighed over time: "simple", "elbo", "snr", "min_snr", "edm", "huber" or another name or object
+        of `tabdiff.diffusion.losses`.
+    times : str or Times, default="stratified"
+        How times are drawn in training: "stratified", "uniform", "log_normal", "logit_normal", "loss_aware" or an
+        object of `tabdiff.diffusion.time_sampling`.
+    n_timesteps : int, optional
+        Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
+    hidden_size, n_blocks : "auto" or int, default="auto"
+        Width and depth of the network; "auto" is 256 and 3 for the MLP, 512 and 4 for tables of 5,000 rows or more, and
+        for the transformer 96 and 3, and 128 and 4. Of a U-Net the channels of its first level, and the residual blocks
+        of each level.
+    dropout : float, default=0.0
+        Dropout inside the network, in [0, 1).
+    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
+        What the network is told of the time: sines of fixed frequencies, or of ones that are learned.
+    conditioning : {"auto", "adaln", "addition", "concatenation", "cross_attention"}, default="auto"
+        Where the condition enters: with the time into the modulation of the blocks (AdaLN); added to what the blocks
+        work on; beside the noisy row, as inputs or tokens; or as tokens that the transformer attends to. "auto" is
+        "cross_attention" for conditions of several vectors a row with ``denoiser="dit"``, and "adaln" otherwise. A
+        callable denoiser and a U-Net decide for themselves.
+    text_encoder : callable or dict, optional
+        What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
+        array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
+        `sample` takes texts that were never seen. A dict ``{name: callable}`` says which conditions are text.
+    condition_dropout : float, default=0.1
+        Probability with which a row's condition is hidden in training, which teaches the unconditional model.
+    observed_masks : "auto" or float, default="auto"
+        Share of the training rows of which a random part is shown to the network without noise, which teaches it to
+        draw some columns given others: `impute`, and columns in `sample` that were not declared as conditions. "auto"
+        is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
+        gives slightly better samples. It has no effect on AnnData, images or with a callable `denoiser`.
+    autoguidance : "auto" or float, default="auto"
+        Scale by which the numbers of a table or array are led away from what a small network makes of them that is
+        trained beside the MLP for a twentieth of its time (autoguidance, Karras et al., 2024). Above 1 they follow the
+        other columns more closely, and sampling takes a third longer; 1 leaves it out. "auto" tries 1 to 2 where there
+        are 5,000 rows or more, and takes what trees can tell from real rows least (``autoguidance_``). It counts in
+        `sample`, not in `impute` or likelihoods.
+    refine : "auto" or bool, default="auto"
+        Whether rows of a DataFrame, and sequences of up to 100 positions, are refined as they are drawn: the marginals
+        of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
+        are rows of columns and pairs that come too often, so that sampling takes about three times as long. From 1,000
+        rows at a time, drawn without a condition, they are chosen together, closer to the training rows' shares than a
+        sample is. "auto" refines from 1,000 training rows on. See `tabdiff.model.refinement.refinement`.
+    max_steps : "auto" or int, default="auto"
+        Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
+        and from 2,000 to 50,000 on a GPU.
+    max_time : float, optional
+        Seconds of `fit` at most, about. Results then depend on the machine's speed.
+    batch_size : "auto" or int, default="auto"
+        Rows a training step; "auto" is 512, fewer where there are fewer rows, and 128 for images.
+    accumulation_steps : int, default=1
+        Batches whose gradients make one step, where more rows a step are wanted than memory holds.
+    learning_rate : "auto" or float, default="auto"
+        Of AdamW, after warm-up. "auto" is 1e-3; for a U-Net less the wider it is, 2e-4 at 128 channels.
+    learning_rate_schedule : {"cosine", "constant"}, default="cosine"
+        Whether the rate decays to zero along half a cosine, or stays.
+    weight_decay : float, default=0.01
+        Of AdamW.
+    ema_decay : float, default=0.999
+        Decay of the average of the weights, which is what samples.
+    clip_grad_norm : float or None, default=1.0
+        Largest norm of the gradient.
+    early_stopping : bool, default=False
+        Whether to hold out rows, stop when the loss on them no longer improves, and keep the weights that did best.
+        They are averaged weights, evaluated every 50 steps at times and noises that stay the same.
+    validation_fraction : float, default=0.1
+        Share of the rows that is held out, in (0, 1); they still count for the distribution of each column.
+    patience : int, default=10
+        Evaluations in a row without an improvement after which training stops.
+    categorical_features : "auto" or list, default="auto"
+        Columns to treat as categories beside those whose dtype says so; "auto" adds numeric columns with at most ten
+        distinct values.
+    dependencies : bool, default=True
+        Whether a column of a DataFrame that another column, or a class of the condition, determines in every training
+        row is looked up on output, so that no row breaks the rule. Rules that few rows support are not taken. A
+        category that a decision tree tells from several columns, wrong in one row of a thousand at most, is what the
+        tree says (tables of 2,000 rows and of at most 256 columns are searched). Numbers that equal another column in
+        one row of a hundred or more, other than by chance, are equal as often on output. ``schema_`` lists what was
+        found.
+    constraints : list of str, optional
+        What holds in every generated row, between columns of a DataFrame that hold numbers or times: ``a <= b``,
+        ``a < b``, ``total = a + b - c``. A name with spaces stands in backticks. The training rows must keep them.
+    layer : str, optional
+        For AnnData: where the expression is, a layer's name, "X" or "raw". By default counts are looked for in
+        ``layers["counts"]``, ``X`` and ``raw``; where there are none, X is modelled as continuous expression, with a
+        warning.
+    augment : str or list of str, optional
+        For images: "flip" mirrors a random half of the training images left to right, "crop" shifts them by up to an
+        eighth of their sides.
+    latent_diffusion : bool, default=False
+        For images: diffusion in the latents of an autoencoder that is trained first (Rombach et al., 2022), a map of a
+        quarter of the sides, or half for images under 16 pixels. Cheaper for large images; `schema_` says how well the
+        autoencoder gives images back, which bounds what samples can be. Sides must divide by 4, or by 2.
+    device : str, default="auto"
+        "auto" is CUDA where there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Type of the matrix products; "auto" is bfloat16 on CUDA and on CPUs that multiply it (AVX-512 BF16), otherwise
+        float32.
+    warm_start : bool, default=False
+        Whether another `fit` goes on with the fitted network, for `max_steps` more steps on the data that it is given:
+        the same columns and conditions, with the same labels. What the codec learned stays, and the history goes on.
+    checkpoint_dir : path-like, optional
+        A folder, made if need be, in which the fit in progress is kept as ``checkpoint.safetensors``, so that
+        ``fit(..., resume=True)`` can go on with it; one for each fit. A new fit replaces the checkpoint there.
+    checkpoint_every : float, default=300.0
+        Seconds between checkpoints; 0 writes one after each step. There is always one at the end of training.
+    callbacks : list, optional
+        What watches the fit and may end it, called in this order: objects with the methods of
+        `tabdiff.training.Callback`, such as `CSVLog`, `PeriodicSamples` and `TensorBoard` there.
+    random_state : int, RandomState or None, default=None
+        Seeds everything: the same seed gives the same model and the same rows on one machine.
+    verbose : int, default=0
+        1 shows a progress bar with loss and remaining time.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns, or genes, seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where they are strings.
+    schema_ : DataFrame
+        What was decided for each column.
+    conditions_ : Conditions or None
+        The attributes of the condition: their names, kinds, levels and ranges.
+    history_ : dict of list
+        "step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds" and the peak of "memory" in MB
+        (of the GPU, or of the process) for every 50 steps; with early stopping "validation_loss" and, for each of
+        these, its "validation_step".
+    n_steps_ : int
+        Training steps done, all fits of a warm start together.
+    n_samples_fit_ : int
+        Number of training rows, held-out ones included, those of weight 0 not.
+    denoiser_ : Denoiser
+        The trained denoiser, of averaged weights.
+    weak_ : Denoiser or None
+        The small network of autoguidance.
+    autoguidance_ : float
+        The scale of autoguidance, 1 where there is none.
+    codec_ : object
+        Maps containers to tensors and back.
+    refinement_ : Refinement or None
+        What corrects drawn rows of a table.
+
+    See Also
+    --------
+    tabdiff.evaluate : Compare real with synthetic data.
+
+    Notes
+    -----
+    NaN and other missing values are modelled as such: they come out as often, and where, they went in. A column with a
+    single value is returned as it is, and does not count in `score_samples`.
+
+    Dates, times and durations are numbers, in the largest unit that they share: dates stay dates. A column of text or
+    categories with more than 1,000 levels keeps a code for the commonest; the rare ones are drawn by their frequency
+    alone, and so is text in which no value repeats, which looks like an identifier and is warned about. Integers beyond
+    2**53 are refused. ``schema_`` says what was decided.
+
+    Examples
+    --------
+    >>> from tabdiff import DiffusionGenerator
+    >>> from tabdiff.datasets import load_penguins
+    >>> penguins = load_penguins()
+    >>> gen = DiffusionGenerator(max_steps=20, random_state=0)  # 20 steps show the API; leave max_steps out
+    >>> gen = gen.fit(penguins, condition="species")
+    >>> synthetic = gen.sample(100, condition="Gentoo")
+    >>> synthetic.shape, list(synthetic.columns) == list(penguins.columns)
+    ((100, 8), True)
+    >>> gen.sample(condition={"species": {"Adelie": 3, "Gentoo": 2}})["species"].to_list()
+    ['Adelie', 'Adelie', 'Adelie', 'Gentoo', 'Gentoo']
+
+    Images, here of handwritten digits, by their class:
+
+    >>> from sklearn.datasets import load_digits
+    >>> digits = load_digits()
+    >>> gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0)  # leave max_steps and hidden_size out
+    >>> gen = gen.fit(digits.images / 16, digits.target)
+    >>> gen.sample(10, condition=7, guidance_scale=1.5).shape
+    (10, 8, 8)
+    """
+
+    weak_: Denoiser | None
+    autoguidance_: float
+
+    def __init__(
+        self,
+        *,
+        denoiser: str | Callable[[int, int, int], nn.Module] = "auto",
+        schedule: Any = "cosine",
+        target: str = "v",
+        loss: Any = "simple",
+        times: Any = "stratified",
+        n_timesteps: int | None = None,
+        hidden_size: str | int = "auto",
+        n_blocks: str | int = "auto",
+        dropout: float = 0.0,
+        time_embedding: str = "sinusoidal",
+        conditioning: str = "auto",
+        text_encoder: Any = None,
+        condition_dropout: float = 0.1,
+        observed_masks: str | float = "auto",
+        autoguidance: str | float = "auto",
+        refine: str | bool = "auto",
+        max_steps: str | int = "auto",
+        max_time: float | None = None,
+        batch_size: str | int = "auto",
+        accumulation_steps: int = 1,
+        learning_rate: str | float = "auto",
+        learning_rate_schedule: str = "cosine",
+        weight_decay: float = 0.01,
+        ema_decay: float = 0.999,
+        clip_grad_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        categorical_features: Any = "auto",
+        dependencies: bool = True,
+        constraints: Any = None,
+        layer: str | None = None,
+        augment: Any = None,
+        latent_diffusion: bool = False,
+        device: Any = "auto",
+        precision: str = "auto",
+        warm_start: bool = False,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_every: float = 300.0,
+        callbacks: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.denoiser = denoiser
+        self.schedule = schedule
+        self.target = target
+        self.loss = loss
+        self.times = times
+        self.n_timesteps = n_timesteps
+        self.hidden_size = hidden_size
+        self.n_blocks = n_blocks
+        self.dropout = dropout
+        self.time_embedding = time_embedding
+        self.conditioning = conditioning
+        self.text_encoder = text_encoder
+        self.condition_dropout = condition_dropout
+        self.observed_masks = observed_masks
+        self.autoguidance = autoguidance
+        self.refine = refine
+        self.max_steps = max_steps
+        self.max_time = max_time
+        self.batch_size = batch_size
+        self.accumulation_steps = accumulation_steps
+        self.learning_rate = learning_rate
+        self.learning_rate_schedule = learning_rate_schedule
+        self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
+        self.clip_grad_norm = clip_grad_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.categorical_features = categorical_features
+        self.dependencies = dependencies
+        self.constraints = constraints
+        self.layer = layer
+        self.augment = augment
+        self.latent_diffusion = latent_diffusion
+        self.device = device
+        self.precision = precision
+        self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(
+        self, X: Any, y: Any = None, *, condition: Any = None, sample_weight: Any = None, resume: bool = False
+    ) -> Self:
+        """Learn to generate rows like those of X.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame or AnnData of shape (n_samples, n_features), images, folder, or sequences (n_samples,)
+            Numbers, categories, strings, booleans, dates and times, with missing values, in any dtype of pandas, NumPy
+            or Arrow; a frame of polars or another library that narwhals reads, or a pyarrow table. Images are an array
+            (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, or of floats in [0, 1] or [-1, 1], a list of PIL images,
+            or the path of a folder of files, all of one size; the names of its subfolders, if there are any, are the
+            condition "class" unless another one is given. A list, 1-D array or Series of strings is sequences over an
+            alphabet, such as DNA; so is a Series, or an array of objects, of integer arrays, and a list of such of
+            different lengths. X is never changed.
+        y : array-like of shape (n_samples,), optional
+            Labels or values to condition on; the same as ``condition=y``.
+        condition : str, list of str, array, Series or DataFrame, optional
+            What samples can be asked for: names of columns (of ``adata.obs`` for AnnData), which are put back on
+            output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
+            integers and times classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides
+            it. A missing value teaches the unconditional model only. Each column of an array is a condition of its own;
+            vectors, such as embeddings, are an array (n, d) in a dict, ``{"name": array}``, a key of ``adata.obsm``, or
+            a column whose entries are arrays (d,). Several vectors a row (tokens) are an array (n, m, d), NaN for
+            those that are absent, or entries (m, d). Strings are text with `text_encoder`.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows, not negative; 0 leaves a row out, and equal weights are as none. Rows are drawn in
+            proportion to them in training, and the distributions of numbers, the conditions that `sample` draws, held
+            out losses and the refinement are weighted, so an integer weight does what so many copies of the row would;
+            "auto" sizes, what counts as a spike, and the draws among levels too rare for a code go by the number of
+            rows. The codec of an AnnData is fitted on cells repeated in proportion, at most four times as many as
+            there are.
+        resume : bool, default=False
+            Whether to go on from the checkpoint in `checkpoint_dir`; without one there, the fit starts from the
+            beginning. Data and parameters must be those of the interrupted fit; with `max_time` None, the CPU and as
+            many threads, the model is bit by bit what it would have been. A fit that was complete is taken up at the
+            end of its training.
+
+        Returns
+        -------
+        DiffusionGenerator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For parameters out of range, infinities (the column is named), fewer than two rows, unknown names, lengths
+            that differ; for data that do not match what `warm_start` or `resume` goes on with.
+        TypeError
+            For containers or columns that cannot be modelled.
+        OSError
+            If a checkpoint cannot be written; the last one stays.
+        """
+        check_parameters(self)
+        started = time.perf_counter()
+        device = resolve_device(self.device)
+        precision = autocast_dtype(self.precision, device)
+        if self.checkpoint_dir is not None:
+            check_folder(self.checkpoint_dir)
+        start = begin(self, X, y, condition, sample_weight, resume=resume, device=device)
+        callbacks = list(self.callbacks or ())
+        if self.checkpoint_dir is not None:
+            callbacks.append(Checkpoints(self.checkpoint_dir, self.checkpoint_every, start.description))
+        validation = None
+        if start.held_out is not None:
+            validation = Validation(
+                start.held_out.data,
+                start.held_out.condition,
+                start.held_out.weight,
+                denoiser=start.denoiser,
+                event_shape=(start.spec.width,),
+                times=self.times,
+                patience=int(self.patience),
+                generator=torch.Generator(device).manual_seed(start.seeds.validation),
+                precision=precision,
+                prepare=getattr(start.codec, "prepare", None),
+            )
+        left = None
+        if self.max_time is not None:
+            # What follows training has its share of the time.
+            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
+            left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
+        codes, continuous = start.training.condition, start.spec.continuous_attributes
+        scale = resolve_autoguidance(self.autoguidance, start.codec, start.spec, start.n_rows)
+        settings: dict[str, Any] = dict(
+            weight=start.training.weight,
+            event_shape=(start.spec.width,),
+            batch_size=resolve_batch_size(self.batch_size, start.n_rows, start.spec.unet),
+            accumulation_steps=int(self.accumulation_steps),
+            learning_rate=resolve_learning_rate(self.learning_rate, start.spec.unet),
+            learning_rate_schedule=self.learning_rate_schedule,
+            weight_decay=self.weight_decay,
+            ema_decay=self.ema_decay,
+            clip_grad_norm=self.clip_grad_norm,
+            condition_dropout=self.condition_dropout,
+            times=self.times,
+            draw_given=training_masks(start.spec),
+            vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
+            prepare=getattr(start.codec, "prepare", None),
+            precision=precision,
+        )
+        result = train(
+            start.denoiser,
+            start.training.data,
+            codes,
+            **settings,
+            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
+            max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
+            generator=torch.Generator(device).manual_seed(start.seeds.loop),
+            validation=validation,
+            callbacks=callbacks,
+            snapshot=partial(_snapshot, shallow_copy(self), start),
+            saved=start.saved,
+            verbose=self.verbose,
+        )
+        self._take(start, result.denoiser, result.history, result.n_steps)
+        if scale != 1:
+            make_lead(self, start, scale, settings, max_time=left, device=device)
+        self._calibrate(start, math.inf if self.max_time is None else started + self.max_time)
+        return self
+
+    def _take(self, start: Start, denoiser: Denoiser, history: dict[str, list[float]], n_steps: int) -> None:
+        """Become the model of a fit."""
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self.__dict__.update(start.marks)
+        self.codec_, self.conditions_, self.denoiser_ = start.codec, start.conditions, denoiser
+        self.history_, self.n_steps_ = start.joined(history), start.n_steps + n_steps
+        self.n_samples_fit_ = start.n_rows
+        inputs = start.inputs
+        self._spec, self._source = start.spec, inputs.source
+        self._columns = inputs.columns if inputs.source == "columns" else None
+        self._origin = inputs.origin
+        self._stream = np.random.default_rng(start.seeds.stream)
+        self.refinement_: Refinement | None = None
+        self.weak_, self.autoguidance_ = None, 1.0
+
+    def _calibrate(self, start: Start, deadline: float) -> None:
+        """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
+        refine = wants_refinement(self.refine, self.codec_, start.n_rows, start.spec.vectors)
+        # A codec that goes on from another fit knows the rows of that one only.
+        if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
+            return
+        generator = torch.Generator().manual_seed(start.seeds.calibrate)
+        wanted = refinement_rows(start.n_rows) if refine else CALIBRATION_ROWS
+        condition = None
+        if start.codes is not None:
+            codes = start.codes if start.weight is None else start.codes[population(start.weight)]
+            wanted = wanted if refine else min(CALIBRATION_ROWS, 5 * len(codes))
+            condition = codes.repeat(-(-wanted // len(codes)), 1)[:wanted]
+
+        def some(first: int, n: int) -> Tensor:
+            return draw(
+                self.denoiser_,
+                n,
+                None if condition is None else condition[first : first + n],
+                width=self._spec.width,
+                generator=generator,
+                guided=lead(self),
+                steps=REFINED_STEPS if refine else "auto",
+                precision=self.precision,
+            )
+
+        data = draw_in_time(some, wanted, DRAWN_SHARE * (deadline - time.perf_counter()))
+        condition = None if condition is None else condition[: len(data)]
+        if refine:
+            self.refinement_ = fit_refinement(
+                self.codec_,
+                start.inputs.features,
+                start.codes,
+                data,
+                condition,
+                self._spec.condition_levels,
+                start.seeds.calibrate,
+                start.weight,
+            )
+        else:
+            self.codec_.calibrate(data, condition, generator)
+
+    @property
+    def schema_(self) -> pd.DataFrame:
+        """What was decided for each column; for cells, what kind of values were found and where."""
+        check_is_fitted(self)
+        if hasattr(self.codec_, "schema_"):
+            return self.codec_.schema_
+        return pd.DataFrame([{"kind": self.codec_.kind_, "layer": self.codec_.layer_, "genes": self.n_features_in_}])
+
+    def plot_loss(self, ax: Axes | None = None) -> Axes:
+        """Plot the training loss against the step, and that on held-out rows if there were any.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to; by default a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        check_is_fitted(self)
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
+        ax.plot(self.history_["step"], self.history_["loss"], label="training")
+        if self.history_.get("validation_loss"):
+            ax.plot(self.history_["validation_step"], self.history_["validation_loss"], label="held out")
+            ax.legend()
+        ax.set(xlabel="training step", ylabel="loss", title="Training loss")
+        return ax
+
+    # --------------------------------------------------------------- sample
+
+    def sample(
+        self,
+        n_samples: int | None = None,
+        condition: Any = None,
+        *,
+        guidance_scale: float = 1.0,
+        guidance: Any = "classifier_free",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        obs: pd.DataFrame | None = None,
+        like: Any = None,
+        library_size: Any = None,
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+        return_condition: bool = False,
+    ) -> Any:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            Number of rows; by default as many as the condition has, or one.
+        condition : optional
+            - None draws conditions jointly from those seen in `fit`.
+            - A label or number applies to every row, where the model has a single attribute.
+            - A dict from attribute names to labels, numbers or arrays; attributes that are left out are drawn from
+              training rows that match. ``{"cell_type": {"B": 300, "T": 200}}`` gives exact counts.
+            - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
+              arrays, and the rest of the row is drawn given them. ``{"sex": {"F": 300, "M": 200}}`` gives exact counts.
+              Declared conditions must then be given too.
+            - An array, Series or DataFrame goes row by row. A vector (d,), tokens (m, d) or a text apply to every row,
+              and arrays or lists of them go row by row.
+            - "unconditional" uses the null token; condition columns then come back missing.
+        guidance_scale : float, default=1.0
+            s in ``D_null + s (D_condition - D_null)`` (Ho and Salimans, 2022): 1 is no guidance, 0 unconditional,
+            larger values exaggerate the condition. The other form of the literature, ``(1 + w) eps_condition - w
+            eps_null``, is ``s = 1 + w``. Any scale but 1 and 0 doubles the cost.
+        guidance : str or callable, default="classifier_free"
+            "classifier_free"; "cfg++", for scales from 0 to 1; or a callable ``guidance(denoiser, scale)`` that returns
+            a denoiser, such as ``lambda d, s: AutoGuidance(d, weak, s)``. See `tabdiff.diffusion.guidance`.
+        method : str or Sampler, default="auto"
+            "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m", and
+            "ddim" for "cfg++".
+        steps : "auto" or int, default="auto"
+            Number of steps; "auto" is 50, 25 for rows that are refined, and 1000 for "ddpm".
+        obs : DataFrame, optional
+            For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
+        like : AnnData, optional
+            For cells: those whose composition and total counts are copied, row by row; with another `n_samples`, of
+            cells drawn from it. Totals go, among cells of one condition, to those that the model makes as deep.
+        library_size : float, array-like of shape (n_samples,) or "match", optional
+            For counts: the total of each cell. Reads are taken at random from what the model draws, or added from the
+            rates that agree with it, as sequencing the same cell less or more would. "match" draws totals of training
+            cells of the same class. By default the model draws them too.
+        random_state : int, RandomState or None, default=None
+            An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
+        batch_size : "auto" or int, default="auto"
+            Rows evaluated at once.
+        return_condition : bool, default=False
+            Whether to return the conditions too.
+
+        Returns
+        -------
+        ndarray, DataFrame, AnnData, frame of another library or list of PIL images
+            New rows in the container of the fit; images of a folder come as an array (n, h, w) or (n, h, w, c).
+        condition : ndarray or DataFrame
+            With `return_condition`: the condition of each row, an array where `fit` was given ``y`` or an unnamed
+            array with a single attribute, None for a model without condition.
+
+        Raises
+        ------
+        ValueError
+            For an unknown label (the nearest is named), a condition that the model does not have, or a number of rows
+            that is not positive or does not match the condition.
+
+        Warns
+        -----
+        UserWarning
+            For a continuous condition, or a held column, outside the range of the fit.
+        """
+        check_is_fitted(self)
+        plan = SamplePlan(
+            self,
+            n_samples,
+            condition,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            method=method,
+            steps=steps,
+            obs=obs,
+            like=like,
+            library_size=library_size,
+            batch_size=batch_size,
+            seed=self._seed(random_state),
+        )
+        rows, labels = plan.rows()
+        if not return_condition:
+            return rows
+        if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
+            vectors = self.conditions_ is not None and self.conditions_.vector_names
+            return rows, as_array(labels.iloc[:, 0]) if vectors else labels.iloc[:, 0].to_numpy()
+        return rows, labels if labels is None or self._origin is None else self._origin.write(labels)
+
+    def sample_to(
+        self,
+        path: str | os.PathLike,
+        n_samples: int | None = None,
+        condition: Any = None,
+        *,
+        guidance_scale: float = 1.0,
+        guidance: Any = "classifier_free",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        obs: pd.DataFrame | None = None,
+        like: Any = None,
+        library_size: Any = None,
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+        chunk_size: int = 20_000,
+    ) -> None:
+        """Draw cells into a file, some at a time: for more than fit into memory.
+
+        Parameters
+        ----------
+        path : path-like
+            Ends in ``.h5ad`` or ``.zarr``. The file appears when it is whole; until then chunks lie beside it.
+        n_samples, condition, guidance_scale, guidance, method, steps, obs, like, library_size, random_state, batch_size
+            As in `sample`.
+        chunk_size : int, default=20000
+            Cells drawn at once. The cells depend on it, as random numbers are drawn in another order.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of cells.
+        ValueError
+            For another ending of `path`, and as in `sample`.
+        FileNotFoundError
+            If the folder of `path` does not exist.
+
+        Examples
+        --------
+        >>> import tempfile, anndata, numpy as np
+        >>> from tabdiff import DiffusionGenerator
+        >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (60, 8)))
+        >>> gen = DiffusionGenerator(max_steps=5, random_state=0).fit(adata)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gen.sample_to(f"{folder}/cells.h5ad", 50, chunk_size=20)
+        ...     anndata.read_h5ad(f"{folder}/cells.h5ad").shape
+        (50, 8)
+        """
+        check_is_fitted(self)
+        if container_name(self.codec_) != "cells":
+            raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+            raise ValueError(f"chunk_size must be an integer of at least 1, however: {chunk_size!r}.")
+        path = check_path(path)
+        plan = SamplePlan(
+            self,
+            n_samples,
+            condition,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            method=method,
+            steps=steps,
+            obs=obs,
+            like=like,
+            library_size=library_size,
+            batch_size=batch_size,
+            seed=self._seed(random_state),
+        )
+        write_cells(path, plan.n, (plan.rows(i, i + chunk_size)[0] for i in range(0, plan.n, int(chunk_size))))
+
+    def latent(self, adata: Any, *, condition: Any = None) -> np.ndarray:
+        """Where cells lie for the model, for neighbours, UMAP or trajectories: ``adata.obsm["X_tabdiff"] = ...``.
+
+        The principal components of the expression that the model expects of each cell, which is free of counting noise
+        and of library size, and spans the differences between the classes of the condition beside those within. Drawn
+        cells carry theirs in ``obsm["X_tabdiff"]``; to compare real with drawn cells, give both to this method.
+
+        A model of a condition takes cells for what they are said to be, and its map separates the classes even where
+        labels are wrong. For a map that is to show whether classes differ, fit without a condition.
+
+        Parameters
+        ----------
+        adata : AnnData
+            Cells with the genes of the fit. It is never changed.
+        condition : optional
+            Their condition, in the forms of `sample` that go row by row or give one value; by default their own.
+
+        Returns
+        -------
+        ndarray of shape (n_cells, n_components)
+            float32, at most 50 components.
+
+        Raises
+        ------
+        TypeError
+            If the model or `adata` is not one of cells.
+        ValueError
+            For genes that are missing, or cells without the condition of the fit.
+        """
+        check_is_fitted(self)
+        if container_name(self.codec_) != "cells":
+            raise TypeError("latent is for models of AnnData; this one was fitted on a table or an array.")
+        names = self.conditions_.names if self.conditions_ is not None else []
+        features, own = read_features(self, adata, "cells", names, self._source)
+        return latent(self, features, condition, own)
+
+    # --------------------------------------------------------------- impute
+
+    def impute(
+        self,
+        X: Any,
+        *,
+        condition: Any = None,
+        mask: Any = None,
+        n_draws: int = 1,
+        strategy: str = "auto",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+    ) -> Any:
+        """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
+
+        The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
+        is missing depends on the cells that are there only (Rubin, 1976).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows with the columns of the fit, in which missing values of any kind are holes. It is never changed.
+        condition : optional
+            Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
+            X's own columns, a missing one being unknown, or else none.
+        mask : array-like of bool, optional
+            For images, and needed there: True where a pixel is missing. Of shape (h, w) for all, (n, h, w), or that of
+            the images. They are drawn by RePaint (Lugmayr et al., 2022); all other pixels stay exactly as they are.
+        n_draws : int, default=1
+            Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
+        strategy : {"auto", "mean", "draw"}, default="auto"
+            For tables; images are drawn. "mean" is the best guess: the mean of numbers, rounded where the column holds
+            integers or times, and the likeliest level of categories, each over draws. "draw" is a draw from what the
+            model believes, which keeps the spread of the columns and how they depend on each other. "auto" is "mean"
+            for one table, "draw" for several.
+        method : str or Sampler, default="auto"
+            As in `sample`.
+        steps : "auto" or int, default="auto"
+            Number of steps of each draw; "auto" is 25 for a draw and 5 for each of the 30 that a mean is taken of.
+        random_state : int, RandomState or None, default=None
+            An integer repeats exactly. None goes on with a stream that `fit` seeded.
+        batch_size : "auto" or int, default="auto"
+            Rows evaluated at once.
+
+        Returns
+        -------
+        ndarray or DataFrame, or list of them
+            X with its holes filled and everything else as it is, index and columns too; with ``n_draws > 1`` a list.
+            A column gets the dtype of the fit if that holds its values. Holes stay in condition columns, which the
+            model does not draw, and in columns that had no value at fit.
+
+        Raises
+        ------
+        ValueError
+            For columns or labels that differ from the fit's, parameters out of range, or a model that was fitted with
+            ``observed_masks=0``.
+        TypeError
+            For AnnData, for tables with a callable denoiser or a mask.
+
+        Examples
+        --------
+        >>> from tabdiff import DiffusionGenerator
+        >>> from tabdiff.datasets import load_penguins
+        >>> penguins = load_penguins()
+        >>> gen = DiffusionGenerator(max_steps=20, random_state=0).fit(penguins)
+        >>> int(penguins.isna().sum().sum()), int(gen.impute(penguins).isna().sum().sum())
+        (19, 0)
+        >>> [len(table) for table in gen.impute(penguins, n_draws=3)]
+        [344, 344, 344]
+        """
+        check_is_fitted(self)
+        if container_name(self.codec_) == "images":
+            return impute_images(self, X, mask, condition, n_draws, strategy, method, steps, batch_size, random_state)
+        if mask is not None:
+            raise TypeError("mask is for images; holes of a table are its missing values.")
+        return impute(
+            self,
+            X,
+            condition=condition,
+            n_draws=n_draws,
+            strategy=strategy,
+            method=method,
+            steps=steps,
+            batch_size=batch_size,
+            seed=self._seed(random_state),
+        )
+
+    def _seed(self, random_state: Any) -> int:
+        """Return a seed: the next of the stream where no random state is given."""
+        if random_state is None:
+            return int(self._stream.integers(2**31 - 1))
+        return int(check_random_state(random_state).randint(2**31 - 1))
+
+    # ---------------------------------------------------------------- score
+
+    def score_samples(self, X: Any, *, condition: Any = None, method: str = "bound") -> np.ndarray:
+        """Return the log-likelihood of each row, or a lower bound on it, in nats.
+
+        Continuous values count by their density, spikes and categories by their probability. Everything is evaluated
+        at fixed times and noises in float64, so a row's score does not depend on the rows beside it.
+        Columns that others determine (``schema_["determined_by"]``) take no part, so a row that breaks such a rule
+        scores like one that keeps it.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features), or images as in `fit`
+            Rows; a DataFrame may carry the condition columns. Of bytes of images it is a bound on their probability.
+        condition : optional
+            Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
+            X's own columns, or else none: the unconditional likelihood.
+        method : {"bound", "flow"}, default="bound"
+            "bound" is the variational bound (Kingma et al., 2021), for any data. "flow" is the likelihood of the
+            probability-flow ODE (Song et al., 2021), for numbers without missing values; it costs more, and is
+            inexact for rows far from all data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            float64, higher is likelier.
+
+        Raises
+        ------
+        ValueError
+            For columns or labels that differ from the fit's, an unknown method, or "flow" with categories or missing
+            values.
+        TypeError
+            For AnnData, whose likelihood is not available.
+        """
+        check_is_fitted(self)
+        names = self.conditions_.names if self.conditions_ is not None else []
+        features, own = read_features(self, X, container_name(self.codec_), names, self._source)
+        if not hasattr(self.codec_, "log_jacobian"):
+            raise TypeError("score_samples is not available for AnnData; fit on a DataFrame or array to score rows.")
+        if getattr(self.codec_, "random_", False):
+            raise TypeError(
+                "score_samples is not available with latent_diffusion=True; fit without it to score images."
+            )
+        codes = None
+        n = _n_rows(features)
+        if condition is not None:
+            codes = resolve_condition(self.conditions_, n, condition, 1.0, np.random.default_rng(0))
+        elif own is not None and self.conditions_ is not None:
+            codes = torch.from_numpy(self.conditions_.encode(own))
+        if method not in ("bound", "flow"):
+            raise ValueError(f"method must be 'bound' or 'flow', however: {method!r}.")
+        if container_name(self.codec_) == "images":
+            if method == "flow":
+                raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
+            return image_log_likelihood(self, features, codes)
+        data = self.codec_.encode(features, codes, None)
+        if method == "flow" and isinstance(self.denoiser_, MixedDenoiser):
+            raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
+        log_likelihood: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood
+        exact = copy.deepcopy(self.denoiser_).cpu().double()
+        parts = [
+            log_likelihood(exact, data[i : i + SCORE_BATCH].double(), _slice(codes, i)).detach()
+            for i in range(0, n, SCORE_BATCH)
+        ]
+        return torch.cat(parts).numpy() + self.codec_.log_jacobian(features, data)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, condition: Any = None) -> float:
+        """Return the mean of `score_samples`, higher is better.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,), optional
+            Their condition, where `fit` was given ``y``; ignored otherwise.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the mean.
+        condition : optional
+            As in `score_samples`.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        if y is not None and condition is None and self._source == "y":
+            condition = condition_frame(y, len(y), "y")
+        return float(np.average(self.score_samples(X, condition=condition), weights=sample_weight))
+
+    # ---------------------------------------------------------- persistence
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to a folder or a file, which hold no code: opening them is safe, unlike a pickle's.
+
+        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model. So is
+        `text_encoder`, a function, which `load` takes again.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder, made if need be, for ``config.json`` and ``model.safetensors``; or a file that ends in
+            ``.safetensors``, which holds both. A model that is there already is replaced.
+
+        Raises
+        ------
+        TypeError
+            If the denoiser is a callable, or another parameter an object: only `pickle` and `joblib` keep those.
+        FileExistsError
+            If `path` is something else that is there already.
+        """
+        check_is_fitted(self)
+        model_files.write_model(path, persistence.describe(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: Any = "auto", text_encoder: Any = None) -> DiffusionGenerator:
+        """Read a model that `save` wrote, on any machine; it never runs code of the file.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder or the file.
+        device : str, default="auto"
+            Where the network goes.
+        text_encoder : callable or dict, optional
+            That of the fit, which is not saved, for a model whose condition is text; without it the model knows the
+            texts that it was trained on, and no others.
+
+        Returns
+        -------
+        DiffusionGenerator
+            Fitted. Its stream of samples goes on where that of the saved model stood, so two loads of one model draw
+            the same rows; pass `random_state` to `sample` to have others.
+
+        Raises
+        ------
+        tabdiff.io.model_files.ModelFileError
+            If the model is missing, damaged, or of another format version.
+        """
+        target = resolve_device(device)
+        saved = model_files.read_model(path)
+        try:
+            gen = persistence.restore(cls, saved, device)
+        except Exception as error:  # whatever a file can bring about
+            raise model_files.damaged(path, error) from error
+        gen.denoiser_.to(target)
+        if gen.weak_ is not None:
+            gen.weak_.to(target)
+        return persistence.give_encoder(gen, text_encoder)
+
+    def __getstate__(self) -> dict:
+        state = super().__getstate__()
+        # On the CPU, so that a model fitted on a GPU opens anywhere.
+        networks = {k: state[k] for k in ("denoiser_", "weak_") if state.get(k) is not None}
+        return {**state, **{k: copy.deepcopy(network).cpu() for k, network in networks.items()}}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _n_rows(features: Any) -> int:
+    return int(features.shape[0])
+
+
+def _slice(codes: Tensor | None, i: int) -> Tensor | None:
+    return codes[i : i + SCORE_BATCH].double() if codes is not None else None
+
+
+def _snapshot(gen: DiffusionGenerator, start: Start, training: Training) -> DiffusionGenerator:
+    """Return a generator as `fit` would leave it now, but for what follows training."""
+    taken = shallow_copy(gen)
+    taken._take(start, copy.deepcopy(training.ema.model).eval(), training.history, training.step)
+    return taken

@@ -1,0 +1,190 @@
+"""What `sample` can be asked for beside a condition where the model is one of cells: obs, like and library_size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.codecs import CellCodec, is_anndata
+from tabdiff.codecs.cells.depth import match_ranks
+from tabdiff.codecs.inputs import cell_conditions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from tabdiff.estimators.generator import DiffusionGenerator
+
+__all__ = ["CellRequest", "latent", "match_totals"]
+
+
+@dataclass
+class CellRequest:
+    """What was asked for, checked.
+
+    Attributes
+    ----------
+    n_samples : int or None
+    condition : Any
+        In a form that `Conditions.resolve` reads.
+    obs : DataFrame or None
+        What the cells' ``obs`` starts with.
+    totals : int64 array (n,), "match" or None
+        Total counts of each cell; "match" draws them from training cells of the same class.
+    by_rank : bool
+        Whether totals go, among cells of one condition, to those that the model makes as deep.
+    """
+
+    n_samples: int | None
+    condition: Any
+    obs: pd.DataFrame | None = None
+    totals: Any = None
+    by_rank: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        gen: DiffusionGenerator,
+        n_samples: int | None,
+        condition: Any,
+        obs: Any,
+        like: Any,
+        library_size: Any,
+        seed: int,
+    ) -> CellRequest:
+        """Check what `sample` was given.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of cells, or obs or like is of another type.
+        ValueError
+            For arguments that exclude each other, names that obs or like lacks, library sizes that are not positive.
+        """
+        given = [name for name, value in (("condition", condition), ("obs", obs), ("like", like)) if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} were both given; each says which cells to draw, so pass one.")
+        request = cls(n_samples, condition)
+        if obs is None and like is None and library_size is None:
+            return request
+        if not isinstance(gen.codec_, CellCodec):
+            name = "obs" if obs is not None else "like" if like is not None else "library_size"
+            raise TypeError(f"{name} is for models of AnnData; this one was fitted on a table or an array.")
+        if library_size is not None and gen.codec_.kind_ != "counts":
+            raise ValueError("library_size needs a model of counts; this one was fitted on continuous expression.")
+        if obs is not None:
+            request._take_obs(gen, obs)
+        if like is not None:
+            request._take_like(gen, like, library_size is None or _is_match(library_size), seed)
+        elif _is_match(library_size):
+            request.totals, request.by_rank = "match", True
+        if library_size is not None and not _is_match(library_size):
+            request.totals = _totals(library_size)
+        return request
+
+    def _take_obs(self, gen: DiffusionGenerator, obs: Any) -> None:
+        if not isinstance(obs, pd.DataFrame):
+            raise TypeError(f"obs must be a DataFrame with a row per cell, however: {type(obs).__name__}.")
+        if not obs.index.is_unique:
+            raise ValueError("the index of obs names the cells, so it must not repeat; use obs.reset_index(drop=True).")
+        self.obs, self.condition = obs, _named(gen, obs, "obs")
+        if self.n_samples not in (None, len(obs)):
+            raise ValueError(f"obs has {len(obs)} rows, but n_samples={self.n_samples}. Leave n_samples out.")
+        self.n_samples = len(obs)
+
+    def _take_like(self, gen: DiffusionGenerator, like: AnnData, depth: bool, seed: int) -> None:
+        if not is_anndata(like):
+            raise TypeError(f"like must be an AnnData, however: {type(like).__name__}.")
+        assert isinstance(gen.codec_, CellCodec)
+        rows = np.arange(like.n_obs)
+        if self.n_samples is not None and self.n_samples != like.n_obs:
+            rows = np.random.default_rng(seed).integers(like.n_obs, size=self.n_samples)
+        self.n_samples = len(rows)
+        self.condition = _named(gen, like.obs.iloc[rows].reset_index(drop=True), "like.obs")
+        vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
+        for name in [name for name in vectors if name in like.obsm]:
+            self.condition[name] = cell_conditions(like, [name])[name].iloc[rows].to_list()
+        if depth and gen.codec_.kind_ == "counts":
+            self.totals, self.by_rank = gen.codec_.totals(like)[rows], True
+
+    def resolve_totals(self, gen: DiffusionGenerator, codes: Tensor | None, n: int, seed: int) -> np.ndarray | None:
+        """Total counts (n,) int64 of the cells to draw, None where the model draws them."""
+        if self.totals is None:
+            return None
+        assert isinstance(gen.codec_, CellCodec)
+        if isinstance(self.totals, str):
+            generator = torch.Generator().manual_seed(seed)
+            return gen.codec_.training_totals(codes, n, generator)
+        if self.totals.ndim and len(self.totals) != n:
+            raise ValueError(f"library_size has {len(self.totals)} values, but {n} cells are to be drawn.")
+        return np.broadcast_to(self.totals, (n,))
+
+
+def _is_match(library_size: Any) -> bool:
+    if not isinstance(library_size, str):
+        return False
+    if library_size != "match":
+        raise ValueError(f"library_size must be a number, an array or 'match', however: {library_size!r}.")
+    return True
+
+
+def _totals(library_size: Any) -> np.ndarray:
+    try:
+        values = np.asarray(library_size, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"library_size must be a number, an array or 'match', however: {_text(library_size)}."
+        ) from None
+    if values.ndim > 1 or not np.isfinite(values).all() or (values < 1).any():
+        raise ValueError(
+            f"library_size must be counts of at least 1, one or one per cell, however: {_text(library_size)}."
+        )
+    return np.rint(values).astype(np.int64)
+
+
+def _text(value: Any) -> str:
+    return repr(value)[:60]
+
+
+def _named(gen: DiffusionGenerator, obs: pd.DataFrame, what: str) -> pd.DataFrame | None:
+    """The columns of obs that are conditions of the model; None if it has no condition."""
+    if gen.conditions_ is None:
+        return None
+    names = [name for name in gen.conditions_.names if name in obs.columns]
+    if not names:
+        raise ValueError(
+            f"{what} has none of the conditions {gen.conditions_.names}; its columns: {list(obs.columns)}."
+        )
+    return obs[names].reset_index(drop=True)
+
+
+def latent(gen: DiffusionGenerator, adata: Any, condition: Any, own: pd.DataFrame | None) -> np.ndarray:
+    """Where cells lie for a model, under a condition that was given or their own; see `DiffusionGenerator.latent`."""
+    codec = gen.codec_
+    assert isinstance(codec, CellCodec)
+    codes = None
+    if gen.conditions_ is not None:
+        if condition is not None:
+            codes = gen.conditions_.resolve(adata.n_obs, condition, np.random.default_rng(0))
+        elif own is not None:
+            codes = torch.from_numpy(gen.conditions_.encode(own))
+        else:
+            raise ValueError(
+                f"where cells lie depends on their condition, but adata.obs lacks one of {gen.conditions_.names}; add "
+                "the columns or pass condition=."
+            )
+    elif condition is not None:
+        raise ValueError(f"condition={_text(condition)} was given, but the model was fitted without one.")
+    return codec.view(adata, codes)
+
+
+def match_totals(totals: np.ndarray, data: Tensor, codes: Tensor | None) -> np.ndarray:
+    """Hand out totals (n,) among encoded cells (n, d) of one condition in the order of the model's own depths."""
+    groups = np.zeros(len(data), dtype=np.int64)
+    if codes is not None:
+        groups = np.unique(codes.nan_to_num(nan=-1e9).numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    return match_ranks(totals, data[:, -1].numpy(), groups)

@@ -1,0 +1,218 @@
+"""Columns that `sample` holds at given values without their having been declared as conditions."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.codecs.columns import LevelColumn, NumericColumn, plain, unknown_level_message
+from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
+from tabdiff.generation.imputation import check_masks, encode_given
+from tabdiff.io.frames import to_pandas
+from tabdiff.model.persistence import container_name
+
+if TYPE_CHECKING:
+    from tabdiff.estimators.generator import DiffusionGenerator
+
+__all__ = ["Held", "split_condition"]
+
+
+def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]:
+    """Take what `sample` was given apart: what is declared, and columns to hold.
+
+    Returns
+    -------
+    condition : object
+        For `Conditions.resolve`; None where all of it is columns.
+    held : dict
+        Values by column.
+
+    Raises
+    ------
+    ValueError
+        For a name that is neither a condition nor a column, and for columns without the declared conditions.
+    """
+    condition = to_pandas(condition)
+    if not isinstance(condition, Mapping | pd.DataFrame) or container_name(gen.codec_) not in ("array", "table"):
+        return condition, {}
+    columns = list(gen.codec_.index_)
+    declared = gen.conditions_.names if gen.conditions_ is not None else []
+    held = {name: condition[name] for name in condition if name in columns and name not in declared}
+    rest = {name: condition[name] for name in condition if name not in held}
+    unknown = [name for name in rest if name not in declared]
+    if unknown and (held or gen.conditions_ is None):
+        near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in declared + columns], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown condition name {unknown[0]!r}.{hint} Conditions: {declared}. Columns that can be held: {columns}."
+        )
+    left_out = [name for name in declared if name not in rest]
+    if held and left_out:
+        raise ValueError(
+            f"the columns {list(held)} are held, but the declared conditions {left_out} were left out, and nothing "
+            "says which values of theirs go with these columns. Give them too, or fit without declaring them: every "
+            "column can be held."
+        )
+    return rest or None, held
+
+
+@dataclass
+class Held:
+    """Values at which columns are held, checked.
+
+    Attributes
+    ----------
+    columns : dict of Series
+        By position of the column; a missing value is drawn.
+    n : int or None
+        Number of rows that the values imply, None where all of them are scalars.
+    """
+
+    columns: dict[int, pd.Series]
+    n: int | None
+
+    @classmethod
+    def read(cls, gen: DiffusionGenerator, held: dict) -> Held:
+        """Check values by column: scalars, arrays, or counts for one of them.
+
+        Raises
+        ------
+        ValueError
+            For unknown levels (the nearest is named), text for numbers, values that the dtype cannot hold, lengths
+            that differ, and models that cannot hold columns.
+
+        Warns
+        -----
+        UserWarning
+            For numbers outside the range of the fit.
+        """
+        check_masks(gen, "holding columns that were not declared as conditions")
+        counts = [name for name, value in held.items() if isinstance(value, Mapping)]
+        if len(counts) > 1:
+            raise ValueError(f"only one column can be given as counts, however: {counts}.")
+        columns: dict[int, pd.Series] = {}
+        lengths: dict[Any, int] = {}
+        example = pd.DataFrame(_example(gen.codec_))
+        for name, value in held.items():
+            if isinstance(value, Mapping):
+                value = _expand(name, value)
+            scalar = isinstance(value, str | bytes) or np.ndim(value) == 0
+            j = list(gen.codec_.index_).index(name)
+            series = pd.Series([value] if scalar else value).reset_index(drop=True)
+            if len(series) == 0:
+                raise ValueError(f"condition {name!r} has no rows.")
+            columns[j] = _check(gen.codec_.columns_[j], name, series, example.iloc[:, j].dtype)
+            if not scalar:
+                lengths[name] = len(series)
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"conditions have different numbers of rows: {lengths}.")
+        return cls(columns, next(iter(lengths.values()), None))
+
+    def n_rows(self, n_samples: int | None) -> int | None:
+        """Return the number of rows that values and `n_samples` imply, None where neither says.
+
+        Raises
+        ------
+        ValueError
+            If they differ.
+        """
+        if n_samples is not None and self.n is not None and n_samples != self.n:
+            raise ValueError(
+                f"the condition has {self.n} rows, but n_samples={n_samples}. Leave n_samples out, or give one value "
+                "for all rows."
+            )
+        return n_samples if self.n is None else self.n
+
+    def encode(self, codec: Any, n: int, generator: torch.Generator) -> Tensor:
+        """Return what is given of n rows, in the form of `tabdiff.diffusion.masks`, shape (n, d)."""
+        frame = pd.DataFrame(_example(codec)).iloc[np.zeros(n, dtype=int)].reset_index(drop=True)
+        holes = np.ones(frame.shape, dtype=bool)
+        for j, series in self.columns.items():
+            values = self._rows(series, n)
+            holes[:, j] = values.isna().to_numpy()
+            frame[frame.columns[j]] = values
+        hold_determinants(
+            codec, frame, holes, np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        )
+        return encode_given(codec, frame, holes, generator, filling=False)
+
+    def put_in(self, codec: Any, rows: Any, data: Tensor) -> Any:
+        """Put the values into rows decoded from `data`, exactly as they were given."""
+        holes = np.ones(rows.shape, dtype=bool)
+        for j, series in self.columns.items():
+            values = self._rows(series, len(rows))
+            known = values.notna().to_numpy()
+            holes[:, j] = ~known
+            if isinstance(rows, np.ndarray):
+                rows[known, j] = values[known]
+            else:
+                name = rows.columns[j]
+                rows[name] = patch(rows[name], known, values[known].astype(rows[name].dtype)).array
+        if isinstance(rows, pd.DataFrame):
+            repeat(codec, rows, rows, holes, data)
+        return rows
+
+    @staticmethod
+    def _rows(series: pd.Series, n: int) -> pd.Series:
+        return series if len(series) == n else series.iloc[np.zeros(n, dtype=int)].reset_index(drop=True)
+
+
+def _example(codec: Any) -> Any:
+    """Return one decoded row."""
+    return codec.decode(torch.zeros(1, codec.n_continuous_ + len(codec.n_levels_)))
+
+
+def _expand(name: Any, counts: Mapping) -> list:
+    """Turn {level: count} into a list of levels."""
+    if not counts:
+        raise ValueError(f"condition {name!r}: no counts given.")
+    for level, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+            raise ValueError(f"condition {name!r}: the count of {level!r} must be an integer >= 0, however: {count!r}.")
+    return [level for level, count in counts.items() for _ in range(count)]
+
+
+def _check(column: Any, name: Any, series: pd.Series, dtype: Any) -> pd.Series:
+    """Return values (n,) as the dtype of the column, or as objects where some are missing."""
+    column = getattr(column, "column", column)  # of a dependent column, what it is
+    known = series.notna().to_numpy()
+    if not known.any():
+        raise ValueError(f"condition {name!r} has no value but missing ones; leave it out to have it drawn.")
+    observed = series[known]
+    if isinstance(column, LevelColumn) and not pd.api.types.is_datetime64_any_dtype(dtype):
+        for value in observed.astype(object).unique():
+            value = plain(value)
+            levels = column.levels_
+            # bool is an int to Python, so True would silently stand for level 1.
+            if value not in levels or isinstance(value, bool) != isinstance(levels[levels.index(value)], bool):
+                raise ValueError(unknown_level_message(f"condition {name!r}", value, levels))
+    try:
+        cast = observed.astype(dtype)
+        exact = not pd.api.types.is_numeric_dtype(dtype) or (cast.astype(object) == observed.astype(object)).all()
+    except (TypeError, ValueError) as error:
+        message = f"condition {name!r}: {observed.iloc[0]!r} is no value of a {dtype} column. {error}"
+        raise ValueError(message) from error
+    if not exact and not pd.api.types.is_float_dtype(dtype):
+        raise ValueError(f"condition {name!r}: {observed.iloc[0]!r} is no value of a {dtype} column.")
+    if isinstance(column, NumericColumn):
+        numbers = column.read(cast)
+        if np.isinf(numbers).any():
+            raise ValueError(f"condition {name!r} contains infinite values (inf).")
+        outside = (numbers < column.values_[0]) | (numbers > column.values_[-1])
+        if outside.any():
+            low, high = column.decode_values(np.array([-40.0, 40.0]))
+            warnings.warn(
+                f"condition {name!r}: {observed[outside].iloc[0]!s} lies outside the fitted range [{low:g}, {high:g}]; "
+                "the other columns are drawn as for the end of the range.",
+                UserWarning,
+                stacklevel=5,
+            )
+    return cast if known.all() else series.astype(object).where(known, None)

@@ -1,0 +1,333 @@
+"""Filling the holes of a table: draws from the model given the cells that are there, and point estimates."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.codecs.columns import NumericColumn, is_numeric
+from tabdiff.codecs.conditions.conditions import resolve_condition
+from tabdiff.codecs.inputs import read_features
+from tabdiff.codecs.tables.layout import slots
+from tabdiff.codecs.tables.observed import copies, likeliest, patch, repeat, settle
+from tabdiff.diffusion.generate import draw
+from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, draw_given
+from tabdiff.io.frames import ForeignFrame
+from tabdiff.model.config import ModelSpec
+from tabdiff.model.persistence import container_name
+from tabdiff.utils.random import RowStreams
+
+if TYPE_CHECKING:
+    from tabdiff.estimators.generator import DiffusionGenerator
+
+__all__ = ["check_masks", "encode_given", "impute", "training_masks"]
+
+STRATEGIES = ("auto", "mean", "draw")
+# A point estimate averages pairs of draws that start from opposite noise, whose errors cancel to first order.
+PAIRS = 15
+STEPS_MEAN, STEPS_DRAW = 5, 25
+
+
+def training_masks(spec: ModelSpec) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+    """Return what draws the given entries of a training batch, None for a network that is not told of any."""
+    if spec.missing_levels is None:
+        return None
+    return partial(
+        draw_given,
+        n_continuous=spec.n_continuous,
+        missing_levels=spec.missing_levels,
+        presence=spec.presence,
+        never=spec.equalities,
+        share=spec.observed_masks,
+    )
+
+
+def check_masks(gen: DiffusionGenerator, what: str) -> None:
+    """Raise an error that says why a model cannot draw some columns given others, if it cannot.
+
+    Raises
+    ------
+    TypeError
+        If it was fitted on AnnData or sequences, or with a callable denoiser.
+    ValueError
+        If it was fitted with ``observed_masks=0``.
+    """
+    container = container_name(gen.codec_)
+    if container == "sequences":
+        raise TypeError(f"{what} is not available for sequences: a table with a column per position does it.")
+    if container in ("cells", "images"):
+        name = "AnnData" if container == "cells" else "images"
+        raise TypeError(f"{what} is not available for {name}: a table model does it, fitted on a DataFrame or array.")
+    if gen._spec.custom:
+        raise TypeError(
+            f"{what} needs a network that is told which entries are given, which a callable denoiser is not. "
+            "Use denoiser='mlp' or 'dit'."
+        )
+    if gen._spec.missing_levels is None:
+        raise ValueError(f"{what} needs a model fitted with observed_masks above 0, however: it was 0.")
+
+
+def impute(
+    gen: DiffusionGenerator,
+    X: Any,
+    *,
+    condition: Any,
+    n_draws: int,
+    strategy: str,
+    method: Any,
+    steps: str | int,
+    batch_size: str | int,
+    seed: int,
+    by_row: bool = False,
+) -> Any:
+    """Fill the holes of X; see `DiffusionGenerator.impute`.
+
+    With `by_row` the seed and a row alone decide what fills it, not its place or the rows beside it, so that the same
+    rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of them
+    gets the k-th draw.
+    """
+    check_masks(gen, "impute")
+    integer = isinstance(n_draws, int | np.integer) and not isinstance(n_draws, bool)
+    if not integer or n_draws < 1:
+        raise ValueError(f"n_draws must be an integer of at least 1, however: {n_draws!r}.")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {STRATEGIES}, however: {strategy!r}.")
+    if strategy == "mean" and n_draws > 1:
+        raise ValueError(f"strategy='mean' gives one estimate, however: {n_draws=}. Use strategy='draw'.")
+    X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
+    names = gen.conditions_.names if gen.conditions_ is not None else []
+    features, own = read_features(gen, X, container_name(gen.codec_), names, gen._source)
+    table = X if isinstance(X, pd.DataFrame) else features
+    frame = pd.DataFrame(features).reset_index(drop=True)
+    codes = None
+    if condition is not None:
+        codes = resolve_condition(gen.conditions_, len(frame), condition, 1.0, np.random.default_rng(seed))
+    elif own is not None and gen.conditions_ is not None:
+        codes = torch.from_numpy(gen.conditions_.encode(own))
+        holes_left = [name for name in names if own[name].isna().any()]
+        if holes_left:
+            warnings.warn(
+                f"the condition columns {holes_left} keep their missing values: a model draws rows given its declared "
+                "conditions, not these. Fit without condition= to fill them too.",
+                UserWarning,
+                stacklevel=3,
+            )
+    # As the codec reads them: Arrow's numbers can be NaN beside null.
+    every = gen.codec_.storage_.read(frame).isna().to_numpy()
+    rows = np.flatnonzero(every.any(axis=1))
+    part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]
+    codes = codes[torch.from_numpy(rows)] if codes is not None else None
+    mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
+    settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": gen.precision}
+    if steps == "auto" and method == "auto":
+        settings["steps"] = STEPS_MEAN if mean else STEPS_DRAW
+    generator: torch.Generator | RowStreams = torch.Generator().manual_seed(seed)
+    rng: Any = np.random.default_rng(seed)
+    denoiser = gen.denoiser_
+    if by_row:
+        settings["precision"], denoiser = "float32", copy.deepcopy(denoiser).double()
+        generator = rng = RowStreams(_row_keys(part, seed, alike=mean))
+    settings["generator"] = generator
+    filled: list[Any] = []
+    for _ in range(n_draws):
+        if len(rows) == 0:
+            filled.append(table.copy())
+            continue
+        data, means = (_estimate if mean else _draw)(gen, denoiser, part, holes, codes, settings)
+        for slot in slots(gen.codec_):
+            if slot.presence is not None:
+                data[:, slot.presence] = 0.0
+        values = pd.DataFrame(gen.codec_.decode(data, codes, generator))
+        for j, exact in means.items():
+            if pd.api.types.is_float_dtype(values.iloc[:, j].dtype):
+                series = values.iloc[:, j]
+                values.isetitem(j, patch(series, holes[:, j], pd.Series(exact).astype(series.dtype)))
+        if mean:
+            likeliest(gen.codec_, values, holes, data)
+        else:
+            repeat(gen.codec_, values, part, holes, data)
+        settle(gen.codec_, values, part, holes, rng)
+        filled.append(_put_in(gen, table, every, rows, values))
+    if origin is not None:
+        filled = [origin.write(completed) for completed in filled]
+    return filled[0] if n_draws == 1 else filled
+
+
+def _row_keys(frame: pd.DataFrame, seed: int, *, alike: bool) -> Tensor:
+    """Return a key (n,) for the random numbers of each row, by what it holds; with `alike` one for all.
+
+    Averages over the same noise for every row are a continuous function of the row: a last digit that differs does not
+    change them.
+    """
+    seed_bytes = seed.to_bytes(8, "little")
+
+    def key(content: bytes) -> int:
+        return int.from_bytes(blake2b(content, digest_size=8, key=seed_bytes).digest(), "little", signed=True)
+
+    if alike:
+        return torch.full((len(frame),), key(b""))
+    seen: Counter[bytes] = Counter()
+    keys = []
+    for row in pd.util.hash_pandas_object(frame, index=False).to_numpy():
+        content = row.tobytes()
+        keys.append(key(content + seen[content].to_bytes(8, "little")))
+        seen[content] += 1
+    return torch.tensor(keys, dtype=torch.int64)
+
+
+def _draw(
+    gen: DiffusionGenerator, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+) -> tuple[Tensor, dict[int, np.ndarray]]:
+    """Draw what is in holes; returns what `_estimate` does, without means."""
+    given = encode_given(gen.codec_, frame, holes, settings["generator"], filling=True)
+    return draw(denoiser, len(frame), codes, width=gen._spec.width, given=given, **settings), {}
+
+
+def _estimate(
+    gen: DiffusionGenerator, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+) -> tuple[Tensor, dict[int, np.ndarray]]:
+    """Estimate what is in holes: the mean of numbers, the likeliest level of categories.
+
+    Returns
+    -------
+    data : Tensor of shape (n, d)
+        Encoded rows.
+    means : dict of ndarray
+        For columns of floats, by their position, the mean itself: encoded, it would be rounded as the data are.
+    """
+    codec, generator, width = gen.codec_, settings["generator"], gen._spec.width
+    given = encode_given(codec, frame, holes, None, filling=True)
+    draws = []
+    for _ in range(PAIRS):
+        if isinstance(generator, RowStreams):
+            noise = generator.normal(width)
+        else:
+            noise = torch.randn((len(frame), width), generator=generator)
+        for start in (noise, -noise):
+            draws.append(draw(denoiser, len(frame), codes, width=width, given=given, noise=start, **settings).numpy())
+    stacked = np.stack(draws)
+    data = draws[0].copy()
+    means: dict[int, np.ndarray] = {}
+    rebuilt = {target.column for target in codec.constraints_.rebuilt_}
+    data[:, codec.equality_positions_] = 0.0  # a mean is no copy of another column, but that of copies
+    copied = copies(codec, frame, holes, [torch.from_numpy(drawn) for drawn in draws])
+    for j, slot in enumerate(slots(codec)):
+        hole, column = holes[:, j], codec.columns_[j]
+        for i in slot.values if hole.any() else []:
+            values = stacked[:, hole, i]
+            number = isinstance(column, NumericColumn)
+            if not number and not is_numeric(column.dtype):
+                data[hole, i] = _mode(values)
+                continue
+            # Few values make a number a category to the network; its mean is that of a number all the same.
+            flat = values.ravel()
+            if j in copied[0]:
+                flat = np.stack([numbers[j][hole] for numbers in copied]).ravel()
+            else:
+                flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
+            mean = _mean(flat.reshape(values.shape))
+            data[hole, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
+            if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt:
+                means[j] = mean
+    return torch.from_numpy(data), means
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each column of an array (n_draws, n), also where the sum would be too large for a float."""
+    with np.errstate(over="ignore"):
+        mean = values.mean(axis=0)
+    return mean if np.isfinite(mean).all() else np.where(np.isfinite(mean), mean, (values / len(values)).sum(axis=0))
+
+
+def _mode(codes: np.ndarray) -> np.ndarray:
+    """Return the most frequent code of each column of an array (n_draws, n), the smaller one of two."""
+    ordered = np.sort(codes, axis=0)
+    counts = np.stack([(ordered == row).sum(axis=0) for row in ordered])
+    return np.take_along_axis(ordered, counts.argmax(axis=0)[None], axis=0)[0]
+
+
+def encode_given(
+    codec: Any, frame: pd.DataFrame, holes: np.ndarray, generator: torch.Generator | None, *, filling: bool
+) -> Tensor:
+    """Encode what is there of a table, in the form of `tabdiff.diffusion.masks`.
+
+    Parameters
+    ----------
+    codec : TableCodec
+        Fitted.
+    frame : DataFrame of shape (n, n_columns)
+        The rows; what stands in holes is not looked at.
+    holes : ndarray of shape (n, n_columns)
+        Where values are to be drawn.
+    generator : torch.Generator, optional
+        Draws places inside steps, as `TableCodec.encode` does.
+    filling : bool
+        Whether what is drawn is known not to be missing; else it may come out as missing.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+    """
+    example = pd.DataFrame(codec.decode(torch.zeros(1, codec.n_continuous_ + len(codec.n_levels_))))
+    complete = frame.copy(deep=False)
+    for j, name in enumerate(frame.columns):
+        hole = holes[:, j]
+        if hole.any():
+            value = example.iloc[0, j]
+            complete[name] = _fill(frame[name], hole, value)
+    data = codec.encode(complete, None, generator)
+    given = torch.full_like(data, torch.nan)
+    # What stands for a rebuilt column is its distance from others, which holes in these leave unknown.
+    parts = {target.column: [i for _, i in target.parts] for target in codec.constraints_.rebuilt_}
+    for j, slot in enumerate(slots(codec)):
+        unknown = torch.from_numpy(holes[:, [j, *parts.get(j, [])]].any(axis=1))
+        for i in slot.values:
+            given[:, i] = torch.where(unknown, PRESENT if filling else torch.nan, data[:, i])
+        if slot.presence is not None:
+            if filling:
+                given[:, slot.presence] = LEFT_OUT
+            else:
+                given[~unknown, slot.presence] = 0.0
+    return given
+
+
+def _fill(series: pd.Series, where: np.ndarray, value: Any) -> pd.Series:
+    """Return a Series with a value, which may be a tuple, in the place of some entries."""
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        code = dtype.categories.get_indexer(pd.Index([value], tupleize_cols=False))[0]
+        if code >= 0:
+            codes = np.where(where, code, series.cat.codes)
+            return pd.Series(pd.Categorical.from_codes(codes, dtype=dtype), series.index)
+    elif dtype.kind in "fmM":
+        return series.mask(where, value)
+    out = series.astype(object).to_numpy(copy=True)
+    for i in np.flatnonzero(where):
+        out[i] = value
+    return pd.Series(out, series.index, dtype=object)
+
+
+def _put_in(gen: DiffusionGenerator, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
+    """Return a copy of X with values, which has a row for each of `rows`, in its holes (n, n_columns)."""
+    if isinstance(X, np.ndarray):
+        out = X.copy()
+        out[holes] = values.to_numpy()[holes[rows]]
+        fitted = out.astype(gen.codec_.dtype_)
+        return fitted if np.array_equal(fitted, out) else out
+    out = X.copy()
+    for j, name in enumerate(gen.codec_.index_):
+        hole = holes[:, j]
+        if hole.any():
+            # A Series, because pandas would look into a bare array of objects and take it for times.
+            out[name] = patch(out[name], hole, values.iloc[:, j][hole[rows]])
+    return out

@@ -1,0 +1,168 @@
+"""What `DiffusionGenerator.sample` was asked for, checked and completed, and the drawing of it, some rows at a time."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabdiff.codecs.conditions.conditions import resolve_condition
+from tabdiff.codecs.conditions.vector import as_array
+from tabdiff.diffusion.generate import draw, guide
+from tabdiff.generation.cells import CellRequest, match_totals
+from tabdiff.generation.column_conditions import Held, split_condition
+from tabdiff.model.autoguidance import lead
+from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
+
+if TYPE_CHECKING:
+    from tabdiff.estimators.generator import DiffusionGenerator
+
+__all__ = ["SamplePlan"]
+
+
+class SamplePlan:
+    """A checked request for rows of a fitted generator.
+
+    Parameters are those of `DiffusionGenerator.sample`, and the seed of every draw.
+
+    Attributes
+    ----------
+    n : int
+        Number of rows.
+    codes : Tensor of shape (n, n_attributes) or None
+        Encoded conditions.
+    """
+
+    def __init__(
+        self,
+        gen: DiffusionGenerator,
+        n_samples: int | None,
+        condition: Any,
+        *,
+        guidance_scale: float,
+        guidance: Any,
+        method: Any,
+        steps: str | int,
+        obs: Any,
+        like: Any,
+        library_size: Any,
+        batch_size: str | int,
+        seed: int,
+    ) -> None:
+        if n_samples is not None:
+            integer = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
+            if not integer or n_samples < 1:
+                raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
+        if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
+        self.gen, self.seed, self.guidance_scale = gen, seed, guidance_scale
+        self.method, self.steps, self.batch_size = method, steps, batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+        request = CellRequest.read(gen, n_samples, condition, obs, like, library_size, seed)
+        condition, columns = split_condition(gen, request.condition)
+        self.condition = condition
+        self.held = Held.read(gen, columns) if columns else None
+        n_samples = self.held.n_rows(request.n_samples) if self.held else request.n_samples
+        scale = 1.0 if self.held and gen.conditions_ is None else guidance_scale
+        self.codes = resolve_condition(gen.conditions_, n_samples, condition, scale, np.random.default_rng(seed))
+        self.n = len(self.codes) if self.codes is not None else (n_samples or 1)
+        self.given = self.held.encode(gen.codec_, self.n, self.generator) if self.held else None
+        wants_guide = self.codes is not None or self.held
+        self.guided = lead(gen)
+        if wants_guide:
+            # A guidance of the user's own is given the denoiser itself.
+            self.guided = guide(gen.denoiser_ if callable(guidance) else self.guided, guidance_scale, guidance)
+        self.obs, self.by_rank = request.obs, request.by_rank
+        self.totals = request.resolve_totals(gen, self.codes, self.n, seed)
+
+        # What the density ratio says holds under the conditions of the training rows.
+        usable = gen.refine is not False and guidance_scale == 1 and not self.held
+        if usable and self.codes is not None and gen.conditions_ is not None:
+            usable = not gen.conditions_.hidden(self.codes)
+        self.refinement = gen.refinement_ if usable else None
+        if self.refinement is not None and steps == "auto" and method == "auto":
+            self.steps = REFINED_STEPS
+
+    def _codes(self, places: Tensor) -> Tensor | None:
+        return self.codes[places] if self.codes is not None else None
+
+    @cached_property
+    def _labels(self) -> pd.DataFrame | None:
+        """The condition of every row, as users know it."""
+        if self.codes is None or self.gen.conditions_ is None:
+            return None
+        return self.gen.conditions_.decode(self.codes.numpy(), self.condition)
+
+    def _draw(self, places: Tensor) -> Tensor:
+        return draw(
+            self.gen.denoiser_,
+            len(places),
+            self._codes(places),
+            width=self.gen._spec.width,
+            generator=self.generator,
+            guided=self.guided,
+            condition_last=self.guidance_scale != 0,
+            method=self.method,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            precision=self.gen.precision,
+            given=self.given[places] if self.given is not None else None,
+        )
+
+    def _groups(self) -> np.ndarray:
+        """Number the conditions: rows of the same one have the same number, (n,)."""
+        if self.codes is None:
+            return np.zeros(self.n, dtype=np.int64)
+        return np.unique(self.codes.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+
+    def _features(self, rows: Tensor, places: Tensor) -> np.ndarray:
+        return row_features(self.gen.codec_, rows, self._codes(places))
+
+    def rows(self, start: int = 0, stop: int | None = None) -> tuple[Any, pd.DataFrame | None]:
+        """Draw the rows from `start` to `stop`, all by default: in the fit's container, and their conditions."""
+        gen = self.gen
+        places = torch.arange(start, self.n if stop is None else min(stop, self.n))
+        if self.refinement is not None:
+            balanced = self.condition is None
+            data = self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups(), balanced)
+        else:
+            data = self._draw(places)
+        codes = self._codes(places)
+        if self.totals is not None:
+            totals = self.totals[places.numpy()]
+            totals = match_totals(totals, data, codes) if self.by_rank else totals
+            rows = gen.codec_.decode(data, codes, self.generator, totals)
+        else:
+            rows = gen.codec_.decode(data, codes, self.generator)
+        rows = self.held.put_in(gen.codec_, rows, data) if self.held else rows
+        labels = None if self._labels is None else self._labels.iloc[places.numpy()].reset_index(drop=True)
+        return self._put_back(rows, labels, places.numpy()), labels
+
+    def _put_back(self, rows: Any, labels: pd.DataFrame | None, places: np.ndarray) -> Any:
+        """Return condition columns to where they were taken from."""
+        gen = self.gen
+        if gen._source == "columns":
+            assert labels is not None and gen._columns is not None
+            rows = pd.concat([rows, labels], axis=1)[gen._columns]
+        if isinstance(rows, pd.DataFrame | pd.Series):
+            return rows if gen._origin is None else gen._origin.write(rows)
+        if isinstance(rows, np.ndarray | list):
+            return rows
+        if self.obs is not None:
+            rows.obs = self.obs.iloc[places].set_axis(self.obs.index[places].astype(str))
+        elif places[0] > 0:
+            rows.obs_names = [f"synthetic-{i}" for i in places]
+        vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
+        for name, values in labels.items() if labels is not None else ():
+            if name in vectors:
+                rows.obsm[name] = as_array(values)
+                continue
+            text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
+            rows.obs[name] = (values.astype("category") if text else values).array
+        scale = float(self.guidance_scale)
+        rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": gen.n_steps_}
+        return rows

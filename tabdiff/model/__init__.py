@@ -1,0 +1,1 @@
+"""What a fit makes, and how: configuration, training data, refinement, autoguidance, persistence."""

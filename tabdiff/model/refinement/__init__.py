@@ -1,0 +1,1 @@
+"""Correcting drawn rows of a table: marginals, rejection, iterative proportional fitting, balanced sampling."""
