@@ -48,8 +48,8 @@ from tabdiff.evaluation import (
     shape_error,
     trend_error,
 )
-from tabdiff.model.build import SIZES
-from tabdiff.model.config import build_denoiser
+from tabdiff.model.build import build_denoiser
+from tabdiff.model.defaults import SIZES
 from tabdiff.training import Callback
 
 FILE = RESULTS / "denoisers.jsonl"

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tabdiff.codecs.images.codec import read_images
+from tabdiff.io.images import read_images
 
 NAMES = ("digits", "mnist", "cifar10")
 ALLOWED = f"""--data takes {", ".join(NAMES)}, or a folder with

@@ -14,7 +14,8 @@ from scipy import sparse
 
 from tabdiff import DiffusionGenerator
 from tabdiff.cli.main import main
-from tabdiff.io.data_files import DataFileError, read_data, replacing, write_data
+from tabdiff.io.atomic import replacing
+from tabdiff.io.data_files import DataFileError, read_data, write_data
 
 
 def _table(n: int = 80) -> pd.DataFrame:

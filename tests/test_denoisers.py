@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 
 from tabdiff import DiffusionGenerator
-from tabdiff.model.build import SIZES
+from tabdiff.model.defaults import SIZES
 
 N = 1200
 

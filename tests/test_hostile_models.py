@@ -15,7 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tabdiff import DiffusionGenerator
-from tabdiff.io.model_files import CONFIG, WEIGHTS, ModelFileError, _checksum
+from tabdiff.io.model_files import _checksum
+from tabdiff.io.serialization import CONFIG, WEIGHTS, ModelFileError
 from tabdiff.training import CheckpointError
 from tabdiff.training.checkpoint import FILE, read_checkpoint
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tabdiff import DiffusionGenerator
-from tabdiff.model.autoguidance import SCALES, lead, least_distinct
-from tabdiff.model.config import resolve_autoguidance
+from tabdiff.model.autoguidance import SCALES, lead, least_distinct, resolve_autoguidance
 from tabdiff.training import Callback
 
 QUICK = {"hidden_size": 64, "n_blocks": 2, "refine": False, "random_state": 0, "learning_rate": 3e-3}

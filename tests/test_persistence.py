@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from tabdiff import DiffusionGenerator
-from tabdiff.io.model_files import ModelFileError, pack, read_model, unpack, write_model
+from tabdiff.io.model_files import read_model, write_model
+from tabdiff.io.serialization import ModelFileError, pack, unpack
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from properties import accepted, exactly, like, refusal, unchanged
 from random_frames import ARROW, KINDS, NAMES, NUMBERS, REFUSED_KINDS, TEXT, TIMES, frames
 
 from tabdiff.codecs import TableCodec
-from tabdiff.io.model_files import pack, unpack
+from tabdiff.io.serialization import pack, unpack
 
 
 def noise(codec, n):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.io.data_files import replacing
+from tabdiff.io.atomic import replacing
 
 if TYPE_CHECKING:
     from anndata import AnnData

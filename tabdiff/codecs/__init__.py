@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from tabdiff.codecs.cells.codec import CellCodec
-from tabdiff.codecs.images.codec import ImageCodec, Images
+from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.images.latent import LatentImageCodec
 from tabdiff.codecs.sequences import SequenceCodec
 from tabdiff.codecs.tables.array import ArrayCodec
 from tabdiff.codecs.tables.codec import TableCodec
+from tabdiff.io.images import Images
 
 __all__ = [
     "CODECS",

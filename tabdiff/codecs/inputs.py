@@ -13,9 +13,9 @@ from sklearn.utils.validation import validate_data
 
 from tabdiff.codecs import Images, is_anndata
 from tabdiff.codecs.conditions.conditions import condition_frame
-from tabdiff.codecs.images.codec import read_images
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.frames import ForeignFrame
+from tabdiff.io.images import read_images
 
 __all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
 

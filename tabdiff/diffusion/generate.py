@@ -13,7 +13,7 @@ from torch import Tensor
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.nn import UNet
-from tabdiff.training import autocast_dtype
+from tabdiff.utils.device import autocast_dtype
 from tabdiff.utils.random import RowStreams
 
 __all__ = ["draw", "draw_in_time", "guide", "rows_at_once"]

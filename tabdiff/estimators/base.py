@@ -9,9 +9,9 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabdiff.codecs import is_anndata
-from tabdiff.codecs.images.codec import looks_like_images
 from tabdiff.codecs.sequences import read_sequences
 from tabdiff.estimators.generator import DiffusionGenerator
+from tabdiff.io.images import looks_like_images
 
 __all__ = ["clone_generator", "refuse_all_but_tables"]
 

@@ -25,6 +25,7 @@ from tabdiff.diffusion import Denoiser, flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.generate import draw, draw_in_time
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.estimators.parameters import check_parameters
 from tabdiff.generation.cells import latent
 from tabdiff.generation.imputation import impute, training_masks
 from tabdiff.generation.inverse_problems import impute_images
@@ -33,14 +34,8 @@ from tabdiff.generation.sampling import SamplePlan
 from tabdiff.io import model_files
 from tabdiff.io.anndata_writer import check_path, write_cells
 from tabdiff.model import persistence
-from tabdiff.model.autoguidance import TIME_SHARE, lead, make_lead
-from tabdiff.model.config import (
-    check_parameters,
-    resolve_autoguidance,
-    resolve_batch_size,
-    resolve_learning_rate,
-    resolve_steps,
-)
+from tabdiff.model.autoguidance import TIME_SHARE, lead, make_lead, resolve_autoguidance
+from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps
 from tabdiff.model.persistence import container_name
 from tabdiff.model.refinement.refinement import (
     REFINED_STEPS,
@@ -1022,7 +1017,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Raises
         ------
-        tabdiff.io.model_files.ModelFileError
+        tabdiff.io.serialization.ModelFileError
             If the model is missing, damaged, or of another format version.
         """
         target = resolve_device(device)

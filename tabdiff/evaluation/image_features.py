@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tabdiff.codecs.images.codec import ImageCodec, Images
+from tabdiff.codecs.images.codec import ImageCodec
+from tabdiff.io.images import Images
 from tabdiff.utils.seeding import borrowed_rng
 
 __all__ = ["ClassifierFeatures", "ImageFeatures", "PixelFeatures", "as_features"]

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
-from tabdiff.codecs.images.codec import ImageCodec, Images, read_images
+from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.evaluation.frames import draw_rows
 from tabdiff.evaluation.image_features import ClassifierFeatures, as_features
+from tabdiff.io.images import Images, read_images
 
 __all__ = ["evaluate_images", "frechet_distance", "kernel_distance", "precision_recall"]
 

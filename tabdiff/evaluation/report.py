@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.codecs.images.codec import read_images
 from tabdiff.evaluation.cells import cell_scores, nb_baseline
 from tabdiff.evaluation.frames import draw_rows
 from tabdiff.evaluation.images import evaluate_images
 from tabdiff.evaluation.tables import evaluate_table
+from tabdiff.io.images import read_images
 
 __all__ = ["evaluate"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tabdiff.codecs.images.codec import read_images
 from tabdiff.evaluation.image_features import as_features
 from tabdiff.evaluation.images import frechet_distance
+from tabdiff.io.images import read_images
 from tabdiff.training import Callback, Training
 
 if TYPE_CHECKING:

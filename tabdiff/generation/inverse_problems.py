@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
-from tabdiff.codecs.images.codec import ImageCodec, Images, read_images
+from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import Denoiser, DenoiserLike, PosteriorGuidance, sample, sample_known
 from tabdiff.diffusion.generate import guide, rows_at_once
+from tabdiff.io.images import Images, read_images
 
 if TYPE_CHECKING:
     from tabdiff.estimators.generator import DiffusionGenerator

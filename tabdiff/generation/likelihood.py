@@ -9,57 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion.bound import row_bound
-from tabdiff.nn.unet import unet_preset
-from tabdiff.utils.device import resolve_device
 
 if TYPE_CHECKING:
     from tabdiff.estimators.generator import DiffusionGenerator
 
-__all__ = ["check_beside", "image_log_likelihood", "image_network"]
+__all__ = ["image_log_likelihood"]
 
-# Channels and blocks at most, where there is no GPU: the published network for 32 × 32 pixels takes ten seconds a step
-# there, this one under one.
-CPU_BASE, CPU_BLOCKS = 32, 1
 # Where the chain of the bound ends: with a noise of about the width of a byte's bin.
 LOG_SNR_MAX = 2 * math.log(128.0)
 SCORED_VALUES = 2**17
-
-
-def image_network(parameters: Any, codec: ImageCodec) -> dict[str, Any]:
-    """Return what a U-Net is built from.
-
-    Parameters
-    ----------
-    parameters : DiffusionGenerator
-    codec : object
-        Fitted.
-    """
-    _, height, width = codec.row_size_
-    network = {"shape": tuple(codec.row_size_), **unet_preset(height, width)}
-    if resolve_device(parameters.device).type == "cpu":
-        network["base"], network["n_blocks"] = min(network["base"], CPU_BASE), min(network["n_blocks"], CPU_BLOCKS)
-    if parameters.hidden_size != "auto":
-        network["base"] = int(parameters.hidden_size)
-    if parameters.n_blocks != "auto":
-        network["n_blocks"] = int(parameters.n_blocks)
-    return network
-
-
-def check_beside(parameters: Any, network: str) -> None:
-    """Raise a ValueError for what does not go with a condition that is an image."""
-    if network != "unet":
-        raise ValueError(
-            f"a condition that is an image needs denoiser='unet', however: {parameters.denoiser!r}. To others an "
-            "image is a vector, image.reshape(n, -1)."
-        )
-    if parameters.latent_diffusion:
-        raise ValueError("a condition that is an image stands beside pixels, so it needs latent_diffusion=False.")
-    if parameters.augment is not None:
-        raise ValueError(
-            f"augment={parameters.augment!r} would move images against those of the condition; augment both before fit."
-        )
 
 
 @torch.no_grad()

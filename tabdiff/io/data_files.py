@@ -7,27 +7,25 @@ before stays until its successor is complete.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib.util
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tabdiff.io.atomic import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "SUFFIXES",
     "DataFileError",
+    "SUFFIXES",
     "check_fits",
     "check_folder_output",
     "check_model_output",
     "check_output",
     "read_data",
-    "replacing",
     "write_data",
 ]
 
@@ -186,7 +184,8 @@ def check_model_output(path: str | os.PathLike) -> Path:
     DataFileError
         If the folder above is missing, or `path` is something else that is there already.
     """
-    from tabdiff.io.model_files import CONFIG, SUFFIX, is_model_file
+    from tabdiff.io.model_files import SUFFIX, is_model_file
+    from tabdiff.io.serialization import CONFIG
 
     path = Path(path)
     _check_parent(path)
@@ -244,31 +243,6 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
                 data.write_h5ad(temporary, compression="gzip")
     except (OSError, ValueError, TypeError) as error:
         raise DataFileError(f"{path} cannot be written: {error}") from error
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends, or goes if the block fails.
-
-    Yields
-    ------
-    Path
-        An empty file with the ending of `path`, to be written over.
-    """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files that only their owner can read; give this one the permissions of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def check_fits(path: str | os.PathLike, *, cells: bool) -> None:

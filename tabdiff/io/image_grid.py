@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tabdiff.codecs.images.codec import read_images
+from tabdiff.io.images import read_images
 
 __all__ = ["image_grid", "save_grid", "save_images"]
 

@@ -22,7 +22,11 @@ from sklearn.metrics import roc_auc_score
 from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
-from tabdiff.model.config import ModelSpec, build_denoiser
+from tabdiff.model.build import build_denoiser
+from tabdiff.model.config import ModelSpec
+from tabdiff.model.defaults import (
+    LARGE_ROWS,
+)
 from tabdiff.model.refinement.density_ratio import DensityRatio
 from tabdiff.model.refinement.refinement import (
     REFINED_STEPS,
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     from tabdiff.estimators.generator import DiffusionGenerator
     from tabdiff.model.training_data import Start
 
-__all__ = ["TIME_SHARE", "build_weak", "lead", "make_lead"]
+__all__ = ["TIME_SHARE", "build_weak", "lead", "make_lead", "resolve_autoguidance"]
 
 # A quarter of the width, half of the blocks, and a quarter of the steps, up to these: a twentieth of the time. One of
 # half the width that was trained for 1,000 steps, and one of full size, lead as far and cost more.
@@ -188,3 +192,22 @@ def lead(gen: DiffusionGenerator) -> DenoiserLike:
         return gen.denoiser_
     weak = gen.weak_.numbers if isinstance(gen.weak_, MixedDenoiser) else gen.weak_
     return AutoGuidance(gen.denoiser_, weak, gen.autoguidance_, n_guided=gen._spec.n_continuous)
+
+
+def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelSpec, n_rows: int) -> float | None:
+    """Return the scale of the autoguidance of numbers (see `tabdiff.model.autoguidance`), 1 for none, None for one to be chosen.
+
+    Raises
+    ------
+    ValueError
+        If one was asked for where there are no numbers of a table, or no MLP to draw them.
+    """
+    possible = spec.network == "mlp" and not spec.custom and hasattr(codec, "mask_of_") and spec.n_continuous > 0
+    if isinstance(asked, str):
+        return None if possible and n_rows >= LARGE_ROWS else 1.0
+    if asked != 1 and not possible:
+        raise ValueError(
+            f"autoguidance={asked!r} leads numbers of a table or array that denoiser='mlp' draws, and here are none. "
+            "Use autoguidance='auto' or 1."
+        )
+    return float(asked)

@@ -2,136 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import nn
 
-from tabdiff.nn import ColumnTokens, DiT, PatchTokens, ResidualMLP, SequenceTokens, UNet
-from tabdiff.nn.dit import CONDITIONING
-from tabdiff.nn.embeddings import TIME_EMBEDDINGS, VectorColumns
-from tabdiff.nn.mlp import MLP_CONDITIONING
+from tabdiff.diffusion import Denoiser
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.model.config import ModelSpec
+from tabdiff.model.defaults import (
+    LATENT_TOKENS,
+    MAX_TOKENS,
+)
+from tabdiff.nn import (
+    ColumnTokens,
+    ConditionEmbedding,
+    DiT,
+    ImageCondition,
+    PatchTokens,
+    ResidualMLP,
+    SequenceTokens,
+    UNet,
+    VectorColumns,
+)
+from tabdiff.utils.seeding import borrowed_rng
 
 if TYPE_CHECKING:
     from tabdiff.model.config import ModelSpec
 
-__all__ = [
-    "NETWORKS",
-    "Sizes",
-    "check_network",
-    "embedding_size_of",
-    "make_network",
-    "network_name",
-    "resolve_conditioning",
-    "sizes_of",
-    "token_layout",
-    "waves_of",
-]
-
-NETWORKS = ("mlp", "dit", "unet")
-# Tables of so many rows get a larger network.
-LARGE_ROWS = 5000
-# With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
-MAX_TOKENS = 256
-# Waves of each number of a large table, and how many the network sees in all at most: wide tables stay cheap.
-FREQUENCIES, MAX_WAVES = 8, 512
-# Entries of the embedding of a level: eight are few to tell hundreds of levels apart by. Wide tables stay cheap.
-EMBEDDING_SIZE, LARGE_EMBEDDING_SIZE = 8, 32
-MANY_LEVELS, MAX_EMBEDDED = 100, 2048
-# The dimensions of a latent have no meaning of their own, so a few tokens are enough.
-LATENT_TOKENS = 32
-
-
-class Sizes(NamedTuple):
-    """Width and depth of a network."""
-
-    hidden_size: int
-    n_blocks: int
-
-
-# For tables of many rows, and for everything else.
-SIZES = {
-    "mlp": (Sizes(512, 4), Sizes(256, 3)),
-    "dit": (Sizes(128, 4), Sizes(96, 3)),
-}
-
-
-def check_network(denoiser: Any, conditioning: str, time_embedding: str) -> None:
-    """Raise a ValueError if a parameter names no network, or what that network does not have."""
-    if not callable(denoiser) and denoiser not in ("auto", *NETWORKS):
-        raise ValueError(f"denoiser must be 'auto', 'mlp', 'dit', 'unet' or a callable, however: {denoiser!r}.")
-    if conditioning not in ("auto", *CONDITIONING):
-        raise ValueError(f"conditioning must be 'auto' or one of {CONDITIONING}, however: {conditioning!r}.")
-    if time_embedding not in TIME_EMBEDDINGS:
-        raise ValueError(f"time_embedding must be one of {sorted(TIME_EMBEDDINGS)}, however: {time_embedding!r}.")
-
-
-def network_name(denoiser: Any, codec: Any) -> str:
-    """Return which network "auto" stands for: "unet" for images, "mlp" for everything else.
-
-    Raises
-    ------
-    ValueError
-        If a U-Net is asked for, and the data are not images.
-    """
-    if callable(denoiser):
-        return "custom"
-    kind = token_layout(codec)["kind"]
-    if denoiser == "unet" and kind != "patches":
-        raise ValueError(
-            "denoiser='unet' is for images: an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or "
-            "a folder of files. Reshape X, e.g. X.reshape(len(X), height, width), or use denoiser='auto'."
-        )
-    if denoiser != "auto":
-        return str(denoiser)
-    return "unet" if kind == "patches" else "mlp"
-
-
-def token_layout(codec: Any) -> dict[str, Any]:
-    """Return what the entries of a codec's rows are: columns, unless it says otherwise."""
-    return dict(getattr(codec, "layout_", {"kind": "columns"}))
-
-
-def waves_of(codec: Any, n_continuous: int, n_rows: int) -> int:
-    """Return the number of waves of each number that an MLP sees: for tables of many rows; see `FourierFeatures`.
-
-    Few rows are smooth to the network, and short fits to them draw a little too widely with waves.
-    """
-    return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if _is_large_table(codec, n_rows) else 0
-
-
-def embedding_size_of(codec: Any, n_levels: Sequence[int], n_rows: int) -> int:
-    """Return the entries of the embedding of a level: more for large tables with columns of hundreds of levels."""
-    wanted = _is_large_table(codec, n_rows) and max(n_levels, default=0) > MANY_LEVELS
-    return LARGE_EMBEDDING_SIZE if wanted and len(n_levels) * LARGE_EMBEDDING_SIZE <= MAX_EMBEDDED else EMBEDDING_SIZE
-
-
-def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
-    """Return the width and depth that "auto" stands for."""
-    large, small = SIZES.get(network, SIZES["mlp"])
-    return large if _is_large_table(codec, n_rows) else small
-
-
-def _is_large_table(codec: Any, n_rows: int) -> bool:
-    return hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS
-
-
-def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns]) -> str:
-    """Return how the condition enters a network; "auto" is AdaLN, and cross-attention for tokens where there is some.
-
-    Raises
-    ------
-    ValueError
-        For a way that the network does not have.
-    """
-    if asked == "auto":
-        return "cross_attention" if network == "dit" and any(v[2] > 1 for v in vectors) else "adaln"
-    if network == "mlp" and asked not in MLP_CONDITIONING:
-        raise ValueError(
-            f"conditioning={asked!r} needs attention, which the MLP has not; use denoiser='dit', or one of "
-            f"{MLP_CONDITIONING}."
-        )
-    return asked
+__all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
 
 
 def make_network(spec: ModelSpec, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
@@ -191,3 +92,64 @@ def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | 
         given=n_given > 0,
         max_tokens=LATENT_TOKENS if layout["kind"] == "latent" else MAX_TOKENS,
     )
+
+
+CONDITION_SIZE = 64
+
+
+def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn.Module], seed: int) -> Denoiser:
+    """Build a denoiser with freshly drawn weights, the same for the same seed.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Sizes, schedule and target.
+    denoiser : str or callable
+        A callable builds the network; otherwise the specification names it.
+    seed : int
+        Of the weights.
+
+    Raises
+    ------
+    TypeError
+        If a callable returns something other than an nn.Module.
+    """
+    attributes = spec.attribute_levels
+    condition_size = CONDITION_SIZE if attributes else 0
+    n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
+    n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0
+    with borrowed_rng(seed):
+        if callable(denoiser):
+            network = denoiser(spec.width, n_outputs, condition_size)
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
+        else:
+            network = make_network(spec, n_outputs, condition_size, n_given)
+        embedding: nn.Module | None = None
+        if condition_size:
+            tokens = spec.conditioning in ("concatenation", "cross_attention") and spec.network == "dit"
+            embedding = ConditionEmbedding(
+                attributes, condition_size, vectors=[VectorColumns(*v) for v in spec.vectors], tokens=tokens
+            )
+        if spec.beside is not None:
+            c, h, w = spec.beside
+            embedding = ImageCondition((c, h, w), embedding)  # type: ignore[arg-type]
+        bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
+        if not spec.frequencies:
+            return Denoiser(
+                network, spec.schedule, spec.target, embedding, loss=spec.loss, bounds=bounds, n_given=n_given
+            )
+        frequencies = [torch.from_numpy(np.asarray(f, dtype=np.float64)) for f in spec.frequencies]
+        return MixedDenoiser(
+            network,
+            spec.schedule,
+            frequencies,
+            spec.n_continuous,
+            spec.target,
+            embedding,
+            embedding_size=spec.embedding_size,
+            loss=spec.loss,
+            bounds=bounds,
+            missing_levels=spec.missing_levels,
+            shared=spec.layout["kind"] == "sequence",
+        )

@@ -17,7 +17,8 @@ from tabdiff.codecs.sequences import SequenceForm
 from tabdiff.diffusion import Denoiser
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.autoguidance import build_weak
-from tabdiff.model.config import ModelSpec, build_denoiser
+from tabdiff.model.build import build_denoiser
+from tabdiff.model.config import ModelSpec
 from tabdiff.model.refinement.refinement import Refinement
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.conditions.image import KEPT
 from tabdiff.codecs.inputs import FitInputs, read_fit_inputs
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
-from tabdiff.model.config import ModelSpec, build_denoiser
+from tabdiff.model.build import build_denoiser
+from tabdiff.model.config import ModelSpec
 from tabdiff.model.persistence import codec_name
 from tabdiff.model.sample_weights import population, take_rows, weigh
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from tabdiff.io.image_files import ImageFiles
-from tabdiff.io.model_files import checksum, pack, unpack
+from tabdiff.io.model_files import checksum
+from tabdiff.io.serialization import pack, unpack
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.state import Training
 

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tabdiff.codecs.images.codec import ImageCodec, read_images
+from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.io.image_files import ImageFiles
+from tabdiff.io.images import read_images
 
 
 def noise(shape, dtype=np.uint8, seed=0):

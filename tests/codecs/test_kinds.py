@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tabdiff.codecs import TableCodec
 from tabdiff.codecs.columns import LevelColumn, NumericColumn, TimeColumn
-from tabdiff.io.model_files import pack, unpack
+from tabdiff.io.serialization import pack, unpack
 
 N = 120
 RNG = np.random.default_rng(0)

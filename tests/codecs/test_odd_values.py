@@ -13,7 +13,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import ArrayCodec, TableCodec
-from tabdiff.io.model_files import pack, unpack
+from tabdiff.io.serialization import pack, unpack
 
 
 def back(series, through_files=True):

@@ -7,14 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from tabdiff.nn.count_autoencoder import (
-    ConditionEmbedding,
-    CountAutoencoder,
-    _sum_nb_log_prob,
-    nb_log_prob,
-    nb_sample,
-    train_autoencoder,
-)
+from tabdiff.nn.count_autoencoder import ConditionEmbedding, CountAutoencoder, train_autoencoder
+from tabdiff.nn.negative_binomial import _sum_nb_log_prob, nb_log_prob, nb_sample
 
 
 def rates(rows: int, genes: int) -> torch.Tensor:

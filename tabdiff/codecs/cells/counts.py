@@ -16,7 +16,8 @@ from tabdiff.codecs.cells.classes import CellClasses
 from tabdiff.codecs.cells.depth import deepen, thin
 from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed_genes
 from tabdiff.io.expression import CHUNK, dense_rows
-from tabdiff.nn.count_autoencoder import CountAutoencoder, nb_sample, train_autoencoder
+from tabdiff.nn.count_autoencoder import CountAutoencoder, train_autoencoder
+from tabdiff.nn.negative_binomial import nb_sample
 
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0

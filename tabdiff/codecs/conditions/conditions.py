@@ -19,7 +19,8 @@ from torch import Tensor
 
 from tabdiff.codecs.conditions.image import ImageAttribute, holds_images
 from tabdiff.codecs.conditions.scalar import Attribute, is_scalar
-from tabdiff.codecs.conditions.vector import TextAttribute, VectorAttribute, encoder_of, holds_vectors
+from tabdiff.codecs.conditions.text import TextAttribute, encoder_of
+from tabdiff.codecs.conditions.vector import VectorAttribute, holds_vectors
 from tabdiff.io.frames import to_pandas
 from tabdiff.nn import VectorColumns
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tabdiff.codecs.conditions.vector import VectorAttribute, is_missing
-from tabdiff.codecs.images.codec import ImageCodec, read_images
+from tabdiff.codecs.images.codec import ImageCodec
+from tabdiff.io.images import read_images
 
 __all__ = ["ImageAttribute", "holds_images"]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,214 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.io.image_files import CHANNELS, ImageFiles, common_mode, find_images, mode_of, pixels
+from tabdiff.io.image_files import ImageFiles
+from tabdiff.io.images import Images, as_images, read_images
 
-__all__ = ["AUGMENTATIONS", "ImageCodec", "Images", "as_images", "looks_like_images", "read_images"]
+__all__ = ["AUGMENTATIONS", "ImageCodec"]
 
 AUGMENTATIONS = ("flip", "crop")
-MAX_CHANNELS = 4
 # Of an image, for networks of tokens.
 MIN_PATCHES, MAX_PATCHES = 16, 256
 # Shifted by at most this share of the side, as images are cropped after padding by 4 of 32 pixels.
 CROP_SHARE = 1 / 8
-MIN_SIDE = 4
-
-
-@dataclass
-class Images:
-    """Images that were given, taken to one form without a copy.
-
-    Attributes
-    ----------
-    pixels : ndarray of shape (n, c, h, w) or ImageFiles
-        uint8, or float as it was given.
-    layout : {"hw", "hwc", "chw", "pil"}
-        How images lie in what was given, and will in what is returned. Files come out as "hw" or "hwc".
-    classes : list of str or None
-        The class of each, where subfolders say so.
-    mode : str or None
-        PIL's mode, of PIL images and files.
-    """
-
-    pixels: Any
-    layout: str
-    classes: list[str] | None = None
-    mode: str | None = None
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """``(c, h, w)`` of an image."""
-        if isinstance(self.pixels, ImageFiles):
-            return self.pixels.size
-        c, h, w = self.pixels.shape[1:]
-        return int(c), int(h), int(w)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """What the pixels are."""
-        return np.dtype(np.uint8) if isinstance(self.pixels, ImageFiles) else self.pixels.dtype
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of images, and of values in each."""
-        return len(self), int(np.prod(self.size))
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def array(self) -> np.ndarray:
-        """Return all pixels (n, c, h, w), read from the files where they lie in some."""
-        if isinstance(self.pixels, ImageFiles):
-            return np.asarray(self.pixels[np.arange(len(self))].numpy().reshape(len(self), *self.size))
-        return np.asarray(self.pixels)
-
-    def take(self, rows: np.ndarray) -> Images:
-        """Return the images of numbers (k,), which may repeat."""
-        taken = self.pixels.take(rows) if isinstance(self.pixels, ImageFiles) else self.pixels[rows]
-        classes = None if self.classes is None else [self.classes[i] for i in rows]
-        return replace(self, pixels=taken, classes=classes)
-
-
-def read_images(X: Any) -> Images | None:
-    """Read images of any form; None for what is something else, such as a table.
-
-    Raises
-    ------
-    ValueError
-        For arrays of a shape or values that images do not have, images of several sizes, folders without images and
-        files that cannot be read.
-    TypeError
-        For a dtype that is neither uint8 nor floating point, and a path that is no folder.
-    """
-    if isinstance(X, Images):
-        return X
-    if isinstance(X, str | os.PathLike):
-        return _read_folder(X)
-    if isinstance(X, list | tuple) and len(X):
-        if _is_pil(X[0]):
-            return _read_pil(X)
-        if all(isinstance(image, np.ndarray) and image.ndim in (2, 3) for image in X):
-            return _read_array(_stack(X))
-    if getattr(X, "ndim", 2) >= 3 and hasattr(X, "__array__"):
-        return _read_array(X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X))
-    return None
-
-
-def looks_like_images(X: Any) -> bool:
-    """Return whether `read_images` would try to read images, told without reading them."""
-    if isinstance(X, Images | str | os.PathLike):
-        return True
-    if isinstance(X, list | tuple) and len(X):
-        return _is_pil(X[0]) or (isinstance(X[0], np.ndarray) and X[0].ndim > 1)
-    return getattr(X, "ndim", 2) > 2
-
-
-def _is_pil(image: Any) -> bool:
-    return hasattr(image, "convert") and hasattr(image, "mode") and hasattr(image, "getbands")
-
-
-def _read_folder(folder: str | os.PathLike) -> Images:
-    if not Path(folder).is_dir():
-        what = "is a file" if Path(folder).exists() else "does not exist"
-        raise TypeError(
-            f"X must be data, or the path of a folder of images, however: {type(folder).__name__} "
-            f"{os.fspath(folder)!r}, which {what}."
-        )
-    paths, classes = find_images(folder)
-    files = ImageFiles(paths)
-    return Images(files, "hw" if files.size[0] == 1 else "hwc", classes, files.mode)
-
-
-def _read_pil(images: Any) -> Images:
-    modes = []
-    width, height = images[0].size
-    for i, image in enumerate(images):
-        if not _is_pil(image):
-            raise TypeError(
-                f"a list of PIL images must hold nothing else, however: element {i} is {type(image).__name__}."
-            )
-        try:
-            modes.append(mode_of(image))
-        except ValueError as error:
-            raise ValueError(f"image {i}: {error}.") from error
-        if image.size != (width, height):
-            raise ValueError(
-                f"images must have one size: image 0 is {width} × {height}, image {i} is {image.size[0]} × "
-                f"{image.size[1]}. Crop or resize them, e.g. with PIL.ImageOps.fit(image, (width, height))."
-            )
-    mode = common_mode(modes)
-    stacked = np.empty((len(images), CHANNELS[mode], height, width), dtype=np.uint8)
-    for i, image in enumerate(images):
-        try:
-            stacked[i] = pixels(image, mode)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"image {i} ({getattr(image, 'filename', '')}) cannot be read: {error}.") from error
-    return _checked(Images(stacked, "pil", mode=mode))
-
-
-def _stack(images: Any) -> np.ndarray:
-    for i, image in enumerate(images):
-        if image.shape != images[0].shape:
-            raise ValueError(
-                f"images must have one size: image 0 has shape {images[0].shape}, image {i} {image.shape}. Crop or "
-                "resize them."
-            )
-    return np.stack(images)
-
-
-def _read_array(array: np.ndarray) -> Images:
-    """Tell the layout of an array by which axis is as short as channels are."""
-    if array.ndim == 3:
-        return _checked(Images(array[:, None], "hw"))
-    if array.ndim != 4:
-        raise ValueError(
-            f"images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w), however: it has {array.ndim} "
-            f"dimensions, shape={array.shape}."
-        )
-    first, last = 1 <= array.shape[1] <= MAX_CHANNELS, 1 <= array.shape[3] <= MAX_CHANNELS
-    if not first and not last:
-        raise ValueError(
-            f"images of shape (n, h, w, c) or (n, c, h, w) have 1 to {MAX_CHANNELS} channels, however: "
-            f"shape={array.shape}."
-        )
-    if first and last:
-        raise ValueError(
-            f"shape={array.shape} may be (n, h, w, c) or (n, c, h, w): sides of at most {MAX_CHANNELS} pixels are not "
-            "told apart from channels. Images need more pixels."
-        )
-    return _checked(Images(array if first else np.moveaxis(array, 3, 1), "chw" if first else "hwc"))
-
-
-def _checked(images: Images) -> Images:
-    """Raise an error that names what is no image."""
-    _, height, width = images.size
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(f"images must have at least {MIN_SIDE} pixels a side, however: {height} × {width}.")
-    array = images.pixels
-    if array.dtype == np.uint8:
-        return images
-    if array.dtype.kind != "f":
-        raise TypeError(
-            f"images must be uint8, or floating point in [0, 1] or [-1, 1], however: {array.dtype}. Convert them, e.g. "
-            f"{'(255 * X).astype(numpy.uint8)' if array.dtype == bool else 'X.astype(numpy.uint8) if they are bytes'}."
-        )
-    flat = array.reshape(len(array), -1)
-    low, high = flat.min(axis=1, initial=0.0), flat.max(axis=1, initial=0.0)  # NaN where there is one
-    odd = np.flatnonzero(~((low >= -1) & (high <= 1)))
-    if len(odd):
-        i = int(odd[0])
-        if not np.isfinite(flat[i]).all():
-            raise ValueError(f"image {i} holds NaN or infinity, as do {len(odd) - 1} more. Images must be finite.")
-        top = flat.max()
-        whole = (
-            "" if (flat[i] % 1).any() or low.min() < 0 or top > 255 else ", or X.astype(numpy.uint8) if they are bytes"
-        )
-        raise ValueError(
-            f"floating-point images must lie in [0, 1] or [-1, 1], however: image {i} goes from {low[i]:g} to "
-            f"{high[i]:g} ({len(odd)} of {len(flat)} images are outside). Divide by the largest value, X / {top:g}"
-            f"{whole}."
-        )
-    return images
 
 
 class ImageCodec:
@@ -416,23 +215,6 @@ def augmentations(augment: Any) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"augment must be None, or one or several of {AUGMENTATIONS}, however: {augment!r}.")
     return names
-
-
-def as_images(X: Any) -> Images:
-    """Read images of any form; see `read_images`.
-
-    Raises
-    ------
-    TypeError
-        For what is something else, too.
-    """
-    images = read_images(X)
-    if images is None:
-        raise TypeError(
-            "images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or a folder, "
-            f"however: {type(X).__name__}{f' of shape {X.shape}' if hasattr(X, 'shape') else ''}."
-        )
-    return images
 
 
 def _shown(size: tuple[int, int, int]) -> str:

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.images.codec import ImageCodec, as_images
+from tabdiff.codecs.images.codec import ImageCodec
+from tabdiff.io.images import as_images
 from tabdiff.nn.image_autoencoder import (
     ImageAutoencoder,
     autoencoder_from_weights,
