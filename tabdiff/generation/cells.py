@@ -17,7 +17,7 @@ from tabdiff.codecs.inputs import cell_conditions
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
 
 __all__ = ["CellRequest", "latent", "match_totals"]
 
@@ -48,7 +48,7 @@ class CellRequest:
     @classmethod
     def read(
         cls,
-        gen: DiffusionGenerator,
+        model: FittedModel,
         n_samples: int | None,
         condition: Any,
         obs: Any,
@@ -71,54 +71,54 @@ class CellRequest:
         request = cls(n_samples, condition)
         if obs is None and like is None and library_size is None:
             return request
-        if not isinstance(gen.codec_, CellCodec):
+        if not isinstance(model.codec, CellCodec):
             name = "obs" if obs is not None else "like" if like is not None else "library_size"
             raise TypeError(f"{name} is for models of AnnData; this one was fitted on a table or an array.")
-        if library_size is not None and gen.codec_.kind_ != "counts":
+        if library_size is not None and model.codec.kind_ != "counts":
             raise ValueError("library_size needs a model of counts; this one was fitted on continuous expression.")
         if obs is not None:
-            request._take_obs(gen, obs)
+            request._take_obs(model, obs)
         if like is not None:
-            request._take_like(gen, like, library_size is None or _is_match(library_size), seed)
+            request._take_like(model, like, library_size is None or _is_match(library_size), seed)
         elif _is_match(library_size):
             request.totals, request.by_rank = "match", True
         if library_size is not None and not _is_match(library_size):
             request.totals = _totals(library_size)
         return request
 
-    def _take_obs(self, gen: DiffusionGenerator, obs: Any) -> None:
+    def _take_obs(self, model: FittedModel, obs: Any) -> None:
         if not isinstance(obs, pd.DataFrame):
             raise TypeError(f"obs must be a DataFrame with a row per cell, however: {type(obs).__name__}.")
         if not obs.index.is_unique:
             raise ValueError("the index of obs names the cells, so it must not repeat; use obs.reset_index(drop=True).")
-        self.obs, self.condition = obs, _named(gen, obs, "obs")
+        self.obs, self.condition = obs, _named(model, obs, "obs")
         if self.n_samples not in (None, len(obs)):
             raise ValueError(f"obs has {len(obs)} rows, but n_samples={self.n_samples}. Leave n_samples out.")
         self.n_samples = len(obs)
 
-    def _take_like(self, gen: DiffusionGenerator, like: AnnData, depth: bool, seed: int) -> None:
+    def _take_like(self, model: FittedModel, like: AnnData, depth: bool, seed: int) -> None:
         if not is_anndata(like):
             raise TypeError(f"like must be an AnnData, however: {type(like).__name__}.")
-        assert isinstance(gen.codec_, CellCodec)
+        assert isinstance(model.codec, CellCodec)
         rows = np.arange(like.n_obs)
         if self.n_samples is not None and self.n_samples != like.n_obs:
             rows = np.random.default_rng(seed).integers(like.n_obs, size=self.n_samples)
         self.n_samples = len(rows)
-        self.condition = _named(gen, like.obs.iloc[rows].reset_index(drop=True), "like.obs")
-        vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
+        self.condition = _named(model, like.obs.iloc[rows].reset_index(drop=True), "like.obs")
+        vectors = model.conditions.vector_names if model.conditions is not None else []
         for name in [name for name in vectors if name in like.obsm]:
             self.condition[name] = cell_conditions(like, [name])[name].iloc[rows].to_list()
-        if depth and gen.codec_.kind_ == "counts":
-            self.totals, self.by_rank = gen.codec_.totals(like)[rows], True
+        if depth and model.codec.kind_ == "counts":
+            self.totals, self.by_rank = model.codec.totals(like)[rows], True
 
-    def resolve_totals(self, gen: DiffusionGenerator, codes: Tensor | None, n: int, seed: int) -> np.ndarray | None:
+    def resolve_totals(self, model: FittedModel, codes: Tensor | None, n: int, seed: int) -> np.ndarray | None:
         """Total counts (n,) int64 of the cells to draw, None where the model draws them."""
         if self.totals is None:
             return None
-        assert isinstance(gen.codec_, CellCodec)
+        assert isinstance(model.codec, CellCodec)
         if isinstance(self.totals, str):
             generator = torch.Generator().manual_seed(seed)
-            return gen.codec_.training_totals(codes, n, generator)
+            return model.codec.training_totals(codes, n, generator)
         if self.totals.ndim and len(self.totals) != n:
             raise ValueError(f"library_size has {len(self.totals)} values, but {n} cells are to be drawn.")
         return np.broadcast_to(self.totals, (n,))
@@ -150,31 +150,31 @@ def _text(value: Any) -> str:
     return repr(value)[:60]
 
 
-def _named(gen: DiffusionGenerator, obs: pd.DataFrame, what: str) -> pd.DataFrame | None:
+def _named(model: FittedModel, obs: pd.DataFrame, what: str) -> pd.DataFrame | None:
     """The columns of obs that are conditions of the model; None if it has no condition."""
-    if gen.conditions_ is None:
+    if model.conditions is None:
         return None
-    names = [name for name in gen.conditions_.names if name in obs.columns]
+    names = [name for name in model.conditions.names if name in obs.columns]
     if not names:
         raise ValueError(
-            f"{what} has none of the conditions {gen.conditions_.names}; its columns: {list(obs.columns)}."
+            f"{what} has none of the conditions {model.conditions.names}; its columns: {list(obs.columns)}."
         )
     return obs[names].reset_index(drop=True)
 
 
-def latent(gen: DiffusionGenerator, adata: Any, condition: Any, own: pd.DataFrame | None) -> np.ndarray:
+def latent(model: FittedModel, adata: Any, condition: Any, own: pd.DataFrame | None) -> np.ndarray:
     """Where cells lie for a model, under a condition that was given or their own; see `DiffusionGenerator.latent`."""
-    codec = gen.codec_
+    codec = model.codec
     assert isinstance(codec, CellCodec)
     codes = None
-    if gen.conditions_ is not None:
+    if model.conditions is not None:
         if condition is not None:
-            codes = gen.conditions_.resolve(adata.n_obs, condition, np.random.default_rng(0))
+            codes = model.conditions.resolve(adata.n_obs, condition, np.random.default_rng(0))
         elif own is not None:
-            codes = torch.from_numpy(gen.conditions_.encode(own))
+            codes = torch.from_numpy(model.conditions.encode(own))
         else:
             raise ValueError(
-                f"where cells lie depends on their condition, but adata.obs lacks one of {gen.conditions_.names}; add "
+                f"where cells lie depends on their condition, but adata.obs lacks one of {model.conditions.names}; add "
                 "the columns or pass condition=."
             )
     elif condition is not None:

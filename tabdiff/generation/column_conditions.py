@@ -20,12 +20,12 @@ from tabdiff.io.frames import to_pandas
 from tabdiff.model.persistence import container_name
 
 if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
 
 __all__ = ["Held", "split_condition"]
 
 
-def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]:
+def split_condition(model: FittedModel, condition: Any) -> tuple[Any, dict]:
     """Take what `sample` was given apart: what is declared, and columns to hold.
 
     Returns
@@ -41,14 +41,14 @@ def split_condition(gen: DiffusionGenerator, condition: Any) -> tuple[Any, dict]
         For a name that is neither a condition nor a column, and for columns without the declared conditions.
     """
     condition = to_pandas(condition)
-    if not isinstance(condition, Mapping | pd.DataFrame) or container_name(gen.codec_) not in ("array", "table"):
+    if not isinstance(condition, Mapping | pd.DataFrame) or container_name(model.codec) not in ("array", "table"):
         return condition, {}
-    columns = list(gen.codec_.index_)
-    declared = gen.conditions_.names if gen.conditions_ is not None else []
+    columns = list(model.codec.index_)
+    declared = model.conditions.names if model.conditions is not None else []
     held = {name: condition[name] for name in condition if name in columns and name not in declared}
     rest = {name: condition[name] for name in condition if name not in held}
     unknown = [name for name in rest if name not in declared]
-    if unknown and (held or gen.conditions_ is None):
+    if unknown and (held or model.conditions is None):
         near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in declared + columns], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
@@ -80,7 +80,7 @@ class Held:
     n: int | None
 
     @classmethod
-    def read(cls, gen: DiffusionGenerator, held: dict) -> Held:
+    def read(cls, model: FittedModel, held: dict) -> Held:
         """Check values by column: scalars, arrays, or counts for one of them.
 
         Raises
@@ -94,22 +94,22 @@ class Held:
         UserWarning
             For numbers outside the range of the fit.
         """
-        check_masks(gen, "holding columns that were not declared as conditions")
+        check_masks(model, "holding columns that were not declared as conditions")
         counts = [name for name, value in held.items() if isinstance(value, Mapping)]
         if len(counts) > 1:
             raise ValueError(f"only one column can be given as counts, however: {counts}.")
         columns: dict[int, pd.Series] = {}
         lengths: dict[Any, int] = {}
-        example = pd.DataFrame(_example(gen.codec_))
+        example = pd.DataFrame(_example(model.codec))
         for name, value in held.items():
             if isinstance(value, Mapping):
                 value = _expand(name, value)
             scalar = isinstance(value, str | bytes) or np.ndim(value) == 0
-            j = list(gen.codec_.index_).index(name)
+            j = list(model.codec.index_).index(name)
             series = pd.Series([value] if scalar else value).reset_index(drop=True)
             if len(series) == 0:
                 raise ValueError(f"condition {name!r} has no rows.")
-            columns[j] = _check(gen.codec_.columns_[j], name, series, example.iloc[:, j].dtype)
+            columns[j] = _check(model.codec.columns_[j], name, series, example.iloc[:, j].dtype)
             if not scalar:
                 lengths[name] = len(series)
         if len(set(lengths.values())) > 1:

@@ -23,12 +23,12 @@ from tabdiff.codecs.tables.observed import copies, likeliest, patch, repeat, set
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, draw_given
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.model.config import ModelSpec
+from tabdiff.model.config import ModelConfig
 from tabdiff.model.persistence import container_name
 from tabdiff.utils.random import RowStreams
 
 if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
 
 __all__ = ["check_masks", "encode_given", "impute", "training_masks"]
 
@@ -38,7 +38,7 @@ PAIRS = 15
 STEPS_MEAN, STEPS_DRAW = 5, 25
 
 
-def training_masks(spec: ModelSpec) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+def training_masks(spec: ModelConfig) -> Callable[[Tensor, torch.Generator], Tensor] | None:
     """Return what draws the given entries of a training batch, None for a network that is not told of any."""
     if spec.missing_levels is None:
         return None
@@ -52,7 +52,7 @@ def training_masks(spec: ModelSpec) -> Callable[[Tensor, torch.Generator], Tenso
     )
 
 
-def check_masks(gen: DiffusionGenerator, what: str) -> None:
+def check_masks(model: FittedModel, what: str) -> None:
     """Raise an error that says why a model cannot draw some columns given others, if it cannot.
 
     Raises
@@ -62,23 +62,23 @@ def check_masks(gen: DiffusionGenerator, what: str) -> None:
     ValueError
         If it was fitted with ``observed_masks=0``.
     """
-    container = container_name(gen.codec_)
+    container = container_name(model.codec)
     if container == "sequences":
         raise TypeError(f"{what} is not available for sequences: a table with a column per position does it.")
     if container in ("cells", "images"):
         name = "AnnData" if container == "cells" else "images"
         raise TypeError(f"{what} is not available for {name}: a table model does it, fitted on a DataFrame or array.")
-    if gen._spec.custom:
+    if model.config.custom:
         raise TypeError(
             f"{what} needs a network that is told which entries are given, which a callable denoiser is not. "
             "Use denoiser='mlp' or 'dit'."
         )
-    if gen._spec.missing_levels is None:
+    if model.config.missing_levels is None:
         raise ValueError(f"{what} needs a model fitted with observed_masks above 0, however: it was 0.")
 
 
 def impute(
-    gen: DiffusionGenerator,
+    model: FittedModel,
     X: Any,
     *,
     condition: Any,
@@ -96,7 +96,7 @@ def impute(
     rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of them
     gets the k-th draw.
     """
-    check_masks(gen, "impute")
+    check_masks(model, "impute")
     integer = isinstance(n_draws, int | np.integer) and not isinstance(n_draws, bool)
     if not integer or n_draws < 1:
         raise ValueError(f"n_draws must be an integer of at least 1, however: {n_draws!r}.")
@@ -105,15 +105,15 @@ def impute(
     if strategy == "mean" and n_draws > 1:
         raise ValueError(f"strategy='mean' gives one estimate, however: {n_draws=}. Use strategy='draw'.")
     X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
-    names = gen.conditions_.names if gen.conditions_ is not None else []
-    features, own = read_features(gen, X, container_name(gen.codec_), names, gen._source)
+    names = model.conditions.names if model.conditions is not None else []
+    features, own = read_features(model, X, container_name(model.codec), names, model.source)
     table = X if isinstance(X, pd.DataFrame) else features
     frame = pd.DataFrame(features).reset_index(drop=True)
     codes = None
     if condition is not None:
-        codes = resolve_condition(gen.conditions_, len(frame), condition, 1.0, np.random.default_rng(seed))
-    elif own is not None and gen.conditions_ is not None:
-        codes = torch.from_numpy(gen.conditions_.encode(own))
+        codes = resolve_condition(model.conditions, len(frame), condition, 1.0, np.random.default_rng(seed))
+    elif own is not None and model.conditions is not None:
+        codes = torch.from_numpy(model.conditions.encode(own))
         holes_left = [name for name in names if own[name].isna().any()]
         if holes_left:
             warnings.warn(
@@ -123,17 +123,17 @@ def impute(
                 stacklevel=3,
             )
     # As the codec reads them: Arrow's numbers can be NaN beside null.
-    every = gen.codec_.storage_.read(frame).isna().to_numpy()
+    every = model.codec.storage_.read(frame).isna().to_numpy()
     rows = np.flatnonzero(every.any(axis=1))
     part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
     mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
-    settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": gen.precision}
+    settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": model.precision}
     if steps == "auto" and method == "auto":
         settings["steps"] = STEPS_MEAN if mean else STEPS_DRAW
     generator: torch.Generator | RowStreams = torch.Generator().manual_seed(seed)
     rng: Any = np.random.default_rng(seed)
-    denoiser = gen.denoiser_
+    denoiser = model.denoiser
     if by_row:
         settings["precision"], denoiser = "float32", copy.deepcopy(denoiser).double()
         generator = rng = RowStreams(_row_keys(part, seed, alike=mean))
@@ -143,21 +143,21 @@ def impute(
         if len(rows) == 0:
             filled.append(table.copy())
             continue
-        data, means = (_estimate if mean else _draw)(gen, denoiser, part, holes, codes, settings)
-        for slot in slots(gen.codec_):
+        data, means = (_estimate if mean else _draw)(model, denoiser, part, holes, codes, settings)
+        for slot in slots(model.codec):
             if slot.presence is not None:
                 data[:, slot.presence] = 0.0
-        values = pd.DataFrame(gen.codec_.decode(data, codes, generator))
+        values = pd.DataFrame(model.codec.decode(data, codes, generator))
         for j, exact in means.items():
             if pd.api.types.is_float_dtype(values.iloc[:, j].dtype):
                 series = values.iloc[:, j]
                 values.isetitem(j, patch(series, holes[:, j], pd.Series(exact).astype(series.dtype)))
         if mean:
-            likeliest(gen.codec_, values, holes, data)
+            likeliest(model.codec, values, holes, data)
         else:
-            repeat(gen.codec_, values, part, holes, data)
-        settle(gen.codec_, values, part, holes, rng)
-        filled.append(_put_in(gen, table, every, rows, values))
+            repeat(model.codec, values, part, holes, data)
+        settle(model.codec, values, part, holes, rng)
+        filled.append(_put_in(model, table, every, rows, values))
     if origin is not None:
         filled = [origin.write(completed) for completed in filled]
     return filled[0] if n_draws == 1 else filled
@@ -186,15 +186,15 @@ def _row_keys(frame: pd.DataFrame, seed: int, *, alike: bool) -> Tensor:
 
 
 def _draw(
-    gen: DiffusionGenerator, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+    model: FittedModel, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
 ) -> tuple[Tensor, dict[int, np.ndarray]]:
     """Draw what is in holes; returns what `_estimate` does, without means."""
-    given = encode_given(gen.codec_, frame, holes, settings["generator"], filling=True)
-    return draw(denoiser, len(frame), codes, width=gen._spec.width, given=given, **settings), {}
+    given = encode_given(model.codec, frame, holes, settings["generator"], filling=True)
+    return draw(denoiser, len(frame), codes, width=model.config.width, given=given, **settings), {}
 
 
 def _estimate(
-    gen: DiffusionGenerator, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+    model: FittedModel, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
 ) -> tuple[Tensor, dict[int, np.ndarray]]:
     """Estimate what is in holes: the mean of numbers, the likeliest level of categories.
 
@@ -205,7 +205,7 @@ def _estimate(
     means : dict of ndarray
         For columns of floats, by their position, the mean itself: encoded, it would be rounded as the data are.
     """
-    codec, generator, width = gen.codec_, settings["generator"], gen._spec.width
+    codec, generator, width = model.codec, settings["generator"], model.config.width
     given = encode_given(codec, frame, holes, None, filling=True)
     draws = []
     for _ in range(PAIRS):
@@ -317,15 +317,15 @@ def _fill(series: pd.Series, where: np.ndarray, value: Any) -> pd.Series:
     return pd.Series(out, series.index, dtype=object)
 
 
-def _put_in(gen: DiffusionGenerator, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
+def _put_in(model: FittedModel, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
     """Return a copy of X with values, which has a row for each of `rows`, in its holes (n, n_columns)."""
     if isinstance(X, np.ndarray):
         out = X.copy()
         out[holes] = values.to_numpy()[holes[rows]]
-        fitted = out.astype(gen.codec_.dtype_)
+        fitted = out.astype(model.codec.dtype_)
         return fitted if np.array_equal(fitted, out) else out
     out = X.copy()
-    for j, name in enumerate(gen.codec_.index_):
+    for j, name in enumerate(model.codec.index_):
         hole = holes[:, j]
         if hole.any():
             # A Series, because pandas would look into a bare array of objects and take it for times.

@@ -22,7 +22,7 @@ from tabdiff.diffusion.generate import guide, rows_at_once
 from tabdiff.io.images import Images, read_images
 
 if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
 
 __all__ = ["impute_images", "inpaint", "restore", "super_resolve"]
 
@@ -35,7 +35,7 @@ STEPS_KNOWN, STEPS_MEASURED, RESAMPLES = 50, 50, 5
 
 
 def inpaint(
-    gen: DiffusionGenerator,
+    model: FittedModel,
     images: Any,
     mask: Any,
     *,
@@ -56,16 +56,16 @@ def inpaint(
     ValueError
         For a mask that is not boolean, or of another shape than the images.
     """
-    codec = _codec(gen)
+    codec = _codec(model)
     read = _read(images)
     rows = codec.read(read)
     missing = _as_mask(mask, read, codec)
     known = torch.from_numpy(~missing.reshape(len(rows), -1))
-    codes = _codes(gen, len(rows), condition, guidance_scale, seed)
-    denoiser = guide(gen.denoiser_, guidance_scale, "classifier_free") if codes is not None else gen.denoiser_
+    codes = _codes(model, len(rows), condition, guidance_scale, seed)
+    denoiser = guide(model.denoiser, guidance_scale, "classifier_free") if codes is not None else model.denoiser
     generator = torch.Generator().manual_seed(seed)
-    device = next(gen.denoiser_.parameters()).device
-    size = rows_at_once(gen.denoiser_, rows.shape[1], batch_size)
+    device = next(model.denoiser.parameters()).device
+    size = rows_at_once(model.denoiser, rows.shape[1], batch_size)
     draws = []
     for _ in range(n_draws):
         noise = torch.randn(rows.shape, generator=generator)
@@ -89,7 +89,7 @@ def inpaint(
 
 
 def impute_images(
-    gen: DiffusionGenerator,
+    model: FittedModel,
     images: Any,
     mask: Any,
     condition: Any,
@@ -110,11 +110,11 @@ def impute_images(
         if not integer and (value != "auto" or name == "n_draws"):
             raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
     settings: dict[str, Any] = {"condition": condition, "n_draws": n_draws, "method": method, "steps": steps}
-    return inpaint(gen, images, mask, **settings, batch_size=batch_size, seed=gen._seed(random_state))
+    return inpaint(model, images, mask, **settings, batch_size=batch_size, seed=model.next_seed(random_state))
 
 
 def restore(
-    gen: DiffusionGenerator,
+    model: FittedModel,
     measurements: Any,
     operator: Any,
     *,
@@ -128,7 +128,7 @@ def restore(
 
     Parameters
     ----------
-    gen : DiffusionGenerator
+    model : DiffusionGenerator
         Fitted on images.
     measurements : array-like of shape (n, m)
         ``y = operator @ image`` in the units of the images, and the noise's.
@@ -159,7 +159,7 @@ def restore(
     Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023; with exact measurements, the result
     is projected onto images that agree with them.
     """
-    codec = _codec(gen)
+    codec = _codec(model)
     A = torch.as_tensor(np.asarray(operator, dtype=np.float32))
     y = torch.as_tensor(np.asarray(measurements, dtype=np.float32))
     d = int(np.prod(codec.size_))
@@ -169,15 +169,15 @@ def restore(
         raise ValueError(f"measurements must have shape (n, {len(A)}), as operator has, however: {tuple(y.shape)}.")
     slope, start = codec.scale_
     y = slope * y + start * A.sum(dim=1)
-    codes = _codes(gen, len(y), condition, guidance_scale, random_state)
+    codes = _codes(model, len(y), condition, guidance_scale, random_state)
     generator = torch.Generator().manual_seed(random_state)
-    device = next(gen.denoiser_.parameters()).device
-    size = max(1, rows_at_once(gen.denoiser_, d, "auto") // 2)
+    device = next(model.denoiser.parameters()).device
+    size = max(1, rows_at_once(model.denoiser, d, "auto") // 2)
     noise = torch.randn((len(y), d), generator=generator)
     std = max(slope * noise_std, EXACT_STD)
     parts = []
     for i in range(0, len(y), size):
-        free: DenoiserLike = _unclipped(gen.denoiser_)
+        free: DenoiserLike = _unclipped(model.denoiser)
         if codes is not None:
             free = guide(free, guidance_scale, "classifier_free")
         here = y[i : i + size].to(device)
@@ -197,12 +197,12 @@ def restore(
     return codec.decode(rows)
 
 
-def super_resolve(gen: DiffusionGenerator, images: Any, **settings: Any) -> Any:
+def super_resolve(model: FittedModel, images: Any, **settings: Any) -> Any:
     """Draw images that are the given ones when shrunk by averaging blocks of pixels.
 
     Parameters
     ----------
-    gen : DiffusionGenerator
+    model : DiffusionGenerator
         Fitted on images.
     images : images
         As the model's in channels, dtype and range; their sides are those of the model's images over one whole number.
@@ -219,7 +219,7 @@ def super_resolve(gen: DiffusionGenerator, images: Any, **settings: Any) -> Any:
     ValueError
         If the sides do not fit.
     """
-    codec = _codec(gen)
+    codec = _codec(model)
     read = _read(images)
     (channels, height, width), (c, h, w) = codec.size_, read.size
     factor = height // h
@@ -232,19 +232,19 @@ def super_resolve(gen: DiffusionGenerator, images: Any, **settings: Any) -> Any:
         raise ValueError(f"images must be {codec.dtype_}, as at fit, however: {read.dtype}.")
     small = torch.eye(c * h * w).reshape(-1, c, h, w)
     operator = small.repeat_interleave(factor, 2).repeat_interleave(factor, 3).flatten(1) / factor**2
-    return restore(gen, read.array().reshape(len(read), -1).astype(np.float32), operator.numpy(), **settings)
+    return restore(model, read.array().reshape(len(read), -1).astype(np.float32), operator.numpy(), **settings)
 
 
-def _codec(gen: DiffusionGenerator) -> ImageCodec:
-    check_is_fitted(gen)
-    if not isinstance(gen.codec_, ImageCodec):
+def _codec(model: FittedModel) -> ImageCodec:
+    check_is_fitted(model)
+    if not isinstance(model.codec, ImageCodec):
         raise TypeError("this is for models of images; this one was fitted on something else.")
-    if gen.codec_.random_:
+    if model.codec.random_:
         raise TypeError(
             "what is known of an image is known of its pixels, and this is a model of latents; fit without "
             "latent_diffusion."
         )
-    return gen.codec_
+    return model.codec
 
 
 def _read(images: Any) -> Images:
@@ -277,10 +277,10 @@ def _as_mask(mask: Any, images: Images, codec: ImageCodec) -> np.ndarray:
     return np.ascontiguousarray(full)
 
 
-def _codes(gen: DiffusionGenerator, n: int, condition: Any, guidance_scale: float, seed: int) -> Tensor | None:
+def _codes(model: FittedModel, n: int, condition: Any, guidance_scale: float, seed: int) -> Tensor | None:
     if condition is None:
         return None
-    return resolve_condition(gen.conditions_, n, condition, guidance_scale, np.random.default_rng(seed))
+    return resolve_condition(model.conditions, n, condition, guidance_scale, np.random.default_rng(seed))
 
 
 def _unclipped(denoiser: Denoiser) -> Denoiser:

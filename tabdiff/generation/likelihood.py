@@ -12,7 +12,7 @@ from torch import Tensor
 from tabdiff.diffusion.bound import row_bound
 
 if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
 
 __all__ = ["image_log_likelihood"]
 
@@ -22,14 +22,14 @@ SCORED_VALUES = 2**17
 
 
 @torch.no_grad()
-def image_log_likelihood(gen: DiffusionGenerator, images: Any, codes: Tensor | None) -> np.ndarray:
+def image_log_likelihood(model: FittedModel, images: Any, codes: Tensor | None) -> np.ndarray:
     """Return a lower bound on the log-likelihood (n,) of each image, in nats.
 
     Of bytes it is the probability of the values, dequantised by uniform noise that is the same for every image (Theis
     et al., 2016, https://arxiv.org/abs/1511.01844); of floats the density, of images blurred by noise of about 1/128 of
     the range from white to grey. Times and noises are fixed, so an image's score depends on no other, but for rounding.
     """
-    codec, denoiser = gen.codec_, gen.denoiser_
+    codec, denoiser = model.codec, model.denoiser
     device = next(denoiser.parameters()).device
     rows = codec.encode(images).to(device)
     n, d = rows.shape

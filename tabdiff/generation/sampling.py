@@ -19,7 +19,7 @@ from tabdiff.model.autoguidance import lead
 from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
 
 if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
 
 __all__ = ["SamplePlan"]
 
@@ -39,7 +39,7 @@ class SamplePlan:
 
     def __init__(
         self,
-        gen: DiffusionGenerator,
+        model: FittedModel,
         n_samples: int | None,
         condition: Any,
         *,
@@ -59,31 +59,31 @@ class SamplePlan:
                 raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
         if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
-        self.gen, self.seed, self.guidance_scale = gen, seed, guidance_scale
+        self.model, self.seed, self.guidance_scale = model, seed, guidance_scale
         self.method, self.steps, self.batch_size = method, steps, batch_size
         self.generator = torch.Generator().manual_seed(seed)
-        request = CellRequest.read(gen, n_samples, condition, obs, like, library_size, seed)
-        condition, columns = split_condition(gen, request.condition)
+        request = CellRequest.read(model, n_samples, condition, obs, like, library_size, seed)
+        condition, columns = split_condition(model, request.condition)
         self.condition = condition
-        self.held = Held.read(gen, columns) if columns else None
+        self.held = Held.read(model, columns) if columns else None
         n_samples = self.held.n_rows(request.n_samples) if self.held else request.n_samples
-        scale = 1.0 if self.held and gen.conditions_ is None else guidance_scale
-        self.codes = resolve_condition(gen.conditions_, n_samples, condition, scale, np.random.default_rng(seed))
+        scale = 1.0 if self.held and model.conditions is None else guidance_scale
+        self.codes = resolve_condition(model.conditions, n_samples, condition, scale, np.random.default_rng(seed))
         self.n = len(self.codes) if self.codes is not None else (n_samples or 1)
-        self.given = self.held.encode(gen.codec_, self.n, self.generator) if self.held else None
+        self.given = self.held.encode(model.codec, self.n, self.generator) if self.held else None
         wants_guide = self.codes is not None or self.held
-        self.guided = lead(gen)
+        self.guided = lead(model)
         if wants_guide:
             # A guidance of the user's own is given the denoiser itself.
-            self.guided = guide(gen.denoiser_ if callable(guidance) else self.guided, guidance_scale, guidance)
+            self.guided = guide(model.denoiser if callable(guidance) else self.guided, guidance_scale, guidance)
         self.obs, self.by_rank = request.obs, request.by_rank
-        self.totals = request.resolve_totals(gen, self.codes, self.n, seed)
+        self.totals = request.resolve_totals(model, self.codes, self.n, seed)
 
         # What the density ratio says holds under the conditions of the training rows.
-        usable = gen.refine is not False and guidance_scale == 1 and not self.held
-        if usable and self.codes is not None and gen.conditions_ is not None:
-            usable = not gen.conditions_.hidden(self.codes)
-        self.refinement = gen.refinement_ if usable else None
+        usable = model.refine is not False and guidance_scale == 1 and not self.held
+        if usable and self.codes is not None and model.conditions is not None:
+            usable = not model.conditions.hidden(self.codes)
+        self.refinement = model.refinement if usable else None
         if self.refinement is not None and steps == "auto" and method == "auto":
             self.steps = REFINED_STEPS
 
@@ -93,23 +93,23 @@ class SamplePlan:
     @cached_property
     def _labels(self) -> pd.DataFrame | None:
         """The condition of every row, as users know it."""
-        if self.codes is None or self.gen.conditions_ is None:
+        if self.codes is None or self.model.conditions is None:
             return None
-        return self.gen.conditions_.decode(self.codes.numpy(), self.condition)
+        return self.model.conditions.decode(self.codes.numpy(), self.condition)
 
     def _draw(self, places: Tensor) -> Tensor:
         return draw(
-            self.gen.denoiser_,
+            self.model.denoiser,
             len(places),
             self._codes(places),
-            width=self.gen._spec.width,
+            width=self.model.config.width,
             generator=self.generator,
             guided=self.guided,
             condition_last=self.guidance_scale != 0,
             method=self.method,
             steps=self.steps,
             batch_size=self.batch_size,
-            precision=self.gen.precision,
+            precision=self.model.precision,
             given=self.given[places] if self.given is not None else None,
         )
 
@@ -120,11 +120,11 @@ class SamplePlan:
         return np.unique(self.codes.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
     def _features(self, rows: Tensor, places: Tensor) -> np.ndarray:
-        return row_features(self.gen.codec_, rows, self._codes(places))
+        return row_features(self.model.codec, rows, self._codes(places))
 
     def rows(self, start: int = 0, stop: int | None = None) -> tuple[Any, pd.DataFrame | None]:
         """Draw the rows from `start` to `stop`, all by default: in the fit's container, and their conditions."""
-        gen = self.gen
+        model = self.model
         places = torch.arange(start, self.n if stop is None else min(stop, self.n))
         if self.refinement is not None:
             balanced = self.condition is None
@@ -135,28 +135,28 @@ class SamplePlan:
         if self.totals is not None:
             totals = self.totals[places.numpy()]
             totals = match_totals(totals, data, codes) if self.by_rank else totals
-            rows = gen.codec_.decode(data, codes, self.generator, totals)
+            rows = model.codec.decode(data, codes, self.generator, totals)
         else:
-            rows = gen.codec_.decode(data, codes, self.generator)
-        rows = self.held.put_in(gen.codec_, rows, data) if self.held else rows
+            rows = model.codec.decode(data, codes, self.generator)
+        rows = self.held.put_in(model.codec, rows, data) if self.held else rows
         labels = None if self._labels is None else self._labels.iloc[places.numpy()].reset_index(drop=True)
         return self._put_back(rows, labels, places.numpy()), labels
 
     def _put_back(self, rows: Any, labels: pd.DataFrame | None, places: np.ndarray) -> Any:
         """Return condition columns to where they were taken from."""
-        gen = self.gen
-        if gen._source == "columns":
-            assert labels is not None and gen._columns is not None
-            rows = pd.concat([rows, labels], axis=1)[gen._columns]
+        model = self.model
+        if model.source == "columns":
+            assert labels is not None and model.columns is not None
+            rows = pd.concat([rows, labels], axis=1)[model.columns]
         if isinstance(rows, pd.DataFrame | pd.Series):
-            return rows if gen._origin is None else gen._origin.write(rows)
+            return rows if model.origin is None else model.origin.write(rows)
         if isinstance(rows, np.ndarray | list):
             return rows
         if self.obs is not None:
             rows.obs = self.obs.iloc[places].set_axis(self.obs.index[places].astype(str))
         elif places[0] > 0:
             rows.obs_names = [f"synthetic-{i}" for i in places]
-        vectors = gen.conditions_.vector_names if gen.conditions_ is not None else []
+        vectors = model.conditions.vector_names if model.conditions is not None else []
         for name, values in labels.items() if labels is not None else ():
             if name in vectors:
                 rows.obsm[name] = as_array(values)
@@ -164,5 +164,5 @@ class SamplePlan:
             text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
             rows.obs[name] = (values.astype("category") if text else values).array
         scale = float(self.guidance_scale)
-        rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": gen.n_steps_}
+        rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": model.n_steps}
         return rows

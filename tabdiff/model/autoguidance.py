@@ -23,7 +23,7 @@ from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.build import build_denoiser
-from tabdiff.model.config import ModelSpec
+from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import (
     LARGE_ROWS,
 )
@@ -40,7 +40,7 @@ from tabdiff.model.sample_weights import population, take_rows
 from tabdiff.training import train
 
 if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
+    from tabdiff.model.fitted import FittedModel
     from tabdiff.model.training_data import Start
 
 __all__ = ["TIME_SHARE", "build_weak", "lead", "make_lead", "resolve_autoguidance"]
@@ -55,7 +55,7 @@ TRIAL_SHARE = 0.1
 TRIED_ROWS = 8000
 
 
-def build_weak(spec: ModelSpec, seed: int = 0) -> Denoiser:
+def build_weak(spec: ModelConfig, seed: int = 0) -> Denoiser:
     """Build the small network beside that of a specification."""
     size, n_blocks = max(spec.hidden_size // 4, 1), max(spec.n_blocks // 2, 1)
     small = dataclasses.replace(spec, hidden_size=size, n_blocks=n_blocks)
@@ -63,7 +63,7 @@ def build_weak(spec: ModelSpec, seed: int = 0) -> Denoiser:
 
 
 def make_lead(
-    gen: DiffusionGenerator,
+    model: FittedModel,
     start: Start,
     scale: float | None,
     settings: dict[str, Any],
@@ -75,7 +75,7 @@ def make_lead(
 
     Parameters
     ----------
-    gen : DiffusionGenerator
+    model : DiffusionGenerator
     start : Start
         Its fit.
     scale : float, optional
@@ -86,30 +86,30 @@ def make_lead(
         Seconds that both may take together.
     device : torch.device
     """
-    weak = build_weak(gen._spec, start.seeds.weak).to(device)
-    if isinstance(weak, MixedDenoiser) and isinstance(gen.denoiser_, MixedDenoiser):
+    weak = build_weak(model.config, start.seeds.weak).to(device)
+    if isinstance(weak, MixedDenoiser) and isinstance(model.denoiser, MixedDenoiser):
         # Both see the same noisy rows, in which levels stand by their embeddings.
-        weak.levels.data.copy_(gen.denoiser_.levels.data)
+        weak.levels.data.copy_(model.denoiser.levels.data)
         weak.levels.requires_grad_(False)
     trained = train(
         weak,
         start.training.data,
         start.training.condition,
         **settings,
-        max_steps=max(1, min(WEAK_STEPS, gen.n_steps_ // 4)),
+        max_steps=max(1, min(WEAK_STEPS, model.n_steps // 4)),
         max_time=None if max_time is None else TIME_SHARE * max_time,
         generator=torch.Generator(device).manual_seed(start.seeds.weak),
     )
-    gen.weak_ = trained.denoiser.requires_grad_(False)
+    model.guiding_denoiser = trained.denoiser.requires_grad_(False)
     if scale is None:
         deadline = math.inf if max_time is None else time.perf_counter() + TRIAL_SHARE * max_time
-        scale = choose_scale(gen, start, start.seeds.weak, deadline)
-    gen.autoguidance_ = scale
-    if gen.autoguidance_ == 1:
-        gen.weak_ = None
+        scale = choose_scale(model, start, start.seeds.weak, deadline)
+    model.autoguidance = scale
+    if model.autoguidance == 1:
+        model.guiding_denoiser = None
 
 
-def choose_scale(gen: DiffusionGenerator, start: Start, seed: int, deadline: float) -> float:
+def choose_scale(model: FittedModel, start: Start, seed: int, deadline: float) -> float:
     """Return the scale for a trained network and its small one: rows of each are compared with training rows.
 
     Rows are drawn at the conditions of the training rows that they are compared with, all from the same noise, and
@@ -118,26 +118,26 @@ def choose_scale(gen: DiffusionGenerator, start: Start, seed: int, deadline: flo
     every = np.arange(start.n_rows) if start.weight is None else population(start.weight)
     chosen = np.random.default_rng(seed).permutation(every)[:TRIED_ROWS]
     condition = None if start.codes is None else start.codes[torch.from_numpy(chosen)]
-    refined = wants_refinement(gen.refine, gen.codec_, start.n_rows, start.spec.vectors)
+    refined = wants_refinement(model.refine, model.codec, start.n_rows, start.spec.vectors)
 
     def drawn(scale: float) -> np.ndarray:
-        gen.autoguidance_ = scale
+        model.autoguidance = scale
         rows = draw(
-            gen.denoiser_,
+            model.denoiser,
             len(chosen),
             condition,
-            width=gen._spec.width,
+            width=model.config.width,
             generator=torch.Generator().manual_seed(seed),
-            guided=lead(gen),
+            guided=lead(model),
             steps=REFINED_STEPS,
-            precision=gen.precision,
+            precision=model.precision,
         )
         if refined:
-            rows = MarginalMap(rows[:, : gen._spec.n_continuous].numpy()).rows(rows)
-        return row_features(gen.codec_, rows, condition)
+            rows = MarginalMap(rows[:, : model.config.n_continuous].numpy()).rows(rows)
+        return row_features(model.codec, rows, condition)
 
-    real = frame_features(gen.codec_, take_rows(start.inputs.features, chosen), condition)
-    return least_distinct(real, drawn, feature_levels(gen.codec_, gen._spec.condition_levels), seed, deadline)
+    real = frame_features(model.codec, take_rows(start.inputs.features, chosen), condition)
+    return least_distinct(real, drawn, feature_levels(model.codec, model.config.condition_levels), seed, deadline)
 
 
 def least_distinct(
@@ -186,15 +186,17 @@ def _distinct(real: np.ndarray, drawn: np.ndarray, n_levels: list[int], seed: in
     return float(np.mean(areas))
 
 
-def lead(gen: DiffusionGenerator) -> DenoiserLike:
+def lead(model: FittedModel) -> DenoiserLike:
     """Return what samples: the denoiser of a fitted generator, led away from the small one if there is one."""
-    if gen.weak_ is None:
-        return gen.denoiser_
-    weak = gen.weak_.numbers if isinstance(gen.weak_, MixedDenoiser) else gen.weak_
-    return AutoGuidance(gen.denoiser_, weak, gen.autoguidance_, n_guided=gen._spec.n_continuous)
+    if model.guiding_denoiser is None:
+        return model.denoiser
+    weak = (
+        model.guiding_denoiser.numbers if isinstance(model.guiding_denoiser, MixedDenoiser) else model.guiding_denoiser
+    )
+    return AutoGuidance(model.denoiser, weak, model.autoguidance, n_guided=model.config.n_continuous)
 
 
-def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelSpec, n_rows: int) -> float | None:
+def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelConfig, n_rows: int) -> float | None:
     """Return the scale of the autoguidance of numbers (see `tabdiff.model.autoguidance`), 1 for none, None for one to be chosen.
 
     Raises

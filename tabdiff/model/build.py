@@ -11,7 +11,7 @@ from torch import nn
 
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
-from tabdiff.model.config import ModelSpec
+from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import (
     LATENT_TOKENS,
     MAX_TOKENS,
@@ -30,17 +30,17 @@ from tabdiff.nn import (
 from tabdiff.utils.seeding import borrowed_rng
 
 if TYPE_CHECKING:
-    from tabdiff.model.config import ModelSpec
+    from tabdiff.model.config import ModelConfig
 
 __all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
 
 
-def make_network(spec: ModelSpec, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
+def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
     """Build the network of a specification, its weights drawn from torch's generator.
 
     Parameters
     ----------
-    spec : ModelSpec
+    spec : ModelConfig
     n_outputs : int
         Width of its output.
     condition_size : int
@@ -71,7 +71,7 @@ def make_network(spec: ModelSpec, n_outputs: int, condition_size: int, n_given: 
     return DiT(_make_tokens(spec, n_given), condition_size, **shared)
 
 
-def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | SequenceTokens:
+def _make_tokens(spec: ModelConfig, n_given: int) -> ColumnTokens | PatchTokens | SequenceTokens:
     layout = spec.layout
     if layout["kind"] == "sequence":
         levels = len(spec.frequencies[0])
@@ -97,12 +97,12 @@ def _make_tokens(spec: ModelSpec, n_given: int) -> ColumnTokens | PatchTokens | 
 CONDITION_SIZE = 64
 
 
-def build_denoiser(spec: ModelSpec, denoiser: str | Callable[[int, int, int], nn.Module], seed: int) -> Denoiser:
+def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], nn.Module], seed: int) -> Denoiser:
     """Build a denoiser with freshly drawn weights, the same for the same seed.
 
     Parameters
     ----------
-    spec : ModelSpec
+    spec : ModelConfig
         Sizes, schedule and target.
     denoiser : str or callable
         A callable builds the network; otherwise the specification names it.

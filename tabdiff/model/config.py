@@ -27,7 +27,7 @@ from tabdiff.model.defaults import (
 )
 from tabdiff.nn import VectorColumns
 
-__all__ = ["ModelSpec"]
+__all__ = ["ModelConfig"]
 
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
@@ -35,7 +35,7 @@ OBSERVED_MASKS = 0.25
 
 
 @dataclass
-class ModelSpec:
+class ModelConfig:
     """What a denoiser is built from.
 
     Attributes

@@ -18,7 +18,7 @@ from tabdiff.diffusion import Denoiser
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.autoguidance import build_weak
 from tabdiff.model.build import build_denoiser
-from tabdiff.model.config import ModelSpec
+from tabdiff.model.config import ModelConfig
 from tabdiff.model.refinement.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
     weak_weights = dict(zip(weak_names, arrays[len(names) :], strict=True))
     # Until a network with these weights stands, sizes are claims.
     with _SizeLimit(4 * sum(w.numel() for w in arrays) + SMALL):
-        spec = ModelSpec.from_state(saved["spec"])
+        spec = ModelConfig.from_state(saved["spec"])
         denoiser = build_denoiser(spec, spec.network, 0)
         weak = build_weak(spec) if weak_weights else None
     parameters: dict[str, Any] = {**saved["parameters"], "device": asked}
@@ -175,7 +175,7 @@ def _check_weights(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> N
             raise ValueError(f"weight {name} is not finite")
 
 
-def _check_codec(spec: ModelSpec, codec: Any) -> None:
+def _check_codec(spec: ModelConfig, codec: Any) -> None:
     """Raise a ValueError unless a codec decodes what the network draws."""
     if hasattr(codec, "n_continuous_"):
         drawn = (spec.n_continuous, [len(f) for f in spec.frequencies])

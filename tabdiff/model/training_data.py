@@ -19,7 +19,7 @@ from tabdiff.codecs.conditions.image import KEPT
 from tabdiff.codecs.inputs import FitInputs, read_fit_inputs
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.model.build import build_denoiser
-from tabdiff.model.config import ModelSpec
+from tabdiff.model.config import ModelConfig
 from tabdiff.model.persistence import codec_name
 from tabdiff.model.sample_weights import population, take_rows, weigh
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
@@ -85,7 +85,7 @@ class Start:
     codes : Tensor of shape (n, k) or None
         The condition of each row.
     weight : ndarray of shape (n,) or None
-    spec : ModelSpec
+    spec : ModelConfig
     denoiser : Denoiser
         New, or with `warm_start` that of the fit before.
     training, held_out : Rows
@@ -107,7 +107,7 @@ class Start:
     conditions: Conditions | None
     codes: Tensor | None
     weight: np.ndarray | None
-    spec: ModelSpec
+    spec: ModelConfig
     denoiser: Denoiser
     training: Rows
     held_out: Rows | None
@@ -198,7 +198,7 @@ def begin(
     if fitted is None:
         vectors = conditions.vectors if conditions is not None else []
         beside = conditions.image.size if conditions is not None and conditions.image is not None else None
-        spec = ModelSpec.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight, vectors, beside)
+        spec = ModelConfig.of(gen, codec, levels, schedule, rows.data, n_rows, rows.weight, vectors, beside)
         denoiser = build_denoiser(spec, gen.denoiser, seeds.network).to(device)
     else:
         spec = fitted._spec
