@@ -179,8 +179,8 @@ def fit(
         "fit_cpu_seconds": time.process_time() - used,
         "steps": gen.n_steps_,
         "parameters": n_weights(gen.denoiser_),
-        "hidden_size": gen._spec.hidden_size,
-        "n_blocks": gen._spec.n_blocks,
+        "hidden_size": gen.model_.config.hidden_size,
+        "n_blocks": gen.model_.config.n_blocks,
     }
 
 
@@ -197,10 +197,10 @@ def train_on(data: str, parameters: dict[str, Any]) -> DiffusionGenerator:
 def equal_width(data: str, seed: int) -> int:
     """The width at which an MLP of the default depth has as many weights as the default transformer."""
     gen = train_on(data, {"denoiser": "dit", "max_steps": 1, "max_time": 1, "refine": False, "random_state": seed})
-    depth = SIZES["mlp"][0 if gen._spec.n_blocks == SIZES["dit"][0].n_blocks else 1].n_blocks
+    depth = SIZES["mlp"][0 if gen.model_.config.n_blocks == SIZES["dit"][0].n_blocks else 1].n_blocks
 
     def size(width: int) -> int:
-        spec = replace(gen._spec, network="mlp", hidden_size=width, n_blocks=depth)
+        spec = replace(gen.model_.config, network="mlp", hidden_size=width, n_blocks=depth)
         return n_weights(build_denoiser(spec, "mlp", 0))
 
     return min(range(16, 1024, 8), key=lambda width: abs(size(width) - n_weights(gen.denoiser_)))

@@ -70,7 +70,7 @@ def test_the_transformer_denoises_cells(counts, tmp_path):
 
 def test_sizes_follow_the_network_and_the_data(table):
     def spec(X, **parameters):
-        return DiffusionGenerator(max_steps=1, batch_size=8, refine=False, **parameters).fit(X)._spec
+        return DiffusionGenerator(max_steps=1, batch_size=8, refine=False, **parameters).fit(X).model_.config
 
     large = pd.DataFrame(np.random.default_rng(0).normal(size=(5000, 2)))
     for name, (wide, narrow) in SIZES.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tabdiff import DiffusionGenerator
-from tabdiff.model.autoguidance import SCALES, lead, least_distinct, resolve_autoguidance
+from tabdiff.model.autoguidance import SCALES, least_distinct, resolve_autoguidance
 from tabdiff.training import Callback
 
 QUICK = {"hidden_size": 64, "n_blocks": 2, "refine": False, "random_state": 0, "learning_rate": 3e-3}
@@ -33,7 +33,7 @@ def led():
 
 def test_numbers_follow_the_other_columns_more_closely(led):
     plain = DiffusionGenerator(max_steps=400, autoguidance=1.0, **QUICK).fit(table(3000))
-    assert plain.weak_ is None
+    assert plain.guiding_denoiser_ is None
     assert all(torch.equal(p, q) for p, q in zip(plain.denoiser_.parameters(), led.denoiser_.parameters(), strict=True))
     spreads = [residual(gen.sample(4000, random_state=1)) for gen in (plain, led)]
     assert spreads[1] < 0.8 * spreads[0]
@@ -54,7 +54,7 @@ def test_the_scale_is_the_one_at_which_rows_are_told_from_real_ones_least():
 def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need():
     gen = DiffusionGenerator(max_steps=60, **QUICK).fit(table(5000))
     assert gen.autoguidance_ in SCALES
-    assert (gen.weak_ is None) == (gen.autoguidance_ == 1)
+    assert (gen.guiding_denoiser_ is None) == (gen.autoguidance_ == 1)
 
 
 @pytest.mark.parametrize("refine", [False, "auto"])
@@ -71,10 +71,10 @@ def test_arrays_with_conditions_weights_and_rare_numbers(refine, monkeypatch):
 
 
 def test_the_small_network_is_smaller_and_shares_the_embeddings_of_levels(led):
-    sizes = [sum(p.numel() for p in network.parameters()) for network in (led.weak_, led.denoiser_)]
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (led.guiding_denoiser_, led.denoiser_)]
     assert sizes[0] < 0.5 * sizes[1]
-    assert torch.equal(led.weak_.levels, led.denoiser_.levels)
-    assert not any(p.requires_grad for p in led.weak_.parameters())
+    assert torch.equal(led.guiding_denoiser_.levels, led.denoiser_.levels)
+    assert not any(p.requires_grad for p in led.guiding_denoiser_.parameters())
 
 
 def test_a_saved_and_a_pickled_model_draw_the_same(led, tmp_path):
@@ -119,7 +119,7 @@ def test_auto_is_for_large_tables_of_numbers_that_an_mlp_draws():
         gen = DiffusionGenerator(max_steps=1, hidden_size=8, n_blocks=1, refine=False, **settings).fit(
             table(50)[columns]
         )
-        return resolve_autoguidance("auto", gen.codec_, gen._spec, n_rows)
+        return resolve_autoguidance("auto", gen.codec_, gen.model_.config, n_rows)
 
     assert resolved(5000) is None
     assert resolved(4999) == resolved(5000, columns=["c"]) == resolved(5000, denoiser="dit") == 1
@@ -140,14 +140,14 @@ def test_a_scale_without_numbers_or_mlp_is_refused():
 
 def test_the_small_network_is_asked_for_numbers_alone(led):
     generator = torch.Generator().manual_seed(0)
-    x, t = torch.randn(6, led._spec.width, generator=generator), torch.tensor(0.4)
+    x, t = torch.randn(6, led.model_.config.width, generator=generator), torch.tensor(0.4)
     data = led.codec_.encode(table(6), None, None)
     some = torch.where(torch.rand(data.shape, generator=generator) < 0.5, data, torch.nan)
     assert some[:, :2].isfinite().any()
     for condition in (None, some):
-        whole = led.weak_(x, t, condition)
-        torch.testing.assert_close(led.weak_.numbers(x, t, condition), whole[:, :2], rtol=0, atol=0)
-        led_rows = lead(led)(x, t, condition)
+        whole = led.guiding_denoiser_(x, t, condition)
+        torch.testing.assert_close(led.guiding_denoiser_.numbers(x, t, condition), whole[:, :2], rtol=0, atol=0)
+        led_rows = led.model_.guided(x, t, condition)
         strong = led.denoiser_(x, t, condition)
         expected = whole[:, :2] + led.autoguidance_ * (strong[:, :2] - whole[:, :2])
         torch.testing.assert_close(led_rows, torch.cat([expected, strong[:, 2:]], dim=1), rtol=0, atol=0)

@@ -35,7 +35,7 @@ def test_code_cells_run_in_order_and_make_the_figures_of_the_file(code_cells, tm
     pytest.importorskip("imblearn")
     plt = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tabdiff.estimators.generator.resolve_steps", lambda *_: 10)
+    monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_: 10)
     monkeypatch.setattr("tabdiff.estimators.generator.CALIBRATION_ROWS", 500)
     train, forest = _counts.train_autoencoder, sklearn.ensemble.RandomForestClassifier
     monkeypatch.setattr(_counts, "train_autoencoder", lambda *args, **given: train(*args, **given | {"max_steps": 40}))

@@ -94,7 +94,7 @@ def test_tokens_go_in_and_come_out_padded_or_not(denoiser):
     for gen in gens:
         (attribute,) = gen.conditions_.attributes
         assert (attribute.kind, attribute.n_tokens, attribute.width) == ("tokens", 3, 2)
-        assert gen._spec.conditioning == ("adaln" if denoiser == "mlp" else "cross_attention")
+        assert gen.model_.config.conditioning == ("adaln" if denoiser == "mlp" else "cross_attention")
     np.testing.assert_array_equal(*(gen.sample(4, random_state=0) for gen in gens))
     gen = gens[0]
     asked = [TOKENS[0], TOKENS[1][:1]]

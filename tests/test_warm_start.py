@@ -129,7 +129,7 @@ def test_sizes_that_are_automatic_do_not_stand_in_the_way():
         denoiser=QUICK["denoiser"], max_steps=3, batch_size=32, random_state=0, refine=False, warm_start=True
     )
     gen.fit(pd.DataFrame(rng.normal(size=(50, 2)))).fit(pd.DataFrame(rng.normal(size=(6000, 2))))
-    assert gen._spec.hidden_size == {"mlp": 256, "dit": 96}[QUICK["denoiser"]]
+    assert gen.model_.config.hidden_size == {"mlp": 256, "dit": 96}[QUICK["denoiser"]]
 
 
 def test_a_warm_fit_that_was_interrupted_goes_on(penguins, tmp_path):

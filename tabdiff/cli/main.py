@@ -366,7 +366,7 @@ def _is_images(gen: DiffusionGenerator) -> bool:
 
 
 def _kind(gen: DiffusionGenerator) -> str:
-    from tabdiff.model.persistence import container_name
+    from tabdiff.codecs import container_name
 
     name = container_name(gen.codec_)
     return "table" if name == "array" else name

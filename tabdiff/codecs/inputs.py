@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class FitInputs:
         Names of all columns of a frame, in order.
     origin : ForeignFrame, SequenceForm or None
         What kind of frame X was, if not pandas', or in what container sequences came.
+    n_features : int
+        Number of columns, condition columns included, of genes, of values in an image, or of letters at most.
+    feature_names : ndarray or None
+        Their names, where they are strings.
     """
 
     features: Any
@@ -43,6 +47,8 @@ class FitInputs:
     source: str
     columns: list | None = None
     origin: ForeignFrame | SequenceForm | None = None
+    n_features: int = 0
+    feature_names: np.ndarray | None = None
 
 
 def check_container(X: Any) -> Any:
@@ -123,6 +129,13 @@ def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
 
 
 def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+    """Take apart what `fit` was given; see `_read_fit_inputs`. The estimator gets the names and number of features."""
+    inputs = _read_fit_inputs(estimator, X, y, condition)
+    names = vars(estimator).get("feature_names_in_")
+    return replace(inputs, n_features=estimator.n_features_in_, feature_names=names)
+
+
+def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     """Take apart what `fit` was given.
 
     Raises

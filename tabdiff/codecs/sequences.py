@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs.base import Codec
 from tabdiff.codecs.columns import dtype_from_state, dtype_to_state
 from tabdiff.utils.random import RowStreams
 
@@ -118,7 +119,7 @@ def _as_integers(value: Any) -> np.ndarray | None:
     return array if array.ndim == 1 and array.dtype.kind in "iu" else None
 
 
-class SequenceCodec:
+class SequenceCodec(Codec):
     """Encode sequences for diffusion, and decode to sequences.
 
     Parameters

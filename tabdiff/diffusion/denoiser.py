@@ -112,6 +112,9 @@ class Denoiser(nn.Module):
             [0., 0., 0.]])
     """
 
+    # Whether the network keeps dozens of maps of each row, as a U-Net does, so that fewer rows fill memory.
+    keeps_maps = False
+
     def __init__(
         self,
         network: nn.Module | Callable[[Tensor, Tensor, Tensor | None], Tensor],

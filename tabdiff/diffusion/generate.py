@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
-from tabdiff.nn import UNet
 from tabdiff.utils.device import autocast_dtype
 from tabdiff.utils.random import RowStreams
 
@@ -167,7 +166,7 @@ def rows_at_once(denoiser: Denoiser, width: int, batch_size: str | int) -> int:
         return int(batch_size)
     kind = next(denoiser.parameters()).device.type
     size = SAMPLE_BATCH.get(kind, LARGE_SAMPLE_BATCH)
-    if isinstance(denoiser.network, UNet):
+    if denoiser.keeps_maps:
         size = max(1, min(size, IMAGE_VALUES.get(kind, LARGE_IMAGE_VALUES) // width))
     return size
 

@@ -18,7 +18,6 @@ from tabdiff.codecs.inputs import read_features, read_fit_inputs
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
-from tabdiff.model.persistence import container_name
 
 __all__ = ["DiffusionOutlierDetector"]
 
@@ -177,10 +176,11 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             For columns or categories that differ from those of `fit`.
         """
         check_is_fitted(self)
-        codec = self.generator_.codec_
-        features, _ = read_features(self.generator_, X, container_name(codec), [], "none")
+        model = self.generator_.model_
+        codec = model.codec
+        features, _ = read_features(self.generator_, X, model.container, [], "none")
         data = codec.encode(features)
-        exact = copy.deepcopy(self.generator_.denoiser_).cpu().double()
+        exact = copy.deepcopy(model.denoiser).cpu().double()
         parts = []
         for i in range(0, len(data), BATCH):
             rows = data[i : i + BATCH].double()

@@ -2,64 +2,42 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
-from tabdiff.codecs.conditions.conditions import condition_frame, resolve_condition
+from tabdiff.codecs.conditions.conditions import Conditions, condition_frame
 from tabdiff.codecs.conditions.vector import as_array
-from tabdiff.codecs.inputs import read_features
-from tabdiff.diffusion import Denoiser, flow_log_likelihood
-from tabdiff.diffusion.bound import row_bound
-from tabdiff.diffusion.generate import draw, draw_in_time
-from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.codecs.inputs import read_features, read_fit_inputs
+from tabdiff.diffusion import Denoiser
 from tabdiff.estimators.parameters import check_parameters
 from tabdiff.generation.cells import latent
-from tabdiff.generation.imputation import impute, training_masks
+from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.generation.inverse_problems import impute_images
-from tabdiff.generation.likelihood import image_log_likelihood
+from tabdiff.generation.likelihood import log_likelihood
 from tabdiff.generation.sampling import SamplePlan
 from tabdiff.io import model_files
 from tabdiff.io.anndata_writer import check_path, write_cells
+from tabdiff.io.frames import ForeignFrame
 from tabdiff.model import persistence
-from tabdiff.model.autoguidance import TIME_SHARE, lead, make_lead, resolve_autoguidance
-from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps
-from tabdiff.model.persistence import container_name
-from tabdiff.model.refinement.refinement import (
-    REFINED_STEPS,
-    Refinement,
-    fit_refinement,
-    refinement_rows,
-    wants_refinement,
-)
-from tabdiff.model.sample_weights import population
-from tabdiff.model.training_data import Start, begin, shallow_copy
-from tabdiff.training import Training, Validation, autocast_dtype, resolve_device, train
-from tabdiff.training.checkpoint import Checkpoints, check_folder
-from tabdiff.training.vicinal import Vicinity
+from tabdiff.model.fit import fit_model
+from tabdiff.model.fitted import FittedModel
+from tabdiff.model.refinement.refinement import Refinement
+from tabdiff.utils.device import resolve_device
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["DiffusionGenerator"]
-
-# Cells decoded to calibrate marginals: several times the training set, but no more than this.
-CALIBRATION_ROWS = 20_000
-# Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest.
-DRAWN_SHARE = 0.75
-SCORE_BATCH = 2048
 
 
 class DiffusionGenerator(DensityMixin, BaseEstimator):
@@ -224,10 +202,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Number of training rows, held-out ones included, those of weight 0 not.
     denoiser_ : Denoiser
         The trained denoiser, of averaged weights.
-    weak_ : Denoiser or None
+    guiding_denoiser_ : Denoiser or None
         The small network of autoguidance.
     autoguidance_ : float
         The scale of autoguidance, 1 where there is none.
+    model_ : FittedModel
+        What was fitted; the other attributes but the first two are parts of it.
     codec_ : object
         Maps containers to tensors and back.
     refinement_ : Refinement or None
@@ -269,9 +249,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     >>> gen.sample(10, condition=7, guidance_scale=1.5).shape
     (10, 8, 8)
     """
-
-    weak_: Denoiser | None
-    autoguidance_: float
 
     def __init__(
         self,
@@ -417,139 +394,90 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         OSError
             If a checkpoint cannot be written; the last one stays.
         """
-        check_parameters(self)
         started = time.perf_counter()
-        device = resolve_device(self.device)
-        precision = autocast_dtype(self.precision, device)
-        if self.checkpoint_dir is not None:
-            check_folder(self.checkpoint_dir)
-        start = begin(self, X, y, condition, sample_weight, resume=resume, device=device)
-        callbacks = list(self.callbacks or ())
-        if self.checkpoint_dir is not None:
-            callbacks.append(Checkpoints(self.checkpoint_dir, self.checkpoint_every, start.description))
-        validation = None
-        if start.held_out is not None:
-            validation = Validation(
-                start.held_out.data,
-                start.held_out.condition,
-                start.held_out.weight,
-                denoiser=start.denoiser,
-                event_shape=(start.spec.width,),
-                times=self.times,
-                patience=int(self.patience),
-                generator=torch.Generator(device).manual_seed(start.seeds.validation),
-                precision=precision,
-                prepare=getattr(start.codec, "prepare", None),
-            )
-        left = None
-        if self.max_time is not None:
-            # What follows training has its share of the time.
-            share = 0.75 if wants_refinement(self.refine, start.codec, start.n_rows, start.spec.vectors) else 1.0
-            left = max(share * (self.max_time - (time.perf_counter() - started)), 1.0)
-        codes, continuous = start.training.condition, start.spec.continuous_attributes
-        scale = resolve_autoguidance(self.autoguidance, start.codec, start.spec, start.n_rows)
-        settings: dict[str, Any] = dict(
-            weight=start.training.weight,
-            event_shape=(start.spec.width,),
-            batch_size=resolve_batch_size(self.batch_size, start.n_rows, start.spec.unet),
-            accumulation_steps=int(self.accumulation_steps),
-            learning_rate=resolve_learning_rate(self.learning_rate, start.spec.unet),
-            learning_rate_schedule=self.learning_rate_schedule,
-            weight_decay=self.weight_decay,
-            ema_decay=self.ema_decay,
-            clip_grad_norm=self.clip_grad_norm,
-            condition_dropout=self.condition_dropout,
-            times=self.times,
-            draw_given=training_masks(start.spec),
-            vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
-            prepare=getattr(start.codec, "prepare", None),
-            precision=precision,
+        check_parameters(self)
+        # Read by another one, so that an error leaves a fitted estimator as it was.
+        reader = type(self)(**self.get_params(deep=False))
+        inputs = read_fit_inputs(reader, X, y, condition)
+        model = fit_model(
+            inputs,
+            sample_weight,
+            SimpleNamespace(**self.get_params(deep=False)),
+            previous=self.model_ if self.warm_start and hasattr(self, "model_") else None,
+            resume=resume,
+            started=started,
+            as_estimator=self._with,
         )
-        result = train(
-            start.denoiser,
-            start.training.data,
-            codes,
-            **settings,
-            max_steps=resolve_steps(self.max_steps, start.n_rows, start.spec.unet, device.type),
-            max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
-            generator=torch.Generator(device).manual_seed(start.seeds.loop),
-            validation=validation,
-            callbacks=callbacks,
-            snapshot=partial(_snapshot, shallow_copy(self), start),
-            saved=start.saved,
-            verbose=self.verbose,
-        )
-        self._take(start, result.denoiser, result.history, result.n_steps)
-        if scale != 1:
-            make_lead(self, start, scale, settings, max_time=left, device=device)
-        self._calibrate(start, math.inf if self.max_time is None else started + self.max_time)
+        return self._take(model)
+
+    def _take(self, model: FittedModel) -> Self:
+        """Become the estimator of a model."""
+        self.__dict__.pop("feature_names_in_", None)
+        self.model_, self.n_features_in_ = model, model.n_features
+        if model.feature_names is not None:
+            self.feature_names_in_ = model.feature_names
         return self
 
-    def _take(self, start: Start, denoiser: Denoiser, history: dict[str, list[float]], n_steps: int) -> None:
-        """Become the model of a fit."""
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        self.__dict__.update(start.marks)
-        self.codec_, self.conditions_, self.denoiser_ = start.codec, start.conditions, denoiser
-        self.history_, self.n_steps_ = start.joined(history), start.n_steps + n_steps
-        self.n_samples_fit_ = start.n_rows
-        inputs = start.inputs
-        self._spec, self._source = start.spec, inputs.source
-        self._columns = inputs.columns if inputs.source == "columns" else None
-        self._origin = inputs.origin
-        self._stream = np.random.default_rng(start.seeds.stream)
-        self.refinement_: Refinement | None = None
-        self.weak_, self.autoguidance_ = None, 1.0
+    def _with(self, model: FittedModel) -> Self:
+        """Return an estimator of the same parameters with a model."""
+        return type(self)(**self.get_params(deep=False))._take(model)
 
-    def _calibrate(self, start: Start, deadline: float) -> None:
-        """Compare samples at the training conditions with the training rows: what the codec or samples can correct."""
-        refine = wants_refinement(self.refine, self.codec_, start.n_rows, start.spec.vectors)
-        # A codec that goes on from another fit knows the rows of that one only.
-        if not refine and (not hasattr(self.codec_, "calibrate") or start.n_steps):
-            return
-        generator = torch.Generator().manual_seed(start.seeds.calibrate)
-        wanted = refinement_rows(start.n_rows) if refine else CALIBRATION_ROWS
-        condition = None
-        if start.codes is not None:
-            codes = start.codes if start.weight is None else start.codes[population(start.weight)]
-            wanted = wanted if refine else min(CALIBRATION_ROWS, 5 * len(codes))
-            condition = codes.repeat(-(-wanted // len(codes)), 1)[:wanted]
+    def _drawing_model(self) -> FittedModel:
+        """Return the model as the parameters say now that it is to be drawn from."""
+        check_is_fitted(self)
+        refinement = None if self.refine is False else self.model_.refinement
+        return replace(self.model_, precision=self.precision, refinement=refinement)
 
-        def some(first: int, n: int) -> Tensor:
-            return draw(
-                self.denoiser_,
-                n,
-                None if condition is None else condition[first : first + n],
-                width=self._spec.width,
-                generator=generator,
-                guided=lead(self),
-                steps=REFINED_STEPS if refine else "auto",
-                precision=self.precision,
-            )
+    @property
+    def codec_(self) -> Any:
+        """Maps containers to tensors and back."""
+        return self.model_.codec
 
-        data = draw_in_time(some, wanted, DRAWN_SHARE * (deadline - time.perf_counter()))
-        condition = None if condition is None else condition[: len(data)]
-        if refine:
-            self.refinement_ = fit_refinement(
-                self.codec_,
-                start.inputs.features,
-                start.codes,
-                data,
-                condition,
-                self._spec.condition_levels,
-                start.seeds.calibrate,
-                start.weight,
-            )
-        else:
-            self.codec_.calibrate(data, condition, generator)
+    @property
+    def conditions_(self) -> Conditions | None:
+        """The attributes of the condition: their names, kinds, levels and ranges."""
+        return self.model_.conditions
+
+    @property
+    def denoiser_(self) -> Denoiser:
+        """The trained denoiser, of averaged weights."""
+        return self.model_.denoiser
+
+    @property
+    def guiding_denoiser_(self) -> Denoiser | None:
+        """The small network of autoguidance."""
+        return self.model_.guiding_denoiser
+
+    @property
+    def autoguidance_(self) -> float:
+        """The scale of autoguidance, 1 where there is none."""
+        return self.model_.autoguidance
+
+    @property
+    def refinement_(self) -> Refinement | None:
+        """What corrects drawn rows of a table."""
+        return self.model_.refinement
+
+    @property
+    def history_(self) -> dict[str, list[float]]:
+        """How training went."""
+        return self.model_.history
+
+    @property
+    def n_steps_(self) -> int:
+        """Training steps done, all fits of a warm start together."""
+        return self.model_.n_steps
+
+    @property
+    def n_samples_fit_(self) -> int:
+        """Number of training rows, held-out ones included, those of weight 0 not."""
+        return self.model_.n_samples
 
     @property
     def schema_(self) -> pd.DataFrame:
         """What was decided for each column; for cells, what kind of values were found and where."""
         check_is_fitted(self)
-        if hasattr(self.codec_, "schema_"):
-            return self.codec_.schema_
-        return pd.DataFrame([{"kind": self.codec_.kind_, "layer": self.codec_.layer_, "genes": self.n_features_in_}])
+        return self.codec_.schema_
 
     def plot_loss(self, ax: Axes | None = None) -> Axes:
         """Plot the training loss against the step, and that on held-out rows if there were any.
@@ -657,9 +585,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         UserWarning
             For a continuous condition, or a held column, outside the range of the fit.
         """
-        check_is_fitted(self)
+        model = self._drawing_model()
         plan = SamplePlan(
-            self,
+            model,
             n_samples,
             condition,
             guidance_scale=guidance_scale,
@@ -670,15 +598,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             like=like,
             library_size=library_size,
             batch_size=batch_size,
-            seed=self._seed(random_state),
+            seed=model.seed(random_state),
         )
         rows, labels = plan.rows()
         if not return_condition:
             return rows
-        if labels is not None and self._source in ("y", "given") and labels.shape[1] == 1:
-            vectors = self.conditions_ is not None and self.conditions_.vector_names
+        if labels is not None and model.source in ("y", "given") and labels.shape[1] == 1:
+            vectors = model.conditions is not None and model.conditions.vector_names
             return rows, as_array(labels.iloc[:, 0]) if vectors else labels.iloc[:, 0].to_numpy()
-        return rows, labels if labels is None or self._origin is None else self._origin.write(labels)
+        return rows, labels if labels is None or model.origin is None else model.origin.write(labels)
 
     def sample_to(
         self,
@@ -728,14 +656,14 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         ...     anndata.read_h5ad(f"{folder}/cells.h5ad").shape
         (50, 8)
         """
-        check_is_fitted(self)
-        if container_name(self.codec_) != "cells":
+        model = self._drawing_model()
+        if model.container != "cells":
             raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
             raise ValueError(f"chunk_size must be an integer of at least 1, however: {chunk_size!r}.")
         path = check_path(path)
         plan = SamplePlan(
-            self,
+            model,
             n_samples,
             condition,
             guidance_scale=guidance_scale,
@@ -746,7 +674,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             like=like,
             library_size=library_size,
             batch_size=batch_size,
-            seed=self._seed(random_state),
+            seed=model.seed(random_state),
         )
         write_cells(path, plan.n, (plan.rows(i, i + chunk_size)[0] for i in range(0, plan.n, int(chunk_size))))
 
@@ -780,11 +708,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             For genes that are missing, or cells without the condition of the fit.
         """
         check_is_fitted(self)
-        if container_name(self.codec_) != "cells":
+        model = self.model_
+        if model.container != "cells":
             raise TypeError("latent is for models of AnnData; this one was fitted on a table or an array.")
-        names = self.conditions_.names if self.conditions_ is not None else []
-        features, own = read_features(self, adata, "cells", names, self._source)
-        return latent(self, features, condition, own)
+        features, own = read_features(self, adata, "cells", model.condition_names, model.source)
+        return latent(model, features, condition, own)
 
     # --------------------------------------------------------------- impute
 
@@ -858,28 +786,21 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         >>> [len(table) for table in gen.impute(penguins, n_draws=3)]
         [344, 344, 344]
         """
-        check_is_fitted(self)
-        if container_name(self.codec_) == "images":
-            return impute_images(self, X, mask, condition, n_draws, strategy, method, steps, batch_size, random_state)
+        model = self._drawing_model()
+        settings: dict[str, Any] = dict(n_draws=n_draws, strategy=strategy, method=method, steps=steps)
+        settings |= dict(batch_size=batch_size, seed=model.seed(random_state))
+        if model.container == "images":
+            return impute_images(model, X, mask, condition=condition, **settings)
         if mask is not None:
             raise TypeError("mask is for images; holes of a table are its missing values.")
-        return impute(
-            self,
-            X,
-            condition=condition,
-            n_draws=n_draws,
-            strategy=strategy,
-            method=method,
-            steps=steps,
-            batch_size=batch_size,
-            seed=self._seed(random_state),
-        )
-
-    def _seed(self, random_state: Any) -> int:
-        """Return a seed: the next of the stream where no random state is given."""
-        if random_state is None:
-            return int(self._stream.integers(2**31 - 1))
-        return int(check_random_state(random_state).randint(2**31 - 1))
+        check_masks(model, "impute")
+        table, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
+        features, own = read_features(self, table, model.container, model.condition_names, model.source)
+        table = table if isinstance(table, pd.DataFrame) else features
+        filled = impute(model, features, own, table, condition=condition, **settings)
+        if origin is None:
+            return filled
+        return [origin.write(f) for f in filled] if isinstance(filled, list) else origin.write(filled)
 
     # ---------------------------------------------------------------- score
 
@@ -917,36 +838,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             For AnnData, whose likelihood is not available.
         """
         check_is_fitted(self)
-        names = self.conditions_.names if self.conditions_ is not None else []
-        features, own = read_features(self, X, container_name(self.codec_), names, self._source)
-        if not hasattr(self.codec_, "log_jacobian"):
-            raise TypeError("score_samples is not available for AnnData; fit on a DataFrame or array to score rows.")
-        if getattr(self.codec_, "random_", False):
-            raise TypeError(
-                "score_samples is not available with latent_diffusion=True; fit without it to score images."
-            )
-        codes = None
-        n = _n_rows(features)
-        if condition is not None:
-            codes = resolve_condition(self.conditions_, n, condition, 1.0, np.random.default_rng(0))
-        elif own is not None and self.conditions_ is not None:
-            codes = torch.from_numpy(self.conditions_.encode(own))
-        if method not in ("bound", "flow"):
-            raise ValueError(f"method must be 'bound' or 'flow', however: {method!r}.")
-        if container_name(self.codec_) == "images":
-            if method == "flow":
-                raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
-            return image_log_likelihood(self, features, codes)
-        data = self.codec_.encode(features, codes, None)
-        if method == "flow" and isinstance(self.denoiser_, MixedDenoiser):
-            raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
-        log_likelihood: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood
-        exact = copy.deepcopy(self.denoiser_).cpu().double()
-        parts = [
-            log_likelihood(exact, data[i : i + SCORE_BATCH].double(), _slice(codes, i)).detach()
-            for i in range(0, n, SCORE_BATCH)
-        ]
-        return torch.cat(parts).numpy() + self.codec_.log_jacobian(features, data)
+        model = self.model_
+        features, own = read_features(self, X, model.container, model.condition_names, model.source)
+        return log_likelihood(model, features, own, condition=condition, method=method)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, condition: Any = None) -> float:
         """Return the mean of `score_samples`, higher is better.
@@ -967,7 +861,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         float
         """
         check_is_fitted(self)
-        if y is not None and condition is None and self._source == "y":
+        if y is not None and condition is None and self.model_.source == "y":
             condition = condition_frame(y, len(y), "y")
         return float(np.average(self.score_samples(X, condition=condition), weights=sample_weight))
 
@@ -993,7 +887,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             If `path` is something else that is there already.
         """
         check_is_fitted(self)
-        model_files.write_model(path, persistence.describe(self))
+        model_files.write_model(path, persistence.describe(self.model_, self.get_params()))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, device: Any = "auto", text_encoder: Any = None) -> DiffusionGenerator:
@@ -1023,36 +917,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         target = resolve_device(device)
         saved = model_files.read_model(path)
         try:
-            gen = persistence.restore(cls, saved, device)
+            model, parameters = persistence.restore(saved)
+            gen = cls(**parameters, device=device)
         except Exception as error:  # whatever a file can bring about
             raise model_files.damaged(path, error) from error
-        gen.denoiser_.to(target)
-        if gen.weak_ is not None:
-            gen.weak_.to(target)
-        return persistence.give_encoder(gen, text_encoder)
-
-    def __getstate__(self) -> dict:
-        state = super().__getstate__()
-        # On the CPU, so that a model fitted on a GPU opens anywhere.
-        networks = {k: state[k] for k in ("denoiser_", "weak_") if state.get(k) is not None}
-        return {**state, **{k: copy.deepcopy(network).cpu() for k, network in networks.items()}}
+        if text_encoder is not None:
+            model.bind_text_encoder(text_encoder)
+            gen.set_params(text_encoder=text_encoder)
+        return gen._take(model.to(target))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
-
-
-def _n_rows(features: Any) -> int:
-    return int(features.shape[0])
-
-
-def _slice(codes: Tensor | None, i: int) -> Tensor | None:
-    return codes[i : i + SCORE_BATCH].double() if codes is not None else None
-
-
-def _snapshot(gen: DiffusionGenerator, start: Start, training: Training) -> DiffusionGenerator:
-    """Return a generator as `fit` would leave it now, but for what follows training."""
-    taken = shallow_copy(gen)
-    taken._take(start, copy.deepcopy(training.ema.model).eval(), training.history, training.step)
-    return taken

@@ -12,7 +12,7 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tabdiff.codecs.columns import LevelColumn, is_numeric
-from tabdiff.codecs.inputs import read_fit_inputs
+from tabdiff.codecs.inputs import read_features, read_fit_inputs
 from tabdiff.codecs.tables.observed import patch
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
@@ -153,11 +153,11 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         empty: np.ndarray = np.asarray(holes.all(axis=0))
         self._check_empty(table, empty)
         gen.fit(_columns(table, ~empty))
-        check_masks(gen, "DiffusionImputer")
+        check_masks(gen.model_, "DiffusionImputer")
         self.generator_, self._empty = gen, empty
         self._array = isinstance(table, np.ndarray)
         self._names = None if self._array else table.columns
-        self._seed = gen._seed(None)
+        self._seed = gen.model_.seed()
         self.indicator_ = MissingIndicator(error_on_new=False).fit(_marks(holes)) if self.add_indicator else None
         return self
 
@@ -193,9 +193,14 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             table = pd.DataFrame(table, columns=self._names)
         known: np.ndarray = ~self._empty
         rows = _columns(table, known)
+        model = self.generator_.model_
+        rows = rows if self._array else _hide_unknown(model.codec, rows)
+        features, own = read_features(self.generator_, rows, model.container, [], "none")
         filled = impute(
-            self.generator_,
-            rows if self._array else _hide_unknown(self.generator_.codec_, rows),
+            model,
+            features,
+            own,
+            rows,
             condition=None,
             n_draws=1,
             strategy="draw" if self.sample_posterior else "mean",

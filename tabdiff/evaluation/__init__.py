@@ -17,7 +17,6 @@ from tabdiff.evaluation.cells import (
 from tabdiff.evaluation.image_features import ClassifierFeatures
 from tabdiff.evaluation.images import evaluate_images, frechet_distance, kernel_distance, precision_recall
 from tabdiff.evaluation.report import evaluate
-from tabdiff.evaluation.stopping import FrechetStopping
 from tabdiff.evaluation.tables import (
     alpha_precision,
     beta_recall,
@@ -65,7 +64,6 @@ __all__ = [
     "zero_fraction_gap",
     # images
     "ClassifierFeatures",
-    "FrechetStopping",
     "evaluate_images",
     "frechet_distance",
     "kernel_distance",

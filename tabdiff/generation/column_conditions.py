@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs import container_name
 from tabdiff.codecs.columns import LevelColumn, NumericColumn, plain, unknown_level_message
 from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
 from tabdiff.generation.imputation import check_masks, encode_given
 from tabdiff.io.frames import to_pandas
-from tabdiff.model.persistence import container_name
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -15,41 +13,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs import container_name
 from tabdiff.codecs.columns import NumericColumn, is_numeric
 from tabdiff.codecs.conditions.conditions import resolve_condition
-from tabdiff.codecs.inputs import read_features
 from tabdiff.codecs.tables.layout import slots
 from tabdiff.codecs.tables.observed import copies, likeliest, patch, repeat, settle
 from tabdiff.diffusion.generate import draw
-from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, draw_given
-from tabdiff.io.frames import ForeignFrame
-from tabdiff.model.config import ModelConfig
-from tabdiff.model.persistence import container_name
+from tabdiff.diffusion.masks import LEFT_OUT, PRESENT
 from tabdiff.utils.random import RowStreams
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
 
-__all__ = ["check_masks", "encode_given", "impute", "training_masks"]
+__all__ = ["check_masks", "encode_given", "impute"]
 
 STRATEGIES = ("auto", "mean", "draw")
 # A point estimate averages pairs of draws that start from opposite noise, whose errors cancel to first order.
 PAIRS = 15
 STEPS_MEAN, STEPS_DRAW = 5, 25
-
-
-def training_masks(spec: ModelConfig) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    """Return what draws the given entries of a training batch, None for a network that is not told of any."""
-    if spec.missing_levels is None:
-        return None
-    return partial(
-        draw_given,
-        n_continuous=spec.n_continuous,
-        missing_levels=spec.missing_levels,
-        presence=spec.presence,
-        never=spec.equalities,
-        share=spec.observed_masks,
-    )
 
 
 def check_masks(model: FittedModel, what: str) -> None:
@@ -79,7 +60,9 @@ def check_masks(model: FittedModel, what: str) -> None:
 
 def impute(
     model: FittedModel,
-    X: Any,
+    features: Any,
+    own: pd.DataFrame | None,
+    table: Any,
     *,
     condition: Any,
     n_draws: int,
@@ -90,13 +73,25 @@ def impute(
     seed: int,
     by_row: bool = False,
 ) -> Any:
-    """Fill the holes of X; see `DiffusionGenerator.impute`.
+    """Fill the missing values of a table; see `DiffusionGenerator.impute`.
 
-    With `by_row` the seed and a row alone decide what fills it, not its place or the rows beside it, so that the same
-    rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of them
-    gets the k-th draw.
+    Parameters
+    ----------
+    model : FittedModel
+    features : ndarray or DataFrame of shape (n, n_columns)
+        Rows, checked, without condition columns.
+    own : DataFrame or None
+        Their condition, where the table carries it.
+    table : ndarray or DataFrame
+        What the values are put into; it stays as it is.
+    condition, n_draws, strategy, method, steps, batch_size
+        As in `DiffusionGenerator.impute`.
+    seed : int
+    by_row : bool
+        Whether the seed and a row alone decide what fills it, not its place or the rows beside it, so that the same
+        rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of
+        them gets the k-th draw.
     """
-    check_masks(model, "impute")
     integer = isinstance(n_draws, int | np.integer) and not isinstance(n_draws, bool)
     if not integer or n_draws < 1:
         raise ValueError(f"n_draws must be an integer of at least 1, however: {n_draws!r}.")
@@ -104,17 +99,13 @@ def impute(
         raise ValueError(f"strategy must be one of {STRATEGIES}, however: {strategy!r}.")
     if strategy == "mean" and n_draws > 1:
         raise ValueError(f"strategy='mean' gives one estimate, however: {n_draws=}. Use strategy='draw'.")
-    X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
-    names = model.conditions.names if model.conditions is not None else []
-    features, own = read_features(model, X, container_name(model.codec), names, model.source)
-    table = X if isinstance(X, pd.DataFrame) else features
     frame = pd.DataFrame(features).reset_index(drop=True)
     codes = None
     if condition is not None:
         codes = resolve_condition(model.conditions, len(frame), condition, 1.0, np.random.default_rng(seed))
     elif own is not None and model.conditions is not None:
         codes = torch.from_numpy(model.conditions.encode(own))
-        holes_left = [name for name in names if own[name].isna().any()]
+        holes_left = [name for name in model.condition_names if own[name].isna().any()]
         if holes_left:
             warnings.warn(
                 f"the condition columns {holes_left} keep their missing values: a model draws rows given its declared "
@@ -158,8 +149,6 @@ def impute(
             repeat(model.codec, values, part, holes, data)
         settle(model.codec, values, part, holes, rng)
         filled.append(_put_in(model, table, every, rows, values))
-    if origin is not None:
-        filled = [origin.write(completed) for completed in filled]
     return filled[0] if n_draws == 1 else filled
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
@@ -98,7 +97,7 @@ def impute_images(
     method: Any,
     steps: str | int,
     batch_size: str | int,
-    random_state: Any,
+    seed: int,
 ) -> Any:
     """Check what `DiffusionGenerator.impute` was given for images, and inpaint."""
     if mask is None:
@@ -110,7 +109,7 @@ def impute_images(
         if not integer and (value != "auto" or name == "n_draws"):
             raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
     settings: dict[str, Any] = {"condition": condition, "n_draws": n_draws, "method": method, "steps": steps}
-    return inpaint(model, images, mask, **settings, batch_size=batch_size, seed=model.next_seed(random_state))
+    return inpaint(model, images, mask, **settings, batch_size=batch_size, seed=seed)
 
 
 def restore(
@@ -236,7 +235,6 @@ def super_resolve(model: FittedModel, images: Any, **settings: Any) -> Any:
 
 
 def _codec(model: FittedModel) -> ImageCodec:
-    check_is_fitted(model)
     if not isinstance(model.codec, ImageCodec):
         raise TypeError("this is for models of images; this one was fitted on something else.")
     if model.codec.random_:

@@ -1,24 +1,78 @@
-"""What the estimator decides for images alone: the network for their size."""
+"""Log-likelihoods of rows and images under a fitted model."""
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs.conditions.conditions import resolve_condition
+from tabdiff.diffusion import flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.model.fitted import FittedModel
 
-if TYPE_CHECKING:
-    from tabdiff.model.fitted import FittedModel
+__all__ = ["image_log_likelihood", "log_likelihood"]
 
-__all__ = ["image_log_likelihood"]
+SCORE_BATCH = 2048
 
 # Where the chain of the bound ends: with a noise of about the width of a byte's bin.
 LOG_SNR_MAX = 2 * math.log(128.0)
 SCORED_VALUES = 2**17
+
+
+def log_likelihood(
+    model: FittedModel, features: Any, own: pd.DataFrame | None, *, condition: Any, method: str
+) -> np.ndarray:
+    """Return the log-likelihood (n,) of each row, or a bound on it; see `DiffusionGenerator.score_samples`.
+
+    Parameters
+    ----------
+    model : FittedModel
+    features : ndarray, DataFrame, Series or Images of n rows
+        Checked, without condition columns.
+    own : DataFrame or None
+        Their condition, where what was given carries it.
+    condition : optional
+        In the forms of `sample`.
+    method : {"bound", "flow"}
+    """
+    if model.container == "cells":
+        raise TypeError("score_samples is not available for AnnData; fit on a DataFrame or array to score rows.")
+    if model.codec.random_:
+        raise TypeError("score_samples is not available with latent_diffusion=True; fit without it to score images.")
+    codes = None
+    n = int(features.shape[0])
+    if condition is not None:
+        codes = resolve_condition(model.conditions, n, condition, 1.0, np.random.default_rng(0))
+    elif own is not None and model.conditions is not None:
+        codes = torch.from_numpy(model.conditions.encode(own))
+    if method not in ("bound", "flow"):
+        raise ValueError(f"method must be 'bound' or 'flow', however: {method!r}.")
+    if model.container == "images":
+        if method == "flow":
+            raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
+        return image_log_likelihood(model, features, codes)
+    data = model.codec.encode(features, codes, None)
+    if method == "flow" and isinstance(model.denoiser, MixedDenoiser):
+        raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
+    log_density: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood
+    exact = copy.deepcopy(model.denoiser).cpu().double()
+    parts = [
+        log_density(exact, data[i : i + SCORE_BATCH].double(), _part(codes, i)).detach()
+        for i in range(0, n, SCORE_BATCH)
+    ]
+    return torch.cat(parts).numpy() + model.codec.log_jacobian(features, data)
+
+
+def _part(codes: Tensor | None, i: int) -> Tensor | None:
+    return codes[i : i + SCORE_BATCH].double() if codes is not None else None
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from tabdiff.codecs.conditions.vector import as_array
 from tabdiff.diffusion.generate import draw, guide
 from tabdiff.generation.cells import CellRequest, match_totals
 from tabdiff.generation.column_conditions import Held, split_condition
-from tabdiff.model.autoguidance import lead
 from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class SamplePlan:
         self.n = len(self.codes) if self.codes is not None else (n_samples or 1)
         self.given = self.held.encode(model.codec, self.n, self.generator) if self.held else None
         wants_guide = self.codes is not None or self.held
-        self.guided = lead(model)
+        self.guided = model.guided
         if wants_guide:
             # A guidance of the user's own is given the denoiser itself.
             self.guided = guide(model.denoiser if callable(guidance) else self.guided, guidance_scale, guidance)
@@ -80,7 +79,7 @@ class SamplePlan:
         self.totals = request.resolve_totals(model, self.codes, self.n, seed)
 
         # What the density ratio says holds under the conditions of the training rows.
-        usable = model.refine is not False and guidance_scale == 1 and not self.held
+        usable = guidance_scale == 1 and not self.held
         if usable and self.codes is not None and model.conditions is not None:
             usable = not model.conditions.hidden(self.codes)
         self.refinement = model.refinement if usable else None

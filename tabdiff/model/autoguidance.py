@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
+from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.build import build_denoiser
@@ -34,7 +34,6 @@ from tabdiff.model.refinement.refinement import (
     feature_levels,
     frame_features,
     row_features,
-    wants_refinement,
 )
 from tabdiff.model.sample_weights import population, take_rows
 from tabdiff.training import train
@@ -43,11 +42,11 @@ if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
     from tabdiff.model.training_data import Start
 
-__all__ = ["TIME_SHARE", "build_weak", "lead", "make_lead", "resolve_autoguidance"]
+__all__ = ["TIME_SHARE", "build_guiding_denoiser", "fit_autoguidance", "resolve_autoguidance"]
 
 # A quarter of the width, half of the blocks, and a quarter of the steps, up to these: a twentieth of the time. One of
 # half the width that was trained for 1,000 steps, and one of full size, lead as far and cost more.
-WEAK_STEPS = 1250
+GUIDING_STEPS = 1250
 TIME_SHARE = 0.05
 # What is tried, in this order, on how many rows, and for what share of the time that a fit is given.
 SCALES = (1.0, 1.5, 1.25, 2.0)
@@ -55,62 +54,65 @@ TRIAL_SHARE = 0.1
 TRIED_ROWS = 8000
 
 
-def build_weak(spec: ModelConfig, seed: int = 0) -> Denoiser:
-    """Build the small network beside that of a specification."""
+def build_guiding_denoiser(spec: ModelConfig, seed: int = 0) -> Denoiser:
+    """Build the small network that guides that of a configuration."""
     size, n_blocks = max(spec.hidden_size // 4, 1), max(spec.n_blocks // 2, 1)
     small = dataclasses.replace(spec, hidden_size=size, n_blocks=n_blocks)
     return build_denoiser(small, small.network, seed)
 
 
-def make_lead(
+def fit_autoguidance(
     model: FittedModel,
     start: Start,
     scale: float | None,
     settings: dict[str, Any],
     *,
+    refined: bool,
     max_time: float | None,
     device: torch.device,
-) -> None:
-    """Train the small network beside that of a generator, which is trained, and give it that and the scale.
+) -> FittedModel:
+    """Train the guiding denoiser beside a trained one; return the model with it and the scale.
 
     Parameters
     ----------
-    model : DiffusionGenerator
+    model : FittedModel
     start : Start
         Its fit.
     scale : float, optional
-        By default it is chosen; where that is 1, the small network is dropped.
+        By default it is chosen; where that is 1, the guiding denoiser is dropped.
     settings : dict
         Arguments of `tabdiff.training.train` that both networks share.
+    refined : bool
+        Whether rows will be refined.
     max_time : float, optional
         Seconds that both may take together.
     device : torch.device
     """
-    weak = build_weak(model.config, start.seeds.weak).to(device)
-    if isinstance(weak, MixedDenoiser) and isinstance(model.denoiser, MixedDenoiser):
+    guiding = build_guiding_denoiser(model.config, start.seeds.weak).to(device)
+    if isinstance(guiding, MixedDenoiser) and isinstance(model.denoiser, MixedDenoiser):
         # Both see the same noisy rows, in which levels stand by their embeddings.
-        weak.levels.data.copy_(model.denoiser.levels.data)
-        weak.levels.requires_grad_(False)
+        guiding.levels.data.copy_(model.denoiser.levels.data)
+        guiding.levels.requires_grad_(False)
     trained = train(
-        weak,
+        guiding,
         start.training.data,
         start.training.condition,
         **settings,
-        max_steps=max(1, min(WEAK_STEPS, model.n_steps // 4)),
+        max_steps=max(1, min(GUIDING_STEPS, model.n_steps // 4)),
         max_time=None if max_time is None else TIME_SHARE * max_time,
         generator=torch.Generator(device).manual_seed(start.seeds.weak),
     )
-    model.guiding_denoiser = trained.denoiser.requires_grad_(False)
+    guiding = trained.denoiser.requires_grad_(False)
     if scale is None:
         deadline = math.inf if max_time is None else time.perf_counter() + TRIAL_SHARE * max_time
-        scale = choose_scale(model, start, start.seeds.weak, deadline)
-    model.autoguidance = scale
-    if model.autoguidance == 1:
-        model.guiding_denoiser = None
+        scale = choose_scale(model, guiding, start, start.seeds.weak, refined=refined, deadline=deadline)
+    return model.with_autoguidance(scale, guiding)
 
 
-def choose_scale(model: FittedModel, start: Start, seed: int, deadline: float) -> float:
-    """Return the scale for a trained network and its small one: rows of each are compared with training rows.
+def choose_scale(
+    model: FittedModel, guiding: Denoiser, start: Start, seed: int, *, refined: bool, deadline: float
+) -> float:
+    """Return the scale for a trained network and a guiding one: rows of each are compared with training rows.
 
     Rows are drawn at the conditions of the training rows that they are compared with, all from the same noise, and
     their numbers get standard normal marginals where a refinement will give them these too.
@@ -118,17 +120,15 @@ def choose_scale(model: FittedModel, start: Start, seed: int, deadline: float) -
     every = np.arange(start.n_rows) if start.weight is None else population(start.weight)
     chosen = np.random.default_rng(seed).permutation(every)[:TRIED_ROWS]
     condition = None if start.codes is None else start.codes[torch.from_numpy(chosen)]
-    refined = wants_refinement(model.refine, model.codec, start.n_rows, start.spec.vectors)
 
     def drawn(scale: float) -> np.ndarray:
-        model.autoguidance = scale
         rows = draw(
             model.denoiser,
             len(chosen),
             condition,
             width=model.config.width,
             generator=torch.Generator().manual_seed(seed),
-            guided=lead(model),
+            guided=model.with_autoguidance(scale, guiding).guided,
             steps=REFINED_STEPS,
             precision=model.precision,
         )
@@ -186,16 +186,6 @@ def _distinct(real: np.ndarray, drawn: np.ndarray, n_levels: list[int], seed: in
     return float(np.mean(areas))
 
 
-def lead(model: FittedModel) -> DenoiserLike:
-    """Return what samples: the denoiser of a fitted generator, led away from the small one if there is one."""
-    if model.guiding_denoiser is None:
-        return model.denoiser
-    weak = (
-        model.guiding_denoiser.numbers if isinstance(model.guiding_denoiser, MixedDenoiser) else model.guiding_denoiser
-    )
-    return AutoGuidance(model.denoiser, weak, model.autoguidance, n_guided=model.config.n_continuous)
-
-
 def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelConfig, n_rows: int) -> float | None:
     """Return the scale of the autoguidance of numbers (see `tabdiff.model.autoguidance`), 1 for none, None for one to be chosen.
 
@@ -204,7 +194,7 @@ def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelConfig, n_ro
     ValueError
         If one was asked for where there are no numbers of a table, or no MLP to draw them.
     """
-    possible = spec.network == "mlp" and not spec.custom and hasattr(codec, "mask_of_") and spec.n_continuous > 0
+    possible = spec.network == "mlp" and not spec.custom and codec.columns_known_ and spec.n_continuous > 0
     if isinstance(asked, str):
         return None if possible and n_rows >= LARGE_ROWS else 1.0
     if asked != 1 and not possible:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,6 @@ from tabdiff.nn import (
     VectorColumns,
 )
 from tabdiff.utils.seeding import borrowed_rng
-
-if TYPE_CHECKING:
-    from tabdiff.model.config import ModelConfig
 
 __all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
 
@@ -136,9 +133,11 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
             embedding = ImageCondition((c, h, w), embedding)  # type: ignore[arg-type]
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
-            return Denoiser(
+            plain = Denoiser(
                 network, spec.schedule, spec.target, embedding, loss=spec.loss, bounds=bounds, n_given=n_given
             )
+            plain.keeps_maps = isinstance(network, UNet)
+            return plain
         frequencies = [torch.from_numpy(np.asarray(f, dtype=np.float64)) for f in spec.frequencies]
         return MixedDenoiser(
             network,

@@ -136,14 +136,14 @@ class ModelConfig:
         beside: tuple[int, int, int] | None = None,
     ) -> Self:
         """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times, with weights (m,)."""
-        n_levels = list(getattr(codec, "n_levels_", []))
+        n_levels = list(codec.n_levels_)
         n_continuous = data.shape[1] - len(n_levels)
         shares = None if weight is None else (weight.double() * (len(weight) / weight.double().sum())).numpy()
         frequencies = [
             np.bincount(data[:, n_continuous + j].long().numpy(), weights=shares, minlength=k)[:k] / len(data)
             for j, k in enumerate(n_levels)
         ]
-        masks = parameters.observed_masks != 0 and hasattr(codec, "mask_of_") and not callable(parameters.denoiser)
+        masks = parameters.observed_masks != 0 and codec.columns_known_ and not callable(parameters.denoiser)
         missing = missing_levels(codec) if masks else None
         network = network_name(parameters.denoiser, codec)
         sizes = sizes_of(network, codec, n_rows)

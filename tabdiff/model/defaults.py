@@ -210,7 +210,7 @@ def network_name(denoiser: Any, codec: Any) -> str:
 
 def token_layout(codec: Any) -> dict[str, Any]:
     """Return what the entries of a codec's rows are: columns, unless it says otherwise."""
-    return dict(getattr(codec, "layout_", {"kind": "columns"}))
+    return dict(codec.layout_)
 
 
 def waves_of(codec: Any, n_continuous: int, n_rows: int) -> int:
@@ -234,7 +234,7 @@ def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
 
 
 def _is_large_table(codec: Any, n_rows: int) -> bool:
-    return hasattr(codec, "mask_of_") and n_rows >= LARGE_ROWS
+    return codec.columns_known_ and n_rows >= LARGE_ROWS
 
 
 def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns]) -> str:

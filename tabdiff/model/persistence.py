@@ -4,88 +4,80 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tabdiff.codecs import CODECS
+from tabdiff.codecs import CODECS, codec_name
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.sequences import SequenceForm
 from tabdiff.diffusion import Denoiser
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.model.autoguidance import build_weak
+from tabdiff.model.autoguidance import build_guiding_denoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
+from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import Refinement
 
-if TYPE_CHECKING:
-    from tabdiff.estimators.generator import DiffusionGenerator
-
-__all__ = ["codec_name", "container_name", "describe", "give_encoder", "restore"]
+__all__ = ["describe", "restore"]
 
 # Elements that a model may always make beside those of its weights: a schedule's table, say.
 SMALL = 10_000_000
 
 
-def codec_name(codec: Any) -> str:
-    """Return the name of a codec in `CODECS`."""
-    return next(name for name, kind in CODECS.items() if type(codec) is kind)
-
-
-def container_name(codec: Any) -> str:
-    """Return what a codec is for: "array", "table", "cells", "images" or "sequences"."""
-    name = codec_name(codec)
-    return "images" if name == "latent_images" else name
-
-
-def describe(gen: DiffusionGenerator) -> dict:
-    """Describe a fitted generator by JSON types and arrays.
+def describe(model: FittedModel, parameters: dict[str, Any]) -> dict:
+    """Describe a fitted model, and the parameters of its estimator, by JSON types and arrays.
 
     Raises
     ------
     TypeError
         If its denoiser is a callable.
     """
-    if gen._spec.custom:
+    if model.config.custom:
         raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
-    parameters = gen.get_params()
+    weights, guiding = (_arrays(denoiser) for denoiser in (model.denoiser, model.guiding_denoiser))
+    return {
+        "container": codec_name(model.codec),
+        "parameters": _plain_parameters(parameters),
+        "spec": model.config.state(),
+        "codec": model.codec.state(),
+        "conditions": model.conditions.state() if model.conditions is not None else None,
+        "refinement": model.refinement.state() if model.refinement is not None else None,
+        "source": model.source,
+        "columns": model.columns,
+        "origin": model.origin.state() if model.origin is not None else None,
+        "n_features_in": model.n_features,
+        "feature_names_in": None if model.feature_names is None else list(model.feature_names),
+        "history": model.history,
+        "n_steps": model.n_steps,
+        "n_samples_fit": model.n_samples,
+        "stream": json.dumps(model.stream.bit_generator.state),
+        "weights": list(weights),
+        "weak_weights": list(guiding),
+        "autoguidance": model.autoguidance,
+        "arrays": {f"w{i}": w for i, w in enumerate((*weights.values(), *guiding.values()))},
+    }
+
+
+def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters as JSON types, with defaults for what belongs to one fit or one machine."""
+    plain = dict(parameters)
     # Objects cannot be saved as parameters. The fitted schedule and loss stand in the specification; how times were
     # drawn, a random state and another network matter only to a new fit.
     defaults: dict[str, Any] = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified"}
     defaults |= {"random_state": None, "text_encoder": None}
     for name, default in defaults.items():
-        if not isinstance(parameters[name], str | int | np.integer | None):
-            parameters[name] = default
-    parameters["device"] = "auto"
+        if not isinstance(plain[name], str | int | np.integer | None):
+            plain[name] = default
+    plain["device"] = "auto"
     # Who watches a fit, and where it may be taken up again, is of one machine and no part of the model.
-    parameters["callbacks"] = parameters["checkpoint_dir"] = None
-    if not isinstance(gen.categorical_features, str):
-        parameters["categorical_features"] = list(gen.categorical_features)
-    weights, weak = (_arrays(denoiser) for denoiser in (gen.denoiser_, gen.weak_))
-    return {
-        "container": codec_name(gen.codec_),
-        "parameters": parameters,
-        "spec": gen._spec.state(),
-        "codec": gen.codec_.state(),
-        "conditions": gen.conditions_.state() if gen.conditions_ is not None else None,
-        "refinement": gen.refinement_.state() if gen.refinement_ is not None else None,
-        "source": gen._source,
-        "columns": gen._columns,
-        "origin": gen._origin.state() if gen._origin is not None else None,
-        "n_features_in": gen.n_features_in_,
-        "feature_names_in": list(gen.feature_names_in_) if hasattr(gen, "feature_names_in_") else None,
-        "history": gen.history_,
-        "n_steps": gen.n_steps_,
-        "n_samples_fit": gen.n_samples_fit_,
-        "stream": json.dumps(gen._stream.bit_generator.state),
-        "weights": list(weights),
-        "weak_weights": list(weak),
-        "autoguidance": gen.autoguidance_,
-        "arrays": {f"w{i}": w for i, w in enumerate((*weights.values(), *weak.values()))},
-    }
+    plain["callbacks"] = plain["checkpoint_dir"] = None
+    if not isinstance(plain["categorical_features"], str):
+        plain["categorical_features"] = list(plain["categorical_features"])
+    return plain
 
 
 def _arrays(denoiser: Denoiser | None) -> dict[str, np.ndarray]:
@@ -93,8 +85,8 @@ def _arrays(denoiser: Denoiser | None) -> dict[str, np.ndarray]:
     return {} if denoiser is None else {k: v.detach().cpu().numpy() for k, v in denoiser.state_dict().items()}
 
 
-def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> DiffusionGenerator:
-    """Make the generator that a description describes, its network on the CPU; `asked` becomes its device.
+def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
+    """Make the model that a description describes, its networks on the CPU, and the parameters of its estimator.
 
     Raises
     ------
@@ -102,41 +94,55 @@ def restore(cls: type[DiffusionGenerator], saved: dict, asked: Any) -> Diffusion
         If its parts do not fit together. A description that was tampered with can raise anything else too.
     """
     names = saved["weights"]
-    weak_names = saved.get("weak_weights", [])  # earlier versions had no small network
-    arrays = [torch.from_numpy(np.array(saved["arrays"][f"w{i}"])) for i in range(len(names) + len(weak_names))]
+    guiding_names = saved.get("weak_weights", [])  # earlier versions had no guiding denoiser
+    arrays = [torch.from_numpy(np.array(saved["arrays"][f"w{i}"])) for i in range(len(names) + len(guiding_names))]
     weights = dict(zip(names, arrays[: len(names)], strict=True))
-    weak_weights = dict(zip(weak_names, arrays[len(names) :], strict=True))
+    guiding_weights = dict(zip(guiding_names, arrays[len(names) :], strict=True))
     # Until a network with these weights stands, sizes are claims.
     with _SizeLimit(4 * sum(w.numel() for w in arrays) + SMALL):
-        spec = ModelConfig.from_state(saved["spec"])
-        denoiser = build_denoiser(spec, spec.network, 0)
-        weak = build_weak(spec) if weak_weights else None
-    parameters: dict[str, Any] = {**saved["parameters"], "device": asked}
-    fitted: dict[str, Any] = {"schedule": spec.schedule, "loss": spec.loss}
-    gen = cls(**{k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()})
-    gen.codec_ = CODECS[saved["container"]].from_state(saved["codec"])
-    gen.conditions_ = Conditions.from_state(saved["conditions"]) if saved["conditions"] else None
-    gen.refinement_ = Refinement.from_state(saved["refinement"]) if saved["refinement"] else None
-    _check_weights(weights, denoiser.state_dict())
-    denoiser.load_state_dict(weights)
-    gen.denoiser_ = denoiser.eval().requires_grad_(False)
-    if weak is not None:
-        _check_weights(weak_weights, weak.state_dict())
-        weak.load_state_dict(weak_weights)
-        weak.eval().requires_grad_(False)
-    gen.weak_, gen.autoguidance_ = weak, float(saved.get("autoguidance", 1.0))
-    gen.history_, gen.n_steps_ = saved["history"], saved["n_steps"]
-    gen._spec, gen._source, gen._columns = spec, saved["source"], saved["columns"]
+        config = ModelConfig.from_state(saved["spec"])
+        denoiser = build_denoiser(config, config.network, 0)
+        guiding = build_guiding_denoiser(config) if guiding_weights else None
+    fitted: dict[str, Any] = {"schedule": config.schedule, "loss": config.loss}
+    parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in saved["parameters"].items()}
+    del parameters["device"]
+    codec = CODECS[saved["container"]].from_state(saved["codec"])
+    _take_weights(denoiser, weights)
+    if guiding is not None:
+        _take_weights(guiding, guiding_weights)
+    _check_codec(config, codec)
     origin = saved["origin"]
     forms: Any = SequenceForm if origin and "sequences" in origin else ForeignFrame
-    gen._origin = forms.from_state(origin) if origin else None
-    gen.n_features_in_, gen.n_samples_fit_ = saved["n_features_in"], saved["n_samples_fit"]
-    if saved["feature_names_in"] is not None:
-        gen.feature_names_in_ = np.asarray(saved["feature_names_in"], dtype=object)
-    gen._stream = np.random.default_rng()
-    gen._stream.bit_generator.state = json.loads(saved["stream"])
-    _check_codec(spec, gen.codec_)
-    return gen
+    stream = np.random.default_rng()
+    stream.bit_generator.state = json.loads(saved["stream"])
+    feature_names = saved["feature_names_in"]
+    model = FittedModel(
+        config=config,
+        codec=codec,
+        denoiser=denoiser,
+        conditions=Conditions.from_state(saved["conditions"]) if saved["conditions"] else None,
+        source=saved["source"],
+        columns=saved["columns"],
+        origin=forms.from_state(origin) if origin else None,
+        n_features=saved["n_features_in"],
+        feature_names=None if feature_names is None else np.asarray(feature_names, dtype=object),
+        stream=stream,
+        refinement=Refinement.from_state(saved["refinement"]) if saved["refinement"] else None,
+        guiding_denoiser=guiding,
+        autoguidance=float(saved.get("autoguidance", 1.0)),
+        history=saved["history"],
+        n_steps=saved["n_steps"],
+        n_samples=saved["n_samples_fit"],
+        precision=parameters["precision"],
+    )
+    return model, parameters
+
+
+def _take_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
+    """Give a denoiser the weights that were saved, checked, and make it one that is not trained."""
+    _check_weights(weights, denoiser.state_dict())
+    denoiser.load_state_dict(weights)
+    denoiser.eval().requires_grad_(False)
 
 
 class _SizeLimit(TorchFunctionMode):
@@ -177,24 +183,7 @@ def _check_weights(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> N
 
 def _check_codec(spec: ModelConfig, codec: Any) -> None:
     """Raise a ValueError unless a codec decodes what the network draws."""
-    if hasattr(codec, "n_continuous_"):
-        drawn = (spec.n_continuous, [len(f) for f in spec.frequencies])
-        decoded = (codec.n_continuous_, list(codec.n_levels_))
-        if drawn != decoded:
-            raise ValueError(f"the network draws {drawn}, and the codec decodes {decoded} numbers and levels")
-
-
-def give_encoder(gen: DiffusionGenerator, text_encoder: Any) -> DiffusionGenerator:
-    """Return a loaded generator with its text encoder.
-
-    Raises
-    ------
-    ValueError
-        If none of its conditions is text, or the encoder's vectors have another length.
-    """
-    if text_encoder is None:
-        return gen
-    if gen.conditions_ is None or not gen.conditions_.has_text:
-        raise ValueError("text_encoder was given, but the model has no condition that is text.")
-    gen.conditions_.bind(text_encoder)
-    return gen.set_params(text_encoder=text_encoder)
+    drawn = (spec.n_continuous, [len(f) for f in spec.frequencies])
+    decoded = (codec.n_continuous_, list(codec.n_levels_))
+    if drawn != decoded:
+        raise ValueError(f"the network draws {drawn}, and the codec decodes {decoded} numbers and levels")

@@ -219,4 +219,4 @@ def test_a_loaded_model_draws_the_same(model, tmp_path):
     gen.save(tmp_path / "bills.safetensors")
     again = DiffusionGenerator.load(tmp_path / "bills.safetensors")
     pd.testing.assert_frame_equal(again.sample(200, random_state=1), gen.sample(200, random_state=1))
-    assert again._spec.equalities == gen._spec.equalities != []
+    assert again.model_.config.equalities == gen.model_.config.equalities != []

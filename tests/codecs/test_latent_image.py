@@ -127,7 +127,7 @@ def test_diffusion_in_latents_learns_classes(digits, monkeypatch):
     drawn = gen.sample(condition=wanted, steps=20, random_state=0)
     knn = KNeighborsClassifier(3).fit(images.reshape(len(images), -1), y)
     assert accuracy_score(wanted, knn.predict(drawn.reshape(80, -1))) > 0.9
-    assert gen._spec.layout["shape"] == [4, 4, 4] and gen.schema_.loc[0, "reconstruction_rmse"] < 0.2
+    assert gen.model_.config.layout["shape"] == [4, 4, 4] and gen.schema_.loc[0, "reconstruction_rmse"] < 0.2
 
 
 @pytest.mark.parametrize("denoiser", ["auto", "dit", "mlp"])

@@ -127,7 +127,7 @@ def test_other_containers_are_no_sequences(X):
 )
 def test_the_container_that_goes_in_comes_out(X, tmp_path):
     gen = quick().fit(X)
-    assert gen._spec.network == "mlp" and gen.n_features_in_ == max(len(s) for s in X)
+    assert gen.model_.config.network == "mlp" and gen.n_features_in_ == max(len(s) for s in X)
     gen.save(tmp_path / "model")
     for model in (gen, DiffusionGenerator.load(tmp_path / "model")):
         drawn = model.sample(6, random_state=0)

@@ -3,10 +3,9 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tabdiff import DiffusionGenerator, evaluate
+from tabdiff import evaluate
 from tabdiff.evaluation import (
     ClassifierFeatures,
-    FrechetStopping,
     evaluate_images,
     frechet_distance,
     kernel_distance,
@@ -110,19 +109,6 @@ def test_better_images_score_better(digits, classifier):
     assert good.loc["memorisation_ratio", "synthetic"] == pytest.approx(1, abs=0.1)
     copied = evaluate_images(train, train[:half], holdout=test[half:], features=lambda x: x.reshape(len(x), -1)[:, ::5])
     assert copied.set_index("metric").loc["memorisation_ratio", "synthetic"] == 0
-
-
-def test_a_fit_ends_where_the_distance_no_longer_falls(digits, monkeypatch):
-    train, test, *_ = digits
-    found = iter([3.0, 2.0, 2.5, 2.2, 1.0])
-    monkeypatch.setattr("tabdiff.evaluation.stopping.frechet_distance", lambda *_: next(found))
-    watch = FrechetStopping(test[:20], every=2, patience=2, steps=2)
-    settings = {"max_steps": 20, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
-    gen = DiffusionGenerator(**settings, callbacks=[watch]).fit(train[:50])
-    assert gen.n_steps_ == 8 and watch.distances_ == [(2, 3.0), (4, 2.0), (6, 2.5), (8, 2.2)]
-    assert watch.best_.n_steps_ == 4
-    with pytest.raises(ValueError, match="every"):
-        FrechetStopping(test, every=0)
 
 
 def test_any_features_and_no_labels(digits):

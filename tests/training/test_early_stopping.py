@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from tabdiff import DiffusionGenerator
+from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.datasets import load_penguins
 from tabdiff.diffusion import Denoiser, make_schedule
 from tabdiff.model.training_data import begin
@@ -115,12 +117,18 @@ def test_rows_are_held_out_with_all_their_encodings():
     X = np.random.default_rng(0).normal(size=(50, 2))
     own = pd.DataFrame({"row": np.arange(50.0)})  # a continuous condition that tells the rows apart
     gen = DiffusionGenerator(**QUICK, early_stopping=True, validation_fraction=0.2)
-    start = begin(gen, X, None, own, None, resume=False, device=torch.device("cpu"))
+    inputs = read_fit_inputs(gen, X, None, own)
+
+    def started(**changed):
+        options = SimpleNamespace(**gen.get_params() | changed)
+        return begin(inputs, None, options, previous=None, resume=False, device=torch.device("cpu"))
+
+    start = started()
     seen, held = (set(part.condition[:, 0].tolist()) for part in (start.training, start.held_out))
     assert len(seen) == 40 and len(held) == 10 and not seen & held
     assert len(start.training.data) == 4 * len(start.held_out.data) == 40 * 8
     # Another seed holds out others.
-    other = begin(gen.set_params(random_state=1), X, None, own, None, resume=False, device=torch.device("cpu"))
+    other = started(random_state=1)
     assert set(other.held_out.condition[:, 0].tolist()) != held
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from tabdiff.codecs.base import Codec
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
 from tabdiff.io.expression import find_expression, not_counts_message
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class CellCodec:
+class CellCodec(Codec):
     """Single-cell or bulk expression as latent vectors of about unit variance, and back.
 
     Counts are modelled by a negative-binomial autoencoder that starts at the negative binomial of each class
@@ -64,7 +65,17 @@ class CellCodec:
     """
 
     # What the entries of a row are, to a network of tokens.
-    layout_: ClassVar[dict] = {"kind": "latent"}
+    layout_ = {"kind": "latent"}  # noqa: RUF012
+
+    @property
+    def n_continuous_(self) -> int:
+        """Number of latent dimensions, the library size included."""
+        return self.n_latent_
+
+    @property
+    def schema_(self) -> pd.DataFrame:
+        """What kind of values were found, and where."""
+        return pd.DataFrame([{"kind": self.kind_, "layer": self.layer_, "genes": self.n_features_in_}])
 
     def __init__(self, *, layer: str | None = None, n_latent: int | None = None) -> None:
         self.layer = layer

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs.base import Codec
 from tabdiff.io.image_files import ImageFiles
 from tabdiff.io.images import Images, as_images, read_images
 
@@ -22,7 +23,7 @@ MIN_PATCHES, MAX_PATCHES = 16, 256
 CROP_SHARE = 1 / 8
 
 
-class ImageCodec:
+class ImageCodec(Codec):
     """Encode images as rows of pixels, channel by channel, and decode to the container, dtype and range that came in.
 
     A byte v is ``(v + 0.5) / 128 - 1`` to the network, the middle of its bin; floats in [0, 1] or [-1, 1] span [-1, 1].
@@ -56,6 +57,12 @@ class ImageCodec:
 
     # Whether encoding draws anything, so that encoding again gives other rows.
     random_ = False
+    constant_ = True
+
+    @property
+    def n_continuous_(self) -> int:
+        """Number of values of what is diffused."""
+        return math.prod(self.row_size_)
 
     def __init__(self, augment: Any = None) -> None:
         self.augment = augmentations(augment)

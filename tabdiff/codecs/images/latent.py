@@ -52,6 +52,7 @@ class LatentImageCodec(ImageCodec):
     """
 
     random_ = True
+    constant_ = False
 
     def fit(
         self,

@@ -41,7 +41,13 @@ class ArrayCodec(TableCodec):
         """Map an array (n, d) to a float32 tensor."""
         return super().encode(pd.DataFrame(array), condition, generator)
 
-    def encode_copies(self, array: np.ndarray, n_copies: int, generator: torch.Generator | RowStreams | None) -> Tensor:
+    def encode_copies(
+        self,
+        array: np.ndarray,
+        n_copies: int,
+        generator: torch.Generator | RowStreams | None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
         """Map an array (n, d) as often as asked; see :meth:`TableCodec.encode_copies`."""
         return super().encode_copies(pd.DataFrame(array), n_copies, generator)
 

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs.base import Codec
 from tabdiff.codecs.columns import (
     COLUMN_TYPES,
     ConstantColumn,
@@ -45,7 +46,7 @@ FEW_VALUES = 10
 MAX_CODES = 1000
 
 
-class TableCodec:
+class TableCodec(Codec):
     """Encode DataFrames for diffusion and decode what it draws.
 
     Numbers, dates and durations are normal scores; categories, strings, booleans and columns of few values are codes.
@@ -90,6 +91,8 @@ class TableCodec:
     break such a relation get the tensor, and so the likelihood, of those that keep it. A row that breaks an inequality
     is one with a gap below any that was seen, which is unlikely but finite.
     """
+
+    columns_known_ = True
 
     def __init__(
         self,
@@ -283,7 +286,11 @@ class TableCodec:
         return self.encode_copies(frame, 1, generator)
 
     def encode_copies(
-        self, frame: pd.DataFrame, n_copies: int, generator: torch.Generator | RowStreams | None
+        self,
+        frame: pd.DataFrame,
+        n_copies: int,
+        generator: torch.Generator | RowStreams | None,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Map a frame (n, d) as often as asked, one after the other: a float32 tensor (n_copies * n, ...).
 

@@ -1,0 +1,249 @@
+"""A fit from top to bottom: what was read becomes a fitted model."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tabdiff.codecs.inputs import FitInputs
+from tabdiff.diffusion import Denoiser
+from tabdiff.diffusion.generate import draw, draw_in_time
+from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_autoguidance
+from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps
+from tabdiff.model.fitted import FittedModel
+from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
+from tabdiff.model.sample_weights import population
+from tabdiff.model.training_data import Start, begin, training_masks
+from tabdiff.training import Training, Validation, train
+from tabdiff.training.checkpoint import Checkpoints, check_folder
+from tabdiff.training.vicinal import Vicinity
+from tabdiff.utils.device import autocast_dtype, resolve_device
+
+__all__ = ["fit_model"]
+
+# Cells decoded to calibrate marginals: several times the training set, but no more than this.
+CALIBRATION_ROWS = 20_000
+# Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest.
+DRAWN_SHARE = 0.75
+# What follows the training of a refined model has the rest of the time.
+TRAINING_SHARE = 0.75
+
+
+def fit_model(
+    inputs: FitInputs,
+    sample_weight: Any,
+    options: Any,
+    *,
+    previous: FittedModel | None = None,
+    resume: bool = False,
+    started: float | None = None,
+    as_estimator: Callable[[FittedModel], Any] = lambda model: model,
+) -> FittedModel:
+    """Fit a model: codec, denoiser, autoguidance, and what corrects its rows.
+
+    Parameters
+    ----------
+    inputs : FitInputs
+        What was read.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows.
+    options : object
+        The parameters of `DiffusionGenerator`, by name, checked.
+    previous : FittedModel, optional
+        What to go on from (`warm_start`).
+    resume : bool
+        Whether to go on from the checkpoint in ``options.checkpoint_dir``.
+    started : float, optional
+        When the fit began, on the clock of `time.perf_counter`; by default now. ``options.max_time`` counts from it.
+    as_estimator : callable
+        From a model to what callbacks are given of it.
+
+    Returns
+    -------
+    FittedModel
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        As `DiffusionGenerator.fit` does.
+    """
+    started = time.perf_counter() if started is None else started
+    device = resolve_device(options.device)
+    if options.checkpoint_dir is not None:
+        check_folder(options.checkpoint_dir)
+    start = begin(inputs, sample_weight, options, previous=previous, resume=resume, device=device)
+    scale = resolve_autoguidance(options.autoguidance, start.codec, start.spec, start.n_rows)
+    refined = wants_refinement(options.refine, start.codec, start.n_rows, start.spec.vectors)
+    left = None
+    if options.max_time is not None:
+        share = TRAINING_SHARE if refined else 1.0
+        left = max(share * (options.max_time - (time.perf_counter() - started)), 1.0)
+    settings = _training_settings(start, options, device)
+
+    def snapshot(training: Training) -> Any:
+        """Return what callbacks sample from: the model as it is now, but for what follows training."""
+        denoiser = copy.deepcopy(training.ema.model).eval()
+        return as_estimator(_model(start, options, denoiser, training.history, training.step))
+
+    callbacks = list(options.callbacks or ())
+    if options.checkpoint_dir is not None:
+        callbacks.append(Checkpoints(options.checkpoint_dir, options.checkpoint_every, start.description))
+    result = train(
+        start.denoiser,
+        start.training.data,
+        start.training.condition,
+        **settings,
+        max_steps=resolve_steps(options.max_steps, start.n_rows, start.spec.unet, device.type),
+        max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
+        generator=torch.Generator(device).manual_seed(start.seeds.loop),
+        validation=_validation(start, options, settings["precision"], device),
+        callbacks=callbacks,
+        snapshot=snapshot,
+        saved=start.saved,
+        verbose=options.verbose,
+    )
+    model = _model(start, options, result.denoiser, result.history, result.n_steps)
+    if scale != 1:
+        model = fit_autoguidance(model, start, scale, settings, refined=refined, max_time=left, device=device)
+    deadline = math.inf if options.max_time is None else started + options.max_time
+    if refined:
+        return _refine(model, start, deadline)
+    # A codec that goes on from another fit knows the rows of that one only.
+    return model if start.n_steps else _calibrate(model, start, deadline)
+
+
+def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:
+    """Return the arguments of `train` that the denoiser and a guiding one share."""
+    codes, continuous = start.training.condition, start.spec.continuous_attributes
+    return dict(
+        weight=start.training.weight,
+        event_shape=(start.spec.width,),
+        batch_size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
+        accumulation_steps=int(options.accumulation_steps),
+        learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
+        learning_rate_schedule=options.learning_rate_schedule,
+        weight_decay=options.weight_decay,
+        ema_decay=options.ema_decay,
+        clip_grad_norm=options.clip_grad_norm,
+        condition_dropout=options.condition_dropout,
+        times=options.times,
+        draw_given=training_masks(start.spec),
+        vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
+        prepare=start.codec.prepare,
+        precision=autocast_dtype(options.precision, device),
+    )
+
+
+def _validation(start: Start, options: Any, precision: torch.dtype | None, device: torch.device) -> Validation | None:
+    """Return the held-out rows of a fit that stops early, None for others."""
+    if start.held_out is None:
+        return None
+    return Validation(
+        start.held_out.data,
+        start.held_out.condition,
+        start.held_out.weight,
+        denoiser=start.denoiser,
+        event_shape=(start.spec.width,),
+        times=options.times,
+        patience=int(options.patience),
+        generator=torch.Generator(device).manual_seed(start.seeds.validation),
+        precision=precision,
+        prepare=start.codec.prepare,
+    )
+
+
+def _model(
+    start: Start, options: Any, denoiser: Denoiser, history: dict[str, list[float]], n_steps: int
+) -> FittedModel:
+    """Return the model of a fit after so many steps, without autoguidance and refinement."""
+    inputs = start.inputs
+    return FittedModel(
+        config=start.spec,
+        codec=start.codec,
+        denoiser=denoiser,
+        conditions=start.conditions,
+        source=inputs.source,
+        columns=inputs.columns if inputs.source == "columns" else None,
+        origin=inputs.origin,
+        n_features=inputs.n_features,
+        feature_names=inputs.feature_names,
+        stream=np.random.default_rng(start.seeds.stream),
+        history=start.joined(history),
+        n_steps=start.n_steps + n_steps,
+        n_samples=start.n_rows,
+        precision=options.precision,
+    )
+
+
+def _refine(model: FittedModel, start: Start, deadline: float) -> FittedModel:
+    """Compare samples at the training conditions with the training rows; return the model with what corrects them."""
+    wanted = refinement_rows(start.n_rows)
+    generator = torch.Generator().manual_seed(start.seeds.calibrate)
+    condition = _repeated_codes(start, wanted)
+    data = _samples(model, wanted, condition, generator, REFINED_STEPS, deadline)
+    refinement = fit_refinement(
+        model.codec,
+        start.inputs.features,
+        start.codes,
+        data,
+        None if condition is None else condition[: len(data)],
+        model.config.condition_levels,
+        start.seeds.calibrate,
+        start.weight,
+    )
+    return replace(model, refinement=refinement)
+
+
+def _calibrate(model: FittedModel, start: Start, deadline: float) -> FittedModel:
+    """Have the codec compare samples at the training conditions with the training rows, where it corrects its own."""
+    if not model.codec.calibrates_:
+        return model
+    wanted = CALIBRATION_ROWS
+    if start.codes is not None:
+        wanted = min(wanted, 5 * len(start.codes if start.weight is None else population(start.weight)))
+    generator = torch.Generator().manual_seed(start.seeds.calibrate)
+    condition = _repeated_codes(start, wanted)
+    data = _samples(model, wanted, condition, generator, "auto", deadline)
+    model.codec.calibrate(data, None if condition is None else condition[: len(data)], generator)
+    return model
+
+
+def _repeated_codes(start: Start, n: int) -> Tensor | None:
+    """Return the conditions of the training rows, repeated until they are n."""
+    if start.codes is None:
+        return None
+    codes = start.codes if start.weight is None else start.codes[population(start.weight)]
+    return codes.repeat(-(-n // len(codes)), 1)[:n]
+
+
+def _samples(
+    model: FittedModel,
+    n: int,
+    condition: Tensor | None,
+    generator: torch.Generator,
+    steps: str | int,
+    deadline: float,
+) -> Tensor:
+    """Draw n encoded rows, or as many as there is time for."""
+
+    def some(first: int, count: int) -> Tensor:
+        return draw(
+            model.denoiser,
+            count,
+            None if condition is None else condition[first : first + count],
+            width=model.config.width,
+            generator=generator,
+            guided=model.guided,
+            steps=steps,
+            precision=model.precision,
+        )
+
+    return draw_in_time(some, n, DRAWN_SHARE * (deadline - time.perf_counter()))

@@ -1,0 +1,134 @@
+"""A fitted model: everything that drawing, scoring and saving need, and nothing that only the estimators know."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from tabdiff.codecs import container_name
+from tabdiff.codecs.conditions.conditions import Conditions
+from tabdiff.codecs.sequences import SequenceForm
+from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
+from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.io.frames import ForeignFrame
+from tabdiff.model.config import ModelConfig
+from tabdiff.model.refinement.refinement import Refinement
+
+__all__ = ["FittedModel"]
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """What a fit makes, and what `tabdiff.generation` draws from.
+
+    Attributes
+    ----------
+    config : ModelConfig
+        What the denoiser is built from.
+    codec : Codec
+        Maps containers to tensors and back.
+    denoiser : Denoiser
+        Trained, of averaged weights.
+    conditions : Conditions or None
+        The attributes of the condition.
+    refinement : Refinement or None
+        What corrects drawn rows of a table.
+    guiding_denoiser : Denoiser or None
+        The small network of autoguidance.
+    autoguidance : float
+        Its scale, 1 where there is none.
+    source : {"none", "y", "columns", "obs", "given"}
+        Where the condition came from, and so where it belongs on output.
+    columns : list or None
+        Names of all columns of the frame, in order, where the condition came from some of them.
+    origin : ForeignFrame, SequenceForm or None
+        What kind of frame the rows came in, if not pandas', or in what container sequences came.
+    n_features : int
+        Number of columns or genes.
+    feature_names : ndarray of str or None
+        Their names, where they are strings.
+    history : dict of list
+        See `DiffusionGenerator.history_`.
+    n_steps, n_samples : int
+        Training steps done, and training rows.
+    precision : str
+        In which the denoiser is evaluated, as in `DiffusionGenerator`.
+    stream : numpy.random.Generator
+        Where the seeds of draws that are given none come from; it goes on with each of them.
+    """
+
+    config: ModelConfig
+    codec: Any
+    denoiser: Denoiser
+    conditions: Conditions | None
+    source: str
+    columns: list | None
+    origin: ForeignFrame | SequenceForm | None
+    n_features: int
+    feature_names: np.ndarray | None
+    stream: np.random.Generator
+    refinement: Refinement | None = None
+    guiding_denoiser: Denoiser | None = None
+    autoguidance: float = 1.0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    n_steps: int = 0
+    n_samples: int = 0
+    precision: str = "auto"
+
+    @property
+    def container(self) -> str:
+        """What the model is of: "array", "table", "cells", "images" or "sequences"."""
+        return container_name(self.codec)
+
+    @property
+    def condition_names(self) -> list:
+        """Names of the attributes of the condition, none for a model without one."""
+        return [] if self.conditions is None else self.conditions.names
+
+    @property
+    def guided(self) -> DenoiserLike:
+        """What samples: the denoiser, with autoguidance where there is some (Karras et al., 2024)."""
+        if self.guiding_denoiser is None:
+            return self.denoiser
+        guiding = self.guiding_denoiser
+        numbers = guiding.numbers if isinstance(guiding, MixedDenoiser) else guiding
+        return AutoGuidance(self.denoiser, numbers, self.autoguidance, n_guided=self.config.n_continuous)
+
+    def with_autoguidance(self, scale: float, guiding_denoiser: Denoiser | None = None) -> FittedModel:
+        """Return the model with a scale of autoguidance, by default of the guiding denoiser that it has."""
+        guiding = guiding_denoiser if guiding_denoiser is not None else self.guiding_denoiser
+        return replace(self, autoguidance=scale, guiding_denoiser=None if scale == 1 else guiding)
+
+    def seed(self, random_state: Any = None) -> int:
+        """Return a seed: that of `random_state`, or the next of the stream where it is None."""
+        if random_state is None:
+            return int(self.stream.integers(2**31 - 1))
+        return int(check_random_state(random_state).randint(2**31 - 1))
+
+    def bind_text_encoder(self, text_encoder: Any) -> None:
+        """Give the conditions that are text their encoder, which no file keeps.
+
+        Raises
+        ------
+        ValueError
+            If none of the conditions is text, or the encoder's vectors have another length.
+        """
+        if self.conditions is None or not self.conditions.has_text:
+            raise ValueError("text_encoder was given, but the model has no condition that is text.")
+        self.conditions.bind(text_encoder)
+
+    def to(self, device: Any) -> FittedModel:
+        """Return the model with its networks on a device; they are moved, not copied."""
+        for network in (self.denoiser, self.guiding_denoiser):
+            if network is not None:
+                network.to(device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # On the CPU, so that a model fitted on a GPU opens anywhere.
+        networks = {"denoiser": self.denoiser, "guiding_denoiser": self.guiding_denoiser}
+        return vars(self) | {k: copy.deepcopy(n).cpu() for k, n in networks.items() if n is not None}
