@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, plain
+from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, plain, scalar_from_state, scalar_to_state
 
 __all__ = ["CONFIG", "ModelFileError", "WEIGHTS", "pack", "unpack"]
 
@@ -63,15 +63,16 @@ def pack(value: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
         columns = [pack(value.iloc[:, j], arrays, f"{path}/{j}") for j in range(value.shape[1])]
         names = pack(value.columns, arrays, f"{path}/columns")
         return {"$frame": columns, "columns": names, "index": pack(value.index, arrays, f"{path}/index")}
-    raise TypeError(f"{path}: a value of type {type(value).__name__} cannot be saved")
+    scalar = scalar_to_state(value)
+    if scalar is None:
+        raise TypeError(f"{path}: a value of type {type(value).__name__} cannot be saved")
+    return {"$scalar": scalar[0], "value": pack(scalar[1], arrays, path)}
 
 
 def _pack_series(series: pd.Series, arrays: dict[str, np.ndarray], path: str) -> dict:
     if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
         return {"$series": pack(series.to_numpy(), arrays, path), "dtype": dtype_to_state(series.dtype)}
     missing = series.isna().to_numpy()
-    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "mM":
-        raise TypeError(f"{path}: column {series.name!r} has dtype {series.dtype}, which cannot be saved")
     values = [None if m else plain(v) for v, m in zip(series.astype(object), missing, strict=True)]
     return {"$series": pack(values, arrays, path), "dtype": dtype_to_state(series.dtype)}
 
@@ -90,6 +91,8 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return arrays[inner]
     if tag == "$float":
         return float(inner)
+    if tag == "$scalar":
+        return scalar_from_state(inner, unpack(value["value"], arrays))
     if tag == "$tuple":
         return tuple(unpack(v, arrays) for v in inner)
     if tag == "$objects":
@@ -101,7 +104,7 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if tag == "$multiindex":
         return pd.MultiIndex.from_tuples([unpack(v, arrays) for v in inner], names=unpack(value["names"], arrays))
     if tag == "$index":
-        return pd.Index(unpack(inner, arrays), name=unpack(value["name"], arrays))
+        return pd.Index(unpack(inner, arrays), name=unpack(value["name"], arrays), tupleize_cols=False)
     if tag == "$series":
         return pd.Series(unpack(inner, arrays), dtype=dtype_from_state(value["dtype"]))
     if tag == "$frame":

@@ -1,7 +1,12 @@
-"""Data types, and lists of values of them, as plain descriptions and back."""
+"""Data types, lists of values of them, and single values, as plain descriptions and back."""
 
 import base64
+import datetime
+import decimal
+import fractions
+import uuid
 import zoneinfo
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,16 +16,21 @@ __all__ = [
     "dtype_from_state",
     "dtype_to_state",
     "is_numeric",
+    "is_storable",
     "is_time",
     "plain",
+    "scalar_from_state",
+    "scalar_to_state",
     "values_from_state",
     "values_to_state",
 ]
 
 
 def plain(value: Any) -> Any:
-    """Turn a NumPy scalar into the Python scalar that JSON knows."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Turn a NumPy scalar into the Python scalar that JSON knows; a time stays, which would become a bare integer."""
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
+        return value.item()
+    return value
 
 
 def is_numeric(dtype: Any) -> bool:
@@ -64,7 +74,7 @@ def dtype_to_state(dtype: Any) -> dict:
 
 def _dtype_of(name: str) -> Any:
     """Return the dtype of a name, which may come from anyone: no records, and no time zone that is a path."""
-    if not name.startswith("datetime64["):
+    if not name.startswith(("datetime64[", "interval[")):
         if "," in name:
             raise ValueError(f"{name!r:.80} is no dtype of a column")
     elif "dateutil" in name:
@@ -75,7 +85,9 @@ def _dtype_of(name: str) -> Any:
 def dtype_from_state(state: dict) -> Any:
     """Inverse of :func:`dtype_to_state`."""
     if state["kind"] == "category":
-        return pd.CategoricalDtype(pd.Index(values_from_state(state["categories"])), ordered=state["ordered"])
+        # Not an Index of pairs, which would be one of two levels.
+        categories = pd.Index(values_from_state(state["categories"]), tupleize_cols=False)
+        return pd.CategoricalDtype(categories, ordered=state["ordered"])
     if state["kind"] == "string":
         if state["nan"]:
             return pd.StringDtype(state["storage"], na_value=np.nan)
@@ -95,7 +107,7 @@ def values_to_state(values: Any) -> dict:
     Raises
     ------
     TypeError
-        If a value has no representation in JSON.
+        If `is_storable` says of a value that it cannot be kept.
     """
     if isinstance(values.dtype, pd.IntervalDtype):
         return {
@@ -107,8 +119,8 @@ def values_to_state(values: Any) -> dict:
         return {"dtype": dtype_to_state(values.dtype), "integers": pd.Index(values).asi8}
     items = [plain(v) for v in values]
     for v in items:
-        if not isinstance(v, str | int | float | bool):
-            raise TypeError(f"a value of type {type(v).__name__} cannot be saved: {v!r:.80}")
+        if not isinstance(v, str | int | float | bool) and not is_storable(v):
+            raise TypeError(f"a value of type {type(v).__name__} cannot be saved: {v!r:.80}.")
     return {"dtype": dtype_to_state(values.dtype), "values": items}
 
 
@@ -132,3 +144,91 @@ def times_from_integers(integers: np.ndarray, dtype: Any) -> pd.Index:
     if isinstance(dtype, pd.DatetimeTZDtype):
         return pd.DatetimeIndex(integers.view(f"M8[{dtype.unit}]")).tz_localize("UTC").tz_convert(dtype.tz)
     return pd.Index(integers.view(dtype))
+
+
+# ----------------------------------------------------------------- single values
+
+_PANDAS = pd.Timestamp | pd.Timedelta | pd.Period | pd.Interval
+# By the name that a file has for them: the type, how it becomes JSON, and how it is made of that again. What is a kind
+# of another stands first.
+_KINDS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    "date": (datetime.date, datetime.date.isoformat, datetime.date.fromisoformat),
+    "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
+    "timedelta": (datetime.timedelta, lambda v: [v.days, v.seconds, v.microseconds], lambda s: datetime.timedelta(*s)),
+    "decimal": (decimal.Decimal, str, decimal.Decimal),
+    "fraction": (fractions.Fraction, str, fractions.Fraction),
+    "uuid": (uuid.UUID, str, uuid.UUID),
+    "bytes": (bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
+    "complex": (complex, lambda v: [v.real, v.imag], lambda s: complex(*s)),
+    "frozenset": (frozenset, lambda v: sorted(v, key=repr), frozenset),
+    "datetime64": (np.datetime64, lambda v: [str(v.dtype), int(v.view(np.int64))], lambda s: _numpy_time(*s)),
+    "timedelta64": (np.timedelta64, lambda v: [str(v.dtype), int(v.view(np.int64))], lambda s: _numpy_time(*s)),
+}
+
+
+def scalar_to_state(value: Any) -> tuple[str, Any] | None:
+    """Describe a single value that JSON has no type for by a name and simpler values; None for one of no known type.
+
+    Examples
+    --------
+    >>> import datetime
+    >>> scalar_to_state(datetime.date(2024, 2, 1))
+    ('date', '2024-02-01')
+    """
+    if value is pd.NaT or value is pd.NA:
+        return "missing", str(value)
+    if isinstance(value, _PANDAS):
+        return "pandas", _listed(values_to_state(pd.Index([value])))
+    for name, (kind, write, _) in _KINDS.items():
+        if isinstance(value, kind):
+            return name, write(value)
+    return None
+
+
+def scalar_from_state(kind: str, state: Any) -> Any:
+    """Inverse of :func:`scalar_to_state`."""
+    if kind == "missing":
+        return {"NaT": pd.NaT, "<NA>": pd.NA}[state]
+    if kind == "pandas":
+        return values_from_state(state)[0]
+    return _KINDS[kind][2](state)
+
+
+def is_storable(value: Any) -> bool:
+    """Whether a saved model holds a value, or a tuple or set of such: whether it comes back equal to what it was.
+
+    Examples
+    --------
+    >>> import datetime, zoneinfo
+    >>> is_storable((1, b"a")), is_storable((1, float("nan"))), is_storable(len)
+    (True, False, False)
+    """
+    value = plain(value)
+    if value is None or isinstance(value, str | int):
+        return True
+    if isinstance(value, float):
+        return value == value
+    if isinstance(value, tuple | frozenset):
+        return all(is_storable(v) for v in value)
+    try:
+        state = scalar_to_state(value)
+        same = state is not None and scalar_from_state(*state) == value
+        return same is True or isinstance(same, np.bool_) and bool(same)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _listed(state: dict) -> dict:
+    """Return a description with lists for arrays."""
+    return {
+        k: _listed(v) if isinstance(v, dict) else v.tolist() if isinstance(v, np.ndarray) else v
+        for k, v in state.items()
+    }
+
+
+def _numpy_time(dtype: str, count: int) -> Any:
+    kind = np.dtype(dtype)
+    if kind.kind not in "mM":
+        raise ValueError(f"{dtype!r:.80} is no dtype of times")
+    return np.int64(count).view(kind)

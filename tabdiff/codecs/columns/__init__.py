@@ -8,9 +8,19 @@ from typing import Any
 
 from tabdiff.codecs.columns.categorical import ConstantColumn, LevelColumn, unknown_level_message
 from tabdiff.codecs.columns.datetime import Clock, TimeColumn
+from tabdiff.codecs.columns.lookup import LevelLookup
 from tabdiff.codecs.columns.numeric import NumericColumn, restore, to_float
-from tabdiff.codecs.columns.storage import FrameStorage, Storage, standardise
-from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, is_numeric, is_time, plain
+from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, standardise
+from tabdiff.utils.dtypes import (
+    dtype_from_state,
+    dtype_to_state,
+    is_numeric,
+    is_storable,
+    is_time,
+    plain,
+    scalar_from_state,
+    scalar_to_state,
+)
 
 __all__ = [
     "COLUMN_TYPES",
@@ -18,15 +28,20 @@ __all__ = [
     "ConstantColumn",
     "FrameStorage",
     "LevelColumn",
+    "LevelLookup",
     "NumericColumn",
     "Storage",
     "TimeColumn",
+    "check_storable",
     "dtype_from_state",
     "dtype_to_state",
     "is_numeric",
+    "is_storable",
     "is_time",
     "plain",
     "restore",
+    "scalar_from_state",
+    "scalar_to_state",
     "standardise",
     "to_float",
     "unknown_level_message",

@@ -236,7 +236,8 @@ def _factorize(series: pd.Series, name: Any) -> tuple[np.ndarray, Any]:
     except TypeError:
         raise TypeError(
             f"column {name!r} holds values of type {type(series.dropna().iloc[0]).__name__}, which cannot be "
-            "modelled; numbers, strings, booleans, times and categories of those can."
+            "modelled; numbers, strings, booleans, times and categories of those can. Drop it, or convert it, for "
+            f'example df[{name!r}].astype("string").'
         ) from None
     return codes, _native(values.array)
 
@@ -264,7 +265,7 @@ def _check_types(values: Any, dtype: Any, name: Any) -> None:
             f"column {name!r} has dtype {dtype} and mixes values of types {kinds}. Convert it to one "
             f'type, for example df[{name!r}] = df[{name!r}].astype("string").'
         )
-    if kinds and kinds[0] not in ("str", "number", "bool"):
+    if kinds and kinds[0] not in ("str", "number", "bool", "bytes", "UUID"):
         raise TypeError(
             f"column {name!r} holds values of type {kinds[0]}, which cannot be modelled; numbers, strings, booleans, "
             f'times and categories of those can. Drop it, or convert it, for example df[{name!r}].astype("string").'

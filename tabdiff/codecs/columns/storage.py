@@ -14,7 +14,7 @@ import pandas as pd
 
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
 
-__all__ = ["FrameStorage", "Storage", "standardise"]
+__all__ = ["FrameStorage", "Storage", "check_storable", "standardise"]
 
 # Markers of a missing value in object columns, by the names that a saved model uses.
 _MARKERS: dict[str, Any] = {"nan": np.nan, "None": None, "NA": pd.NA, "NaT": pd.NaT}
@@ -27,6 +27,15 @@ _PYTHON_TIMES: dict[str, Callable] = {
 }
 
 
+def check_storable(series: pd.Series, name: Any) -> None:
+    """Raise a TypeError if a saved model could not hold the dtype of a column, categories included."""
+    try:
+        dtype_to_state(series.dtype)
+    except TypeError as error:
+        fix = "" if isinstance(series.dtype, pd.DatetimeTZDtype) else f' Make it text: df[{name!r}].astype("string").'
+        raise TypeError(f"column {name!r}: {error}{fix}") from error
+
+
 def standardise(series: pd.Series, name: Any) -> pd.Series:
     """Bring a column to a dtype that the codecs know; most columns are returned as they are.
 
@@ -37,7 +46,7 @@ def standardise(series: pd.Series, name: Any) -> pd.Series:
     """
     dtype = series.dtype
     if isinstance(dtype, pd.SparseDtype):
-        raise TypeError(f"column {name!r} is sparse. Use df.sparse.to_dense() first.")
+        raise TypeError(f"column {name!r} is sparse. Make it dense: df[{name!r}].sparse.to_dense().")
     if isinstance(dtype, pd.ArrowDtype):
         return _from_arrow(series, name)
     if pd.api.types.is_extension_array_dtype(dtype) and pd.api.types.is_float_dtype(dtype):
@@ -82,14 +91,16 @@ def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
     if types.is_date(kind):
         days = pa.chunked_array(pa.array(series)).cast("timestamp[s]")
         return pd.Series(days.to_numpy().astype("datetime64[s]"), series.index, name=series.name)
+    if types.is_time(kind):
+        return _from_times_of_day(cast(object), name)
     if types.is_dictionary(kind):
         chunks = pa.chunked_array(pa.array(series)).unify_dictionaries()
         whole = chunks.combine_chunks()
         whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
         return pd.Series(whole.to_pandas().array, series.index, name=series.name)
-    fixes = {"time": "duration", "list": "a column per item", "struct": "a column per field"}
-    fix = next((to for start, to in fixes.items() if start in str(kind)), "a number, string or category")
-    raise TypeError(f"column {name!r} has dtype {series.dtype}, which cannot be modelled. Convert it to {fix}.")
+    nested = types.is_nested(kind)
+    fix = "Make a column of each part of it, or drop it" if nested else f'Make it text: df[{name!r}].astype("string")'
+    raise TypeError(f"column {name!r} has dtype {series.dtype}, which cannot be modelled. {fix}.")
 
 
 def _from_objects(series: pd.Series, name: Any) -> pd.Series:
@@ -124,10 +135,32 @@ def _from_objects(series: pd.Series, name: Any) -> pd.Series:
             raise TypeError(f"column {name!r} mixes time zones. Convert it: pd.to_datetime(df[{name!r}], utc=True).")
         return out
     if kind == "time":
-        raise TypeError(
-            f"column {name!r} holds times of day. Convert it to durations: pd.to_timedelta(df[{name!r}].astype(str))."
-        )
+        return _from_times_of_day(series, name)
     return series
+
+
+def _from_times_of_day(series: pd.Series, name: Any) -> pd.Series:
+    """Turn times of day into durations since midnight."""
+    missing = series.isna().to_numpy()
+    values = series.to_numpy(dtype=object)
+    if any(v.tzinfo is not None for v in values[~missing]):
+        raise TypeError(
+            f"column {name!r} holds times of day with a time zone, which has no offset without a date. Leave the zone "
+            f'out: df[{name!r}].map(lambda t: t.replace(tzinfo=None), na_action="ignore").'
+        )
+    micro = np.array(
+        [
+            0 if m else ((v.hour * 60 + v.minute) * 60 + v.second) * 10**6 + v.microsecond
+            for v, m in zip(values, missing)
+        ],
+        dtype="m8[us]",
+    )
+    micro[missing] = np.timedelta64("NaT")
+    return pd.Series(micro, series.index, name=series.name)
+
+
+def _to_time_of_day(duration: Any) -> datetime.time:
+    return (datetime.datetime.min + datetime.timedelta(microseconds=duration // pd.Timedelta(microseconds=1))).time()
 
 
 def _from_decimals(series: pd.Series, name: Any, scale: int | None = None) -> pd.Series:
@@ -207,6 +240,8 @@ class Storage:
             array = pa.array(self._to_decimals(series, None), type=kind)
         elif pa.types.is_null(kind):
             array = pa.nulls(len(series))
+        elif pa.types.is_time(kind):
+            array = pa.array([None if v is pd.NaT else _to_time_of_day(v) for v in series], type=kind)
         else:
             array = pa.array(series, from_pandas=True)
             array = array if array.type == kind else array.cast(kind)
@@ -217,6 +252,8 @@ class Storage:
         missing = series.isna().to_numpy()
         if self.python == "decimal":
             values = np.array(self._to_decimals(series, marker), dtype=object)
+        elif self.python == "time":
+            values = np.array([marker if m else _to_time_of_day(v) for v, m in zip(series, missing)], dtype=object)
         elif self.python == "date":
             values = series.dt.date.to_numpy(dtype=object, copy=True)
         elif self.python in _PYTHON_TIMES and not self.pandas:
@@ -259,6 +296,7 @@ class FrameStorage:
 
     @staticmethod
     def _storage(series: pd.Series, name: Any) -> Storage:
+        check_storable(series, name)
         try:
             return Storage(series)
         except decimal.InvalidOperation:  # pandas itself cannot tell whether such a value is missing

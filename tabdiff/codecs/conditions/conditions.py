@@ -210,7 +210,7 @@ class Conditions:
             return dict(condition)
         if isinstance(condition, pd.DataFrame):
             return {name: condition[name] for name in condition.columns}
-        if is_scalar(condition):
+        if is_scalar(condition) or (len(self.attributes) == 1 and self.attributes[0].is_single(condition)):
             if len(self.attributes) > 1:
                 raise ValueError(
                     f"the model has {len(self.attributes)} conditions, so say which one is meant: "
@@ -218,6 +218,12 @@ class Conditions:
                 )
             return {self.names[0]: condition}
         if len(self.attributes) == 1 and isinstance(self.attributes[0], VectorAttribute):
+            return {self.names[0]: condition}
+        if (
+            len(self.attributes) == 1
+            and isinstance(condition, list)
+            and all(map(self.attributes[0].is_single, condition))
+        ):
             return {self.names[0]: condition}
         # A list of labels and numbers must keep their types, which np.asarray alone would turn into strings.
         values = condition if isinstance(condition, pd.Series) else _to_array(condition)

@@ -14,12 +14,13 @@ import pandas as pd
 from tabdiff.codecs.columns import (
     Clock,
     LevelColumn,
+    LevelLookup,
     Storage,
+    check_storable,
     dtype_from_state,
     dtype_to_state,
     is_numeric,
     is_time,
-    plain,
     restore,
     standardise,
     to_float,
@@ -54,6 +55,9 @@ class Attribute:
 
     def __init__(self, series: pd.Series, name: Any) -> None:
         self.name = name
+        if isinstance(series.dtype, pd.PeriodDtype | pd.IntervalDtype):
+            series = series.astype("category")
+        check_storable(series, name)
         self._storage, series = Storage(series), standardise(series, name)
         self.dtype = series.dtype
         self._clock: Clock | None = None
@@ -67,11 +71,11 @@ class Attribute:
         number = numeric or is_time(series.dtype)
         self.kind = "class" if not number or (discrete and few) else "continuous"
         self.levels: list = []
+        self._lookup = LevelLookup(())
         self.low = self.high = self.mean = self.unit = 0.0
         self.scale = 1.0
         if self.kind == "class":
-            self._column = LevelColumn(series, name)
-            self.levels = self._column.levels_
+            self._set_column(LevelColumn(series, name))
         else:
             self._clock = Clock(series, name) if is_time(series.dtype) else None
             values = self._clock.read(series) if self._clock is not None else to_float(series, name)
@@ -85,6 +89,10 @@ class Attribute:
             values = self._squeeze(values)
             self.mean = float(np.nanmean(values))
             self.scale = float(np.nanstd(values)) or 1.0
+
+    def _set_column(self, column: LevelColumn) -> None:
+        self._column, self.levels = column, column.levels_
+        self._lookup = LevelLookup(self.levels)
 
     @property
     def n_levels(self) -> int:
@@ -101,7 +109,8 @@ class Attribute:
 
     def is_single(self, value: Any) -> bool:
         """Whether what `sample` was given is one value for all rows."""
-        return is_scalar(value)
+        # A tuple can be a level, and is one value then.
+        return is_scalar(value) or (isinstance(value, tuple) and self._lookup.find(value) >= 0)
 
     def hidden(self, codes: np.ndarray) -> np.ndarray:
         """Which rows of codes (n, 1) are the null token, (n,)."""
@@ -154,8 +163,9 @@ class Attribute:
         UserWarning
             For a continuous value outside the fitted range.
         """
-        series = pd.Series(np.asarray(values, dtype=object) if not isinstance(values, pd.Series) else values)
-        series = standardise(series, self.name)
+        series = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
+        if not isinstance(self.dtype, pd.CategoricalDtype):  # categories are looked up as they are
+            series = standardise(series, self.name)
         missing = series.isna().to_numpy()
         if is_time(self.dtype) and not missing.all():
             try:
@@ -187,17 +197,12 @@ class Attribute:
                     stacklevel=2,
                 )
             return (self._squeeze(numbers) - self.mean) / self.scale
-        codes = {v: float(i) for i, v in enumerate(self.levels)}
         out = np.full(len(series), np.nan)
         for i, value in enumerate(series.astype(object)):
-            if missing[i]:
-                continue
-            value = plain(value)
-            # bool is an int to Python, so True would silently stand for class 1.
-            known = codes.get(value) if isinstance(value, bool) == isinstance(self.levels[0], bool) else None
-            if known is None:
-                raise ValueError(unknown_level_message(f"condition {self.name!r}", value, self.levels))
-            out[i] = known
+            if not missing[i]:
+                out[i] = known = self._lookup.find(value)
+                if known < 0:
+                    raise ValueError(unknown_level_message(f"condition {self.name!r}", value, self.levels))
         return out
 
     def decode(self, codes: np.ndarray) -> pd.Series:
@@ -248,12 +253,11 @@ class Attribute:
         attribute.dtype = dtype_from_state(state["dtype"])
         attribute._storage = Storage.from_state(state["storage"])
         attribute._clock = Clock.from_state(state["clock"]) if state["clock"] else None
-        attribute.levels = []
+        attribute.levels, attribute._lookup = [], LevelLookup(())
         attribute.low = attribute.high = attribute.mean = attribute.unit = 0.0
         attribute.scale = 1.0
         if attribute.kind == "class":
-            attribute._column = LevelColumn.from_state(state["column"])
-            attribute.levels = attribute._column.levels_
+            attribute._set_column(LevelColumn.from_state(state["column"]))
         else:
             for key in ("low", "high", "mean", "scale", "unit"):
                 setattr(attribute, key, float(state[key]))
