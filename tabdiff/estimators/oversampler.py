@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from numbers import Number
 from typing import Any, Self
 
 import narwhals as nw
@@ -12,6 +13,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.multiclass import type_of_target
 
+from tabdiff.codecs.columns import LevelLookup, plain
 from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
@@ -136,9 +138,9 @@ class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
         self.generator_ = None
         if any(self.sampling_strategy_.values()):
             # As categories, because many integers or any floats would be numbers to the generator.
-            classes = pd.Series(
-                pd.Categorical(labels), index=X.index if isinstance(X, pd.DataFrame) else None, name="y"
-            )
+            classes = labels.astype("category").rename("y")
+            if isinstance(X, pd.DataFrame):
+                classes.index = X.index
             self.generator_ = gen.fit(X, classes)
         return self
 
@@ -178,7 +180,7 @@ class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
         return tags
 
 
-def read_strategy(strategy: Any, y: Any, labels: np.ndarray) -> dict[Any, int]:
+def read_strategy(strategy: Any, y: Any, labels: pd.Series) -> dict[Any, int]:
     """Return the number of rows to add by label.
 
     Parameters
@@ -187,8 +189,8 @@ def read_strategy(strategy: Any, y: Any, labels: np.ndarray) -> dict[Any, int]:
         See `DiffusionOverSampler`.
     y : object
         What a callable is given.
-    labels : ndarray of shape (n,)
-        The class of each row.
+    labels : Series of shape (n,)
+        The class of each row, as objects.
 
     Raises
     ------
@@ -197,8 +199,8 @@ def read_strategy(strategy: Any, y: Any, labels: np.ndarray) -> dict[Any, int]:
     TypeError
         If a callable returns something other than a dict.
     """
-    values, n_rows = np.unique(labels, return_counts=True)
-    counts = dict(zip(values.tolist(), n_rows.tolist()))
+    codes, values = pd.factorize(labels, sort=True)
+    counts = dict(zip(values.tolist(), np.bincount(codes).tolist()))
     largest, commonest, rarest = max(counts.values()), *(f(counts, key=counts.__getitem__) for f in (max, min))
     if callable(strategy):
         strategy = strategy(y)
@@ -233,6 +235,8 @@ def read_strategy(strategy: Any, y: Any, labels: np.ndarray) -> dict[Any, int]:
 
 
 def _read_counts(strategy: Mapping, counts: dict[Any, int]) -> dict[Any, int]:
+    lookup, labels = LevelLookup(counts), list(counts)
+    strategy = {labels[i] if (i := lookup.find(label)) >= 0 else label: n for label, n in strategy.items()}
     unknown = [label for label in strategy if label not in counts]
     if unknown:
         near = difflib.get_close_matches(str(unknown[0]), [str(label) for label in counts], n=1)
@@ -249,22 +253,24 @@ def _read_counts(strategy: Mapping, counts: dict[Any, int]) -> dict[Any, int]:
     return {label: int(strategy[label]) - counts[label] for label in counts if label in strategy}
 
 
-def _check_labels(series: pd.Series) -> np.ndarray:
-    """Return classes (n,) as an array that NumPy sorts."""
+def _check_labels(series: pd.Series) -> pd.Series:
+    """Return classes (n,) as objects: numbers, strings, or whatever else has an order, such as intervals and dates."""
     if series.isna().any():
         raise ValueError(f"y has {int(series.isna().sum())} missing values (NaN). Drop these rows.")
-    values = series.astype(object).to_list()
-    labels = np.array(values)
-    if labels.dtype.kind in "US" and not all(isinstance(v, str) for v in values):
-        kinds = sorted({type(v).__name__ for v in values})
-        raise ValueError(f"the classes in y must be of one type, however: {kinds}. Use y.astype(str).")
-    kind = type_of_target(labels)
-    if kind not in ("binary", "multiclass"):
-        raise ValueError(
-            f"Unknown label type: {kind}. y must hold classes, however: values such as {values[0]!r}. Bin a continuous "
-            "target first, for example with pandas.qcut."
-        )
-    if len(np.unique(labels)) < 2:
+    values = [plain(v) for v in series.astype(object)]
+    numbers, text = (all(isinstance(v, kind) for v in values) for kind in (Number, str))
+    kinds = sorted({type(v).__name__ for v in values})
+    if len(kinds) > 1 and not (numbers or text):
+        raise ValueError(f"the classes in y must be of one type, however: {kinds}. Use pandas.Series(y).astype(str).")
+    if numbers and not isinstance(series.dtype, pd.CategoricalDtype):
+        kind = type_of_target(np.array(values))
+        if kind not in ("binary", "multiclass"):
+            raise ValueError(
+                f"Unknown label type: {kind}. y must hold classes, however: values such as {values[0]!r}. Bin a "
+                "continuous target first, for example with pandas.qcut(y, 4)."
+            )
+    labels = pd.Series(values, dtype=object)
+    if labels.nunique() < 2:
         raise ValueError(f"y has one class only, {values[0]!r}: there is nothing to balance.")
     return labels
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs import container_name
-from tabdiff.codecs.columns import LevelColumn, NumericColumn, plain, unknown_level_message
+from tabdiff.codecs.columns import LevelColumn, LevelLookup, NumericColumn, unknown_level_message
 from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
 from tabdiff.generation.imputation import check_masks, encode_given
 from tabdiff.io.frames import to_pandas
@@ -104,9 +104,9 @@ class Held:
         for name, value in held.items():
             if isinstance(value, Mapping):
                 value = _expand(name, value)
-            scalar = isinstance(value, str | bytes) or np.ndim(value) == 0
             j = list(model.codec.index_).index(name)
-            series = pd.Series([value] if scalar else value).reset_index(drop=True)
+            scalar = isinstance(value, str | bytes) or np.ndim(value) == 0 or _is_level(model.codec.columns_[j], value)
+            series = (pd.Series([value]) if scalar else _series(value)).reset_index(drop=True)
             if len(series) == 0:
                 raise ValueError(f"condition {name!r} has no rows.")
             columns[j] = _check(model.codec.columns_[j], name, series, example.iloc[:, j].dtype)
@@ -180,6 +180,18 @@ def _expand(name: Any, counts: Mapping) -> list:
     return [level for level, count in counts.items() for _ in range(count)]
 
 
+def _is_level(column: Any, value: Any) -> bool:
+    """Whether a tuple is one level, and not a value for each row."""
+    column = getattr(column, "column", column)
+    return isinstance(value, tuple) and isinstance(column, LevelColumn) and LevelLookup(column.levels_).find(value) >= 0
+
+
+def _series(values: Any) -> pd.Series:
+    """Return values (n,) as a Series; an entry may be a tuple."""
+    several = isinstance(values, list) and any(isinstance(v, tuple) for v in values)
+    return pd.Series(values, dtype=object) if several else pd.Series(values)
+
+
 def _check(column: Any, name: Any, series: pd.Series, dtype: Any) -> pd.Series:
     """Return values (n,) as the dtype of the column, or as objects where some are missing."""
     column = getattr(column, "column", column)  # of a dependent column, what it is
@@ -188,12 +200,13 @@ def _check(column: Any, name: Any, series: pd.Series, dtype: Any) -> pd.Series:
         raise ValueError(f"condition {name!r} has no value but missing ones; leave it out to have it drawn.")
     observed = series[known]
     if isinstance(column, LevelColumn) and not pd.api.types.is_datetime64_any_dtype(dtype):
-        for value in observed.astype(object).unique():
-            value = plain(value)
-            levels = column.levels_
-            # bool is an int to Python, so True would silently stand for level 1.
-            if value not in levels or isinstance(value, bool) != isinstance(levels[levels.index(value)], bool):
-                raise ValueError(unknown_level_message(f"condition {name!r}", value, levels))
+        lookup, levels = LevelLookup(column.levels_), column.levels_
+        values = observed.astype(object).tolist()
+        found = [lookup.find(value) for value in values]
+        if min(found) < 0:
+            raise ValueError(unknown_level_message(f"condition {name!r}", values[found.index(-1)], levels))
+        if any(value != levels[i] for value, i in zip(values, found)):  # text, or a time of another type
+            observed = pd.Series([levels[i] for i in found], observed.index, dtype=object)
     try:
         cast = observed.astype(dtype)
         exact = not pd.api.types.is_numeric_dtype(dtype) or (cast.astype(object) == observed.astype(object)).all()

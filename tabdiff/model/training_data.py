@@ -23,6 +23,7 @@ from tabdiff.diffusion.masks import draw_given
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.persistence import check_labels, check_storable
 from tabdiff.model.sample_weights import population, take_rows, weigh
 from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
 
@@ -170,6 +171,7 @@ def begin(
     parameters = describe_parameters(vars(options))
     if saved is not None:
         _check_parameters(saved["fit"], parameters, options)
+    check_labels(inputs.features)
     inputs, weight = weigh(inputs, sample_weight)
     seed = _seed(options, saved)
     seeds = Seeds.of(seed)
@@ -183,6 +185,7 @@ def begin(
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
         codec = _fit_codec(options, inputs.features, codes, levels, weight, seeds.codec, device)
+        check_storable(codec, conditions)
     else:
         codec, conditions = _check_same(previous, inputs, options, schedule)
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None

@@ -214,7 +214,7 @@ def is_storable(value: Any) -> bool:
     try:
         state = scalar_to_state(value)
         same = state is not None and scalar_from_state(*state) == value
-        return same is True or isinstance(same, np.bool_) and bool(same)
+        return same is True or (isinstance(same, np.bool_) and bool(same))
     except (TypeError, ValueError, OverflowError):
         return False
 

@@ -28,7 +28,9 @@ _PYTHON_TIMES: dict[str, Callable] = {
 
 
 def check_storable(series: pd.Series, name: Any) -> None:
-    """Raise a TypeError if a saved model could not hold the dtype of a column, categories included."""
+    """Raise a TypeError if a saved model could not hold the categories or the time zone of a column."""
+    if not isinstance(series.dtype, pd.CategoricalDtype | pd.DatetimeTZDtype):
+        return
     try:
         dtype_to_state(series.dtype)
     except TypeError as error:
@@ -98,8 +100,10 @@ def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
         whole = chunks.combine_chunks()
         whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
         return pd.Series(whole.to_pandas().array, series.index, name=series.name)
-    nested = types.is_nested(kind)
-    fix = "Make a column of each part of it, or drop it" if nested else f'Make it text: df[{name!r}].astype("string")'
+    fixes = {"list": "Make a column per item", "struct": "Make a column per field"}
+    fix = next(
+        (to for start, to in fixes.items() if start in str(kind)), f'Make it text: df[{name!r}].astype("string")'
+    )
     raise TypeError(f"column {name!r} has dtype {series.dtype}, which cannot be modelled. {fix}.")
 
 
