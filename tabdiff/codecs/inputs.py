@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from tabdiff.codecs import Images, is_anndata
 from tabdiff.codecs.conditions.conditions import condition_frame
+from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import read_images
@@ -121,11 +122,17 @@ def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
     """Return the column names that a condition stands for, or None if it holds values."""
     if isinstance(condition, str):
         return [condition]
+    # Names of columns may also be numbers, times, or tuples where there are several levels of them.
+    if isinstance(condition, tuple | int | pd.Timestamp) and not isinstance(condition, bool) and condition in names:
+        return [condition]
     is_list = isinstance(condition, list | tuple) and len(condition) > 0
+    known = (
+        is_list and all(is_scalar(c) or isinstance(c, tuple) for c in condition) and all(c in names for c in condition)
+    )
     if is_list and all(isinstance(c, str) for c in condition):
         # A list of labels, one for each row, is values; anything else of strings is meant as names.
-        return list(condition) if len(condition) != n_rows or all(c in names for c in condition) else None
-    return None
+        return list(condition) if len(condition) != n_rows or known else None
+    return list(condition) if known and len(condition) != n_rows else None
 
 
 def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:

@@ -262,12 +262,12 @@ def _check_labels(series: pd.Series) -> pd.Series:
     kinds = sorted({type(v).__name__ for v in values})
     if len(kinds) > 1 and not (numbers or text):
         raise ValueError(f"the classes in y must be of one type, however: {kinds}. Use pandas.Series(y).astype(str).")
-    if numbers and not isinstance(series.dtype, pd.CategoricalDtype):
+    if all(isinstance(v, int | float | complex) for v in values) and not isinstance(series.dtype, pd.CategoricalDtype):
         kind = type_of_target(np.array(values))
         if kind not in ("binary", "multiclass"):
             raise ValueError(
                 f"Unknown label type: {kind}. y must hold classes, however: values such as {values[0]!r}. Bin a "
-                "continuous target first, for example with pandas.qcut(y, 4)."
+                "continuous target first, for example with pandas.qcut(y, 4, duplicates='drop')."
             )
     labels = pd.Series(values, dtype=object)
     if labels.nunique() < 2:

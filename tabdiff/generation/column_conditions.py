@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs import container_name
-from tabdiff.codecs.columns import LevelColumn, LevelLookup, NumericColumn, unknown_level_message
+from tabdiff.codecs.columns import (
+    LevelColumn,
+    LevelLookup,
+    NumericColumn,
+    Storage,
+    TimeColumn,
+    standardise,
+    unknown_level_message,
+)
 from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
 from tabdiff.generation.imputation import check_masks, encode_given
 from tabdiff.io.frames import to_pandas
@@ -105,11 +113,18 @@ class Held:
             if isinstance(value, Mapping):
                 value = _expand(name, value)
             j = list(model.codec.index_).index(name)
-            scalar = isinstance(value, str | bytes) or np.ndim(value) == 0 or _is_level(model.codec.columns_[j], value)
+            column, storage = model.codec.columns_[j], model.codec.storage_.columns[j]
+            column = getattr(column, "column", column)  # of a dependent column, what it is
+            levels = (
+                storage.write(column.at(np.arange(len(column.levels_)))).tolist()
+                if isinstance(column, LevelColumn)
+                else None
+            )
+            scalar = isinstance(value, str | bytes) or np.ndim(value) == 0 or _is_level(levels, value)
             series = (pd.Series([value]) if scalar else _series(value)).reset_index(drop=True)
             if len(series) == 0:
                 raise ValueError(f"condition {name!r} has no rows.")
-            columns[j] = _check(model.codec.columns_[j], name, series, example.iloc[:, j].dtype)
+            columns[j] = _check(column, storage, levels, name, series, example.iloc[:, j].dtype)
             if not scalar:
                 lengths[name] = len(series)
         if len(set(lengths.values())) > 1:
@@ -180,10 +195,9 @@ def _expand(name: Any, counts: Mapping) -> list:
     return [level for level, count in counts.items() for _ in range(count)]
 
 
-def _is_level(column: Any, value: Any) -> bool:
+def _is_level(levels: list | None, value: Any) -> bool:
     """Whether a tuple is one level, and not a value for each row."""
-    column = getattr(column, "column", column)
-    return isinstance(value, tuple) and isinstance(column, LevelColumn) and LevelLookup(column.levels_).find(value) >= 0
+    return isinstance(value, tuple) and levels is not None and LevelLookup(levels).find(value) >= 0
 
 
 def _series(values: Any) -> pd.Series:
@@ -192,21 +206,34 @@ def _series(values: Any) -> pd.Series:
     return pd.Series(values, dtype=object) if several else pd.Series(values)
 
 
-def _check(column: Any, name: Any, series: pd.Series, dtype: Any) -> pd.Series:
-    """Return values (n,) as the dtype of the column, or as objects where some are missing."""
-    column = getattr(column, "column", column)  # of a dependent column, what it is
+def _stored_times(column: TimeColumn, storage: Storage, name: Any, values: pd.Series) -> pd.Series:
+    """Return times (n,), or text that says some, as the objects that the column holds."""
+    convert: Any = pd.to_timedelta if pd.api.types.is_timedelta64_dtype(column.dtype) else pd.to_datetime
+    try:
+        times = standardise(values, name)
+        return storage.write(convert(times).astype(column.dtype) if times.dtype == object else times)
+    except (TypeError, ValueError) as error:
+        kind = storage.python or column.dtype
+        raise ValueError(f"condition {name!r}: {values.iloc[0]!r} is no value of a {kind} column. {error}") from error
+
+
+def _check(column: Any, storage: Storage, levels: list | None, name: Any, series: pd.Series, dtype: Any) -> pd.Series:
+    """Return values (n,) as the dtype of the column, or as objects where some are missing.
+
+    `levels` are those of a column that has them, as they are stored.
+    """
     known = series.notna().to_numpy()
     if not known.any():
         raise ValueError(f"condition {name!r} has no value but missing ones; leave it out to have it drawn.")
     observed = series[known]
-    if isinstance(column, LevelColumn) and not pd.api.types.is_datetime64_any_dtype(dtype):
-        lookup, levels = LevelLookup(column.levels_), column.levels_
-        values = observed.astype(object).tolist()
+    if levels is not None and not pd.api.types.is_datetime64_any_dtype(dtype):
+        lookup, values = LevelLookup(levels), observed.astype(object).tolist()
         found = [lookup.find(value) for value in values]
         if min(found) < 0:
             raise ValueError(unknown_level_message(f"condition {name!r}", values[found.index(-1)], levels))
-        if any(value != levels[i] for value, i in zip(values, found)):  # text, or a time of another type
-            observed = pd.Series([levels[i] for i in found], observed.index, dtype=object)
+        observed = pd.Series([levels[i] for i in found], observed.index, dtype=object)
+    elif isinstance(column, TimeColumn) and pd.api.types.is_object_dtype(dtype):
+        observed = _stored_times(column, storage, name, observed)
     try:
         cast = observed.astype(dtype)
         exact = not pd.api.types.is_numeric_dtype(dtype) or (cast.astype(object) == observed.astype(object)).all()
@@ -216,7 +243,7 @@ def _check(column: Any, name: Any, series: pd.Series, dtype: Any) -> pd.Series:
     if not exact and not pd.api.types.is_float_dtype(dtype):
         raise ValueError(f"condition {name!r}: {observed.iloc[0]!r} is no value of a {dtype} column.")
     if isinstance(column, NumericColumn):
-        numbers = column.read(cast)
+        numbers = column.read(standardise(cast, name))
         if np.isinf(numbers).any():
             raise ValueError(f"condition {name!r} contains infinite values (inf).")
         outside = (numbers < column.values_[0]) | (numbers > column.values_[-1])

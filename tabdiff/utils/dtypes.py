@@ -85,8 +85,10 @@ def _dtype_of(name: str) -> Any:
 def dtype_from_state(state: dict) -> Any:
     """Inverse of :func:`dtype_to_state`."""
     if state["kind"] == "category":
-        # Not an Index of pairs, which would be one of two levels.
-        categories = pd.Index(values_from_state(state["categories"]), tupleize_cols=False)
+        values = values_from_state(state["categories"])
+        # Objects stay objects: pandas would make times of Python's its own, and of pairs an index of two levels.
+        kind = object if pd.api.types.is_object_dtype(values.dtype) else None
+        categories = pd.Index(values, dtype=kind, tupleize_cols=False)
         return pd.CategoricalDtype(categories, ordered=state["ordered"])
     if state["kind"] == "string":
         if state["nan"]:

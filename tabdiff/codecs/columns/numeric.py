@@ -27,7 +27,10 @@ MAX_EXACT = 2**53
 def to_float(series: pd.Series, name: Any) -> np.ndarray:
     """Values as float64 with NaN for missing ones; infinities are an error that names the column."""
     if pd.api.types.is_complex_dtype(series.dtype):
-        raise ValueError(f"Complex data not supported, however column {name!r} is complex.")
+        raise ValueError(
+            f"Complex data not supported, however column {name!r} is complex. Make two columns of it, "
+            f"df[{name!r}].map(numpy.real) and df[{name!r}].map(numpy.imag)."
+        )
     if pd.api.types.is_integer_dtype(series.dtype) and series.notna().any():
         low, high = int(series.min()), int(series.max())
         if max(abs(low), abs(high)) > MAX_EXACT:

@@ -130,17 +130,29 @@ def _from_objects(series: pd.Series, name: Any) -> pd.Series:
         days = series.where(series.notna(), None).to_numpy().astype("datetime64[D]").astype("datetime64[s]")
         return pd.Series(days, series.index, name=series.name)
     if kind in ("datetime", "datetime64", "timedelta", "timedelta64"):
-        convert: Callable = pd.to_datetime if kind.startswith("datetime") else pd.to_timedelta
-        try:
-            out = convert(series)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError(f"column {name!r} holds Python {kind}s that pandas cannot convert: {error}") from error
-        if out.dtype == object:
-            raise TypeError(f"column {name!r} mixes time zones. Convert it: pd.to_datetime(df[{name!r}], utc=True).")
-        return out
+        return _from_python_times(series, kind, name)
     if kind == "time":
         return _from_times_of_day(series, name)
     return series
+
+
+def _from_python_times(series: pd.Series, kind: str, name: Any) -> pd.Series:
+    """Turn datetimes or timedeltas of Python or NumPy into pandas' own."""
+    convert: Callable = pd.to_datetime if kind[0] == "d" else pd.to_timedelta
+    if len({getattr(v, "tzinfo", None) is None for v in series[series.notna()]}) > 1:
+        out = series  # with a zone and without
+    else:
+        try:
+            out = convert(series)
+        except (pd.errors.OutOfBoundsDatetime, pd.errors.OutOfBoundsTimedelta, OverflowError):
+            # Nanoseconds reach from 1677 to 2262, and Python's microseconds from the year 1 to 9999.
+            micro = series.where(series.notna(), None).to_numpy().astype("M8[us]" if kind[0] == "d" else "m8[us]")
+            out = pd.Series(micro, series.index, name=series.name)
+        except (TypeError, ValueError):
+            out = series
+    if out.dtype == object:
+        raise TypeError(f"column {name!r} mixes time zones. Convert it: pd.to_datetime(df[{name!r}], utc=True).")
+    return out
 
 
 def _from_times_of_day(series: pd.Series, name: Any) -> pd.Series:

@@ -62,7 +62,10 @@ class Attribute:
         self.dtype = series.dtype
         self._clock: Clock | None = None
         if pd.api.types.is_complex_dtype(series.dtype):
-            raise ValueError(f"Complex data not supported, however condition {name!r} is complex.")
+            raise ValueError(
+                f"Complex data not supported, however condition {name!r} is complex. Make it two conditions, "
+                "numpy.real(...) and numpy.imag(...)."
+            )
         if series.isna().all():
             raise ValueError(f"condition {name!r} has no value but missing ones.")
         numeric = is_numeric(series.dtype)
@@ -282,4 +285,6 @@ def _skewness(values: np.ndarray) -> float:
 
 def is_scalar(value: Any) -> bool:
     """Whether a value of a condition is one, and not one for each row or class."""
-    return value is None or isinstance(value, str | bytes) or (np.ndim(value) == 0 and not isinstance(value, Mapping))
+    if isinstance(value, list | tuple | Mapping):
+        return False
+    return value is None or isinstance(value, str | bytes) or np.ndim(value) == 0

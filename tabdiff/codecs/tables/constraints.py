@@ -111,9 +111,9 @@ class Constraints:
             return
         dtypes = {frame.dtypes.iloc[j] for j in self._times}
         if len(dtypes) > 1:
+            own = {frame.columns[j]: str(frame.dtypes.iloc[j]) for j in self._times}
             raise ValueError(
-                f"constraints compare the times {[frame.columns[j] for j in times]} of different dtypes "
-                f"{sorted(str(dtype) for dtype in dtypes)}. Convert them to one with astype."
+                f"constraints compare the times {list(own)}, which must have one dtype; got {own}. {_one_dtype(own)}"
             )
         self._clock = Clock(pd.concat([frame.iloc[:, j].dropna() for j in self._times], ignore_index=True), "times")
 
@@ -238,6 +238,28 @@ def _targets(texts: Sequence[str], frame: pd.DataFrame) -> dict[int, Rebuilt]:
         else:
             _add(targets, Rebuilt(upper, "above", [text], [(strict, lower)]), names)
     return targets
+
+
+def _one_dtype(dtypes: dict[Any, str]) -> str:
+    """Return how times of the dtypes, by the names of their columns, become comparable."""
+    if len({name.startswith("timedelta") for name in dtypes.values()}) > 1:
+        return "A point in time and a duration are not compared: leave the constraint out."
+    zoned = next((name for name in dtypes.values() if "," in name), None)
+    # The finest unit holds the times of all others.
+    units = ["s]", "ms]", "us]", "ns]"]
+    wanted = zoned or max(dtypes.values(), key=lambda name: units.index(name.split("[")[1]))
+    fixes = []
+    for column, name in dtypes.items():
+        if name == wanted:
+            continue
+        if zoned is None:
+            convert = "timedelta" if name.startswith("timedelta") else "datetime"
+            fixes.append(f"df[{column!r}] = pd.to_{convert}(df[{column!r}]).astype({wanted!r})")
+        else:
+            to = "convert" if "," in name else "localize"
+            zone = zoned.split(", ")[1][:-1]
+            fixes.append(f"df[{column!r}] = df[{column!r}].dt.tz_{to}({zone!r}).astype({wanted!r})")
+    return f"Convert them to one: {'; '.join(fixes)}."
 
 
 def _sum(text: str, left: list[tuple[int, str]], right: list[tuple[int, str]], frame: pd.DataFrame) -> Rebuilt:
