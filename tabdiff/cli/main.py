@@ -59,7 +59,7 @@ def _requests() -> Iterator[None]:
     """Turn the errors that the package documents for bad input into a CommandError; others keep their traceback."""
     try:
         yield
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         raise CommandError(str(error) or type(error).__name__) from error
 
 
@@ -165,6 +165,8 @@ def make_parser() -> argparse.ArgumentParser:
     fit.add_argument("--max-steps", metavar="N", type=_positive_int, help="training steps (default: by the rows)")
     fit.add_argument("--max-time", metavar="S", type=_positive_number, help="seconds of training at most")
     fit.add_argument("--layer", metavar="LAYER", help="h5ad: the layer to model, X or raw (default: where counts are)")
+    fit.add_argument("--drop", metavar="NAME", nargs="+", action="extend", help="columns to leave out")
+    _add_csv(fit.add_argument_group("csv files", "Mostly recognised; samples are written in the same form."))
     _add_common(fit)
 
     sample = commands.add_parser("sample", help="draw new rows from a model", allow_abbrev=False)
@@ -211,6 +213,22 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_csv(group: Any) -> None:
+    group.add_argument("--sep", metavar="C", help="what separates fields")
+    group.add_argument("--decimal", metavar="C", help="the decimal mark: , or .")
+    group.add_argument("--thousands", metavar="C", help="what groups digits, as in 1,234,567")
+    group.add_argument("--encoding", metavar="E", help="such as cp1252 or utf-16-le (default: utf-8)")
+    group.add_argument("--no-header", dest="header", action="store_false", default=None, help="there are no names")
+    group.add_argument("--skip", metavar="N", type=_positive_int, help="lines to skip above the header")
+    group.add_argument("--missing", metavar="TEXT", nargs="+", action="extend", help="what marks missing values")
+    group.add_argument("--text", metavar="NAME", nargs="+", action="extend", help="columns that are text")
+    group.add_argument("--dates", metavar="ORDER", help="dmy or mdy, of dates such as 02/03/2024")
+
+
+# Options of `fit` that are passed to `read_data` under the same name.
+READ_OPTIONS = ("sep", "decimal", "thousands", "encoding", "header", "skip", "missing", "text", "dates", "drop")
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=_seed, help="makes the result repeat (default: a new one, printed)")
     parser.add_argument("--device", metavar="D", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
@@ -251,8 +269,15 @@ def _fit(args: argparse.Namespace) -> None:
 
     with _requests():
         check_model_output(args.output)
+        options = {name: getattr(args, name) for name in READ_OPTIONS if getattr(args, name) is not None}
+        path = Path(args.file)
         # A folder is images, with a subfolder for each class if there are any; `fit` reads them.
-        data = read_data(args.file) if Path(args.file).suffix or not Path(args.file).is_dir() else Path(args.file)
+        images = path.is_dir() and not path.suffix
+        if images and options:
+            raise CommandError(
+                f"--{next(iter(options))} is for tables, and {path} is a folder of images. Leave it out."
+            )
+        data = path if images else read_data(path, **options)
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
 
     from tabdiff import DiffusionGenerator
@@ -285,6 +310,7 @@ def _sample(args: argparse.Namespace) -> None:
         with _requests():
             check_output(args.output)
     gen = _load(args.model, args.device)
+    gen.model_ = gen.model_.in_pandas()
     folder = _is_images(gen)
     with _requests():
         check_folder_output(args.output) if folder else check_output(args.output)
@@ -304,7 +330,8 @@ def _sample(args: argparse.Namespace) -> None:
         if folder:
             save_images(rows, args.output, labels)
         else:
-            write_data(rows if _is_cells(gen) else _as_table(gen, rows, labels), args.output)
+            rows = rows if _is_cells(gen) else _as_table(gen, rows, labels)
+            write_data(rows, args.output)
     if not args.quiet:
         size = f"{len(rows):,} images" if folder else f"{rows.shape[0]:,} rows × {rows.shape[1]:,} {_column_word(gen)}"
         print(f"{args.output}: {size}, seed {seed}")
@@ -378,15 +405,22 @@ def _column_word(gen: DiffusionGenerator) -> str:
 
 def _describe(attribute: Attribute) -> str:
     if attribute.kind == "continuous":
-        return f"continuous, from {attribute.low:g} to {attribute.high:g}"
+        return f"continuous, {attribute.span}"
     if attribute.kind != "class":
-        return {"text": "text", "vector": "a vector"}.get(attribute.kind, "several vectors")
-    shown = ", ".join(str(level) for level in attribute.levels[:SHOWN_LEVELS])
+        return {"text": "text", "vector": "a vector", "image": "an image"}.get(attribute.kind, "several vectors")
+    from tabdiff.codecs.columns import time_text
+
+    shown = ", ".join(time_text(level) for level in attribute.levels[:SHOWN_LEVELS])
     return f"class of {attribute.n_levels}: {shown}{', ...' if attribute.n_levels > SHOWN_LEVELS else ''}"
 
 
 def _parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any]:
-    """Turn NAME=VALUE into a dict: numbers for continuous attributes, labels of the fitted type for classes."""
+    """Turn NAME=VALUE into a dict: numbers for continuous attributes, labels of the fitted type for classes.
+
+    Times stay text, which the attribute reads.
+    """
+    from tabdiff.codecs.columns import is_time
+
     if given and gen.conditions_ is None:
         raise CommandError(f"--condition {given[0]}: the model was fitted without conditions. Fit it with --condition.")
     attributes = {str(a.name): a for a in gen.conditions_.attributes} if gen.conditions_ is not None else {}
@@ -400,8 +434,8 @@ def _parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, An
         if key in parsed:
             raise CommandError(f"--condition {name} is given more than once; each condition takes one value.")
         if attribute is not None and attribute.kind == "class":
-            value = {str(level): level for level in attribute.levels}.get(value, value)
-        elif attribute is not None and attribute.kind == "continuous":
+            value = _level(value, attribute.levels)
+        elif attribute is not None and attribute.kind == "continuous" and not is_time(attribute.dtype):
             try:
                 value = float(value)
             except ValueError:
@@ -410,18 +444,79 @@ def _parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, An
                 raise CommandError(
                     f"condition {name!r} is {_describe(attribute)}, so it needs a number, however: {text!r}."
                 )
+        elif attribute is None:
+            value = _held_level(gen, name, value)
+        elif attribute.kind == "vector":
+            value = _vector(name, value)
+        elif attribute.kind in ("tokens", "image"):
+            raise CommandError(
+                f"condition {name!r} is {_describe(attribute)}, which a command line cannot give. Sample in Python: "
+                f"DiffusionGenerator.load(path).sample(condition={{{name!r}: array}})."
+            )
         parsed[key] = value
     return parsed
 
 
+def _vector(name: str, text: str) -> Any:
+    import numpy as np
+
+    try:
+        return np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        message = f"condition {name!r} is a vector, so it needs numbers with commas between them, however: {text!r}."
+        raise CommandError(message) from None
+
+
+def _level(text: str, levels: list) -> Any:
+    """Return the level that a text means: as it is written, a number of the same value, true in any case."""
+    exact = {str(level): level for level in levels}
+    if text in exact:
+        return exact[text]
+    if isinstance(levels[0], bool):
+        return {str(level).casefold(): level for level in levels}.get(text.casefold(), text)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return next((v for v in levels if isinstance(v, int | float) and v == number), text)
+
+
+def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
+    """Return what a text means for a column that was not declared as a condition: one of its levels, or a number."""
+    from tabdiff.codecs.columns import LevelColumn, NumericColumn, TimeColumn
+
+    codec: Any = gen.codec_
+    columns = dict(zip(map(str, codec.index_), codec.columns_, strict=True)) if _kind(gen) == "table" else {}
+    column = getattr(columns.get(name), "column", columns.get(name))
+    if isinstance(column, LevelColumn) and column.levels_:
+        return _level(text, column.levels_)
+    if isinstance(column, NumericColumn) and not isinstance(column, TimeColumn):
+        try:
+            return int(text) if text.lstrip("+-").isdigit() else float(text)
+        except ValueError:
+            raise CommandError(f"condition {name!r} needs a number, however: {text!r}.") from None
+    return text
+
+
 def _as_table(gen: DiffusionGenerator, rows: Any, labels: Any) -> pd.DataFrame:
     """Return rows and, where the fit took them from outside the rows, their conditions as one table."""
+    import numpy as np
     import pandas as pd
 
-    if not isinstance(rows, pd.DataFrame):
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
         rows = pd.DataFrame(rows, columns=[f"x{j}" for j in range(rows.shape[1])])
+    elif not isinstance(rows, pd.DataFrame):
+        rows = pd.DataFrame({"sequence": [v if isinstance(v, str) else " ".join(map(str, v)) for v in rows]})
     if labels is None or gen.conditions_ is None:
         return rows
     if not isinstance(labels, pd.DataFrame):
-        labels = pd.DataFrame({gen.conditions_.names[0]: labels})
-    return pd.concat([rows, labels[[name for name in labels.columns if name not in rows.columns]]], axis=1)
+        labels = pd.DataFrame({gen.conditions_.names[0]: list(labels) if np.ndim(labels) > 1 else labels})
+    given = labels[[name for name in labels.columns if name not in rows.columns]]
+    for name in gen.conditions_.vector_names:
+        # A file of text has no vectors: a column for each of their numbers.
+        if name in given and np.ndim(vectors := np.stack(given[name].to_list())) == 2:
+            spread = pd.DataFrame(vectors, columns=[f"{name}_{j}" for j in range(vectors.shape[1])])
+            given = pd.concat([given.drop(columns=[name]), spread], axis=1)
+    table = pd.concat([rows, given], axis=1) if given.shape[1] else rows
+    table.attrs = rows.attrs
+    return table

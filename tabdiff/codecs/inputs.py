@@ -15,6 +15,7 @@ from tabdiff.codecs import Images, is_anndata
 from tabdiff.codecs.conditions.conditions import condition_frame
 from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
+from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import read_images
 
@@ -35,8 +36,9 @@ class FitInputs:
         Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
     columns : list or None
         Names of all columns of a frame, in order.
-    origin : ForeignFrame, SequenceForm or None
-        What kind of frame X was, if not pandas', or in what container sequences came.
+    origin : ForeignFrame, CsvForm, SequenceForm or None
+        What kind of frame X was, if not pandas', how the csv file was written that it was read from, or in what
+        container sequences came.
     n_features : int
         Number of columns, condition columns included, of genes, of values in an image, or of letters at most.
     feature_names : ndarray or None
@@ -47,7 +49,7 @@ class FitInputs:
     condition: pd.DataFrame | None
     source: str
     columns: list | None = None
-    origin: ForeignFrame | SequenceForm | None = None
+    origin: ForeignFrame | CsvForm | SequenceForm | None = None
     n_features: int = 0
     feature_names: np.ndarray | None = None
 
@@ -61,17 +63,17 @@ def check_container(X: Any) -> Any:
     return _read_container(X)[0]
 
 
-def _read_container(X: Any) -> tuple[Any, ForeignFrame | SequenceForm | None]:
+def _read_container(X: Any) -> tuple[Any, ForeignFrame | CsvForm | SequenceForm | None]:
     images = read_images(X)
     if images is not None:
         return images, None
     sequences = read_sequences(X)
     if sequences is not None:
         return sequences
-    X, origin = _as_known(X), None
+    X = _as_known(X)
     if not (isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X)):
-        X, origin = ForeignFrame.read(X)
-    return X, origin
+        return ForeignFrame.read(X)
+    return X, CsvForm.of(X)
 
 
 def _as_known(X: Any) -> Any:

@@ -20,7 +20,10 @@ from tabdiff.codecs.columns import (
     NumericColumn,
     Storage,
     TimeColumn,
+    is_time,
+    plain,
     standardise,
+    time_text,
     unknown_level_message,
 )
 from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
@@ -226,6 +229,11 @@ def _check(column: Any, storage: Storage, levels: list | None, name: Any, series
     if not known.any():
         raise ValueError(f"condition {name!r} has no value but missing ones; leave it out to have it drawn.")
     observed = series[known]
+    if is_time(dtype) and any(isinstance(value, int | float | np.number) for value in observed):
+        # Libraries take numbers for nanoseconds.
+        raise ValueError(
+            f"condition {name!r}: {plain(observed.iloc[0])!r} is no value of a {dtype} column, but a number."
+        )
     if levels is not None and not pd.api.types.is_datetime64_any_dtype(dtype):
         lookup, values = LevelLookup(levels), observed.astype(object).tolist()
         found = [lookup.find(value) for value in values]
@@ -238,19 +246,23 @@ def _check(column: Any, storage: Storage, levels: list | None, name: Any, series
         cast = observed.astype(dtype)
         exact = not pd.api.types.is_numeric_dtype(dtype) or (cast.astype(object) == observed.astype(object)).all()
     except (TypeError, ValueError) as error:
-        message = f"condition {name!r}: {observed.iloc[0]!r} is no value of a {dtype} column. {error}"
+        message = f"condition {name!r}: {plain(observed.iloc[0])!r} is no value of a {dtype} column. {error}"
         raise ValueError(message) from error
     if not exact and not pd.api.types.is_float_dtype(dtype):
-        raise ValueError(f"condition {name!r}: {observed.iloc[0]!r} is no value of a {dtype} column.")
+        raise ValueError(f"condition {name!r}: {plain(observed.iloc[0])!r} is no value of a {dtype} column.")
     if isinstance(column, NumericColumn):
         numbers = column.read(standardise(cast, name))
         if np.isinf(numbers).any():
             raise ValueError(f"condition {name!r} contains infinite values (inf).")
         outside = (numbers < column.values_[0]) | (numbers > column.values_[-1])
         if outside.any():
-            low, high = column.decode_values(np.array([-40.0, 40.0]))
+            ends = column.decode_values(np.array([-40.0, 40.0]))
+            if isinstance(column, TimeColumn):
+                low, high = (time_text(end) for end in column.to_series(ends))
+            else:
+                low, high = (f"{end:g}" for end in ends)
             warnings.warn(
-                f"condition {name!r}: {observed[outside].iloc[0]!s} lies outside the fitted range [{low:g}, {high:g}]; "
+                f"condition {name!r}: {observed[outside].iloc[0]!s} lies outside the fitted range [{low}, {high}]; "
                 "the other columns are drawn as for the end of the range.",
                 UserWarning,
                 stacklevel=5,

@@ -15,6 +15,7 @@ from tabdiff.codecs.conditions.vector import as_array
 from tabdiff.diffusion.generate import draw, guide
 from tabdiff.generation.cells import CellRequest, match_totals
 from tabdiff.generation.column_conditions import Held, split_condition
+from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class SamplePlan:
                 raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
         if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
+        if isinstance(model.origin, ForeignFrame):
+            model.origin.check()
         self.model, self.seed, self.guidance_scale = model, seed, guidance_scale
         self.method, self.steps, self.batch_size = method, steps, batch_size
         self.generator = torch.Generator().manual_seed(seed)

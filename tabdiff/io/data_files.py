@@ -1,22 +1,24 @@
 """Tables and single cells in files: csv, parquet and h5ad, chosen by the name's ending.
 
-Reading keeps what the file says: a column of whole numbers stays whole where values are missing. Writing goes to a
-temporary file in the same folder that is then renamed, so an output is whole or absent, and a file that was there
-before stays until its successor is complete.
+Reading keeps what the file says: a column of whole numbers stays whole where values are missing, codes keep their
+leading zeros, and what cannot be kept is refused or warned of (`tabdiff.io.csv_files`). Writing goes to a temporary file
+in the same folder that is then renamed, so an output is whole or absent, and a file that was there before stays until
+its successor is complete.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tabdiff.io.atomic import replacing
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tabdiff.io.csv_files import read_csv, write_csv
+from tabdiff.io.csv_layout import CsvOptions
 
 __all__ = [
     "DataFileError",
@@ -29,7 +31,26 @@ __all__ = [
     "write_data",
 ]
 
-SUFFIXES = (".csv", ".parquet", ".h5ad")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".h5ad")
+# What to do with files of other kinds.
+OTHERS = {
+    ".tsv": "Rename it to .csv; tabs are recognised.",
+    ".tab": "Rename it to .csv; tabs are recognised.",
+    ".txt": "Rename it to .csv if it is a table; tabs, semicolons and pipes are recognised.",
+    ".xlsx": "Save the sheet as CSV UTF-8, or convert it: pandas.read_excel(file).to_parquet(...).",
+    ".xls": "Save the sheet as CSV UTF-8, or convert it: pandas.read_excel(file).to_parquet(...).",
+    ".json": "Convert it: pandas.read_json(file).to_csv(..., index=False).",
+    ".npy": "Convert it: pandas.DataFrame(numpy.load(file)).to_csv(..., index=False).",
+    ".npz": "Convert one of its arrays: pandas.DataFrame(numpy.load(file)[name]).to_csv(..., index=False).",
+    ".feather": "Convert it: pandas.read_feather(file).to_parquet(...).",
+    ".h5": "Convert it, if it is of 10x: scanpy.read_10x_h5(file).write_h5ad(...).",
+    ".hdf5": "Convert it, if it is of 10x: scanpy.read_10x_h5(file).write_h5ad(...).",
+    ".mtx": "Convert it, if it is of 10x: scanpy.read_10x_mtx(folder).write_h5ad(...).",
+    ".loom": "Convert it: anndata.io.read_loom(file).write_h5ad(...).",
+    ".zarr": "Convert it: anndata.read_zarr(folder).write_h5ad(...).",
+    ".zip": "Unpack it first.",
+    ".gz": "Only csv files are read compressed, and end in .csv.gz.",
+}
 
 
 class DataFileError(ValueError):
@@ -38,9 +59,11 @@ class DataFileError(ValueError):
 
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
+    if path.name.lower().endswith(".csv.gz"):
+        return ".csv.gz"
     if suffix not in SUFFIXES:
         near = difflib.get_close_matches(suffix, SUFFIXES, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = f" {OTHERS[suffix]}" if suffix in OTHERS else f" Did you mean {near[0]}?" if near else ""
         raise DataFileError(
             f"{path}: the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, "
             f"however: {suffix or 'no ending'}.{hint}"
@@ -50,24 +73,82 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def read_data(path: str | os.PathLike) -> Any:
-    """Read a table or single cells.
+def read_data(
+    path: str | os.PathLike,
+    *,
+    sep: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
+    skip: int = 0,
+    missing: Sequence[str] | None = None,
+    text: Sequence[str] = (),
+    dates: str | None = None,
+    drop: Sequence[str] = (),
+) -> Any:
+    r"""Read a table or single cells.
 
     Parameters
     ----------
     path : path-like
-        A ``.csv`` file with a header, a ``.parquet`` file, or an ``.h5ad`` file.
+        A ``.csv`` or ``.csv.gz`` file with a header, a ``.parquet`` file, or an ``.h5ad`` file.
+    sep : str, optional
+        csv: what separates fields. By default the comma, semicolon, tab or pipe that gives every line the same number.
+    decimal : str, optional
+        csv: the decimal mark. By default the point, and where the separator is no comma, the comma in columns in which
+        all numbers are written so.
+    thousands : str, optional
+        csv: what groups digits, as in 1,234,567. By default such columns are text, with a warning.
+    encoding : str, optional
+        csv: by default UTF-8, or UTF-16 where the file starts with the mark of it.
+    header : bool, default=True
+        csv: whether the first line has the names of the columns; otherwise they become x0, x1, ...
+    skip : int, default=0
+        csv: lines to skip above the header.
+    missing : sequence of str, optional
+        csv: what marks missing values, beside empty fields. By default NA, NaN, null, None and their spellings; NA is
+        kept as a value in a column of codes of two capitals, where it is Namibia.
+    text : sequence of str, default=()
+        csv: names of columns that are text, whatever they look like.
+    dates : {"dmy", "mdy"}, optional
+        csv: the order in dates such as 02/03/2024. By default such columns are text, with a warning, unless a day above
+        12 tells.
+    drop : sequence of str, default=()
+        Names of columns to leave out.
 
     Returns
     -------
     DataFrame or AnnData
-        In a csv, empty cells and the usual marks (NA, NaN, null, ...) are missing values, and columns of dates
-        (2024-05-31) or dates with times (2024-05-31 18:30:00) are read as such.
+        In a csv, a column is what all of its fields are: truth values (TRUE, True or true), whole numbers, other
+        numbers, times (ISO 8601 in its forms, see `tabdiff.io.time_text`, times of day, durations such as ``1 days
+        02:00:00``), or text. Whole numbers of which one has a leading zero (02139, 007) are text, as they are codes.
+        ``frame.attrs["csv"]`` holds how the file was written; `write_data` goes by it, also for rows that a model
+        draws which was fitted on the frame. The encoding of what is written is UTF-8.
 
     Raises
     ------
     DataFileError
-        If the file is missing, damaged, of another kind than its name says, or needs a library that is not there.
+        If the file is missing, damaged, of another kind than its name says, or needs a library that is not there; in a
+        csv for a line with more fields than the header, names that repeat, or a separator that cannot be told.
+
+    Warns
+    -----
+    UserWarning
+        For what may be meant otherwise in a csv: lines with fewer fields than the header, a header of numbers, columns
+        without name or that number the rows, text that looks like numbers or dates.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from tabdiff.io.data_files import read_data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "table.csv")
+    ...     _ = path.write_text("zip;price;at\n02139;1,5;2024-05-31T18:30Z\n10115;20,25;2024-06-01T00:00Z\n")
+    ...     read_data(path)
+         zip  price                        at
+    0  02139   1.50 2024-05-31 18:30:00+00:00
+    1  10115  20.25 2024-06-01 00:00:00+00:00
     """
     path = Path(path)
     suffix = _suffix(path)
@@ -75,54 +156,96 @@ def read_data(path: str | os.PathLike) -> Any:
         near = difflib.get_close_matches(path.name, _siblings(path), n=1)
         raise DataFileError(f"{path}: no such file.{f' Did you mean {path.with_name(near[0])}?' if near else ''}")
     if path.is_dir():
-        raise DataFileError(f"{path} is a folder, not a {suffix} file.")
+        raise DataFileError(f"{path} is a folder, not a {suffix} file.{_folder_hint(path)}")
+    csv = dict(sep=sep, decimal=decimal, thousands=thousands, encoding=encoding, missing=missing, dates=dates)
+    given = [name for name, value in csv.items() if value is not None]
+    given += [name for name, value in (("header", not header), ("skip", skip), ("text", text)) if value]
+    if given and not suffix.startswith(".csv"):
+        raise DataFileError(f"{path}: {given[0]} is for csv files. Leave it out.")
     try:
-        if suffix == ".csv":
-            return _read_csv(path)
-        if suffix == ".parquet":
+        if suffix.startswith(".csv"):
+            options = CsvOptions(
+                sep, decimal, thousands, encoding, header, skip, _strings(missing), _strings(text) or (), dates
+            )
+            data = read_csv(path, options)
+        elif suffix == ".parquet":
             import pandas as pd
 
-            return pd.read_parquet(path, engine="pyarrow")
-        import anndata
+            data = pd.read_parquet(path, engine="pyarrow")
+        else:
+            data = _read_h5ad(path)
+    except PermissionError as error:
+        raise DataFileError(f"{path} may not be read: permission denied. Allow it: chmod u+r {path}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever libraries raise about a file that is none of their kind
+        raise DataFileError(f"{path} cannot be read as {suffix[1:]}: {_said(error)}") from error
+    return _without(data, drop, path)
 
+
+def _strings(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else (values,) if isinstance(values, str) else tuple(values)
+
+
+def _said(error: Exception) -> str:
+    """Return the first line of an error of another library."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _folder_hint(path: Path) -> str:
+    if path.suffix.lower() == ".parquet":
+        return " Read its files together: pandas.read_parquet(folder).to_parquet(file)."
+    return ""
+
+
+def _without(data: Any, drop: Sequence[str], path: Path) -> Any:
+    """Leave columns out; of cells, columns of obs."""
+    names = _strings(drop) or ()
+    if not names:
+        return data
+    if hasattr(data, "obs"):
+        raise DataFileError(f"{path}: drop is for tables; of obs only what condition names is modelled. Leave it out.")
+    unknown = [name for name in names if name not in data.columns]
+    if unknown:
+        near = difflib.get_close_matches(str(unknown[0]), [str(name) for name in data.columns], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataFileError(
+            f"{path}: drop names the column {unknown[0]!r}, which it lacks.{hint} Columns: {list(data.columns)}."
+        )
+    return data.drop(columns=list(names))
+
+
+def _read_h5ad(path: Path) -> Any:
+    import anndata
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise ValueError("it is no HDF5 file, or was cut off.")
+    with h5py.File(path) as file:
+        parts, kind = sorted(file), file.attrs.get("encoding-type", "")
+        of_10x = isinstance(file.get("matrix"), h5py.Group)
+    # Files of versions before 0.8 do not say what they are.
+    if kind != "anndata" and not {"obs", "var"} <= set(parts):
+        fix = "Make an AnnData of one of its arrays: anndata.AnnData(array).write_h5ad(...)"
+        fix = "Convert it: scanpy.read_10x_h5(file).write_h5ad(...)" if of_10x else fix
+        raise ValueError(f"it holds {', '.join(parts)[:80] or 'nothing'}, and no AnnData. {fix}")
+    if "mod" in parts:
+        raise ValueError("it is MuData. Write one of its modalities: mudata.read_h5mu(file).mod[name].write_h5ad(...)")
+    try:
         return anndata.read_h5ad(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataFileError(f"{path} cannot be read as {suffix[1:]}: {str(error) or type(error).__name__}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        version = importlib.metadata.version("anndata")
+        raise ValueError(
+            f"anndata {version} does not understand it ({_said(error)}). If a newer version wrote it, update: "
+            "pip install -U anndata"
+        ) from error
 
 
 def _siblings(path: Path) -> list[str]:
     return [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    # The nullable reader tells 181 from 181.0 also in a column that has missing values.
-    frame = pd.read_csv(path, dtype_backend="numpy_nullable")
-    plain = {"Int64": "int64", "boolean": "bool", "Float64": "float64"}
-    for name in frame.columns[~frame.columns.duplicated()]:
-        dtype = str(frame[name].dtype)
-        if dtype == "Float64" or (dtype in plain and not frame[name].isna().any()):
-            frame[name] = frame[name].astype(plain[dtype])
-        elif pd.api.types.is_string_dtype(frame[name].dtype):
-            frame[name] = _as_times(frame[name])
-    return frame
-
-
-def _as_times(text: pd.Series) -> pd.Series:
-    """Read a column of text as times if they would be written as the same text."""
-    import pandas as pd
-
-    observed = text.dropna()
-    for form, length in (("%Y-%m-%d", 10), ("%Y-%m-%d %H:%M:%S", 19)):
-        # The first value settles it for nearly every column of text.
-        if len(observed) == 0 or pd.isna(pd.to_datetime(observed.iloc[0], format=form, errors="coerce")):
-            continue
-        times = pd.to_datetime(observed, format=form, errors="coerce")
-        padded = (observed.str.len() == length).all() and times.notna().all()
-        if padded and (length == 10 or (times != times.dt.normalize()).any()):
-            return pd.to_datetime(text, format=form)
-    return text
 
 
 def check_output(path: str | os.PathLike) -> Path:
@@ -159,7 +282,7 @@ def check_folder_output(path: str | os.PathLike) -> Path:
         If the folder above is missing, or `path` is a file, a folder with anything in it or the name of a file.
     """
     path = Path(path)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in (*SUFFIXES, ".gz"):
         raise DataFileError(f"{path}: images go to a folder, a file for each; give a name without {path.suffix}.")
     _check_parent(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -204,6 +327,8 @@ def check_model_output(path: str | os.PathLike) -> Path:
 def _check_parent(path: Path) -> None:
     if not path.parent.is_dir():
         raise DataFileError(f"{path}: the folder {path.parent} does not exist. Make it first: mkdir -p {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise DataFileError(f"{path}: nothing may be written to {path.parent}. Allow it: chmod u+w {path.parent}")
 
 
 def write_data(data: Any, path: str | os.PathLike) -> None:
@@ -212,7 +337,8 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
     Parameters
     ----------
     data : DataFrame or AnnData
-        A table goes to ``.csv`` (missing values as empty cells) or ``.parquet``, cells go to ``.h5ad``.
+        A table goes to ``.csv``, ``.csv.gz`` or ``.parquet``, cells go to ``.h5ad``. A csv is written in the form that
+        `read_data` found and the frame carries; otherwise with commas, and missing values as empty cells.
     path : path-like
         Where to; the folder must exist.
 
@@ -235,14 +361,17 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
     suffix = path.suffix.lower()
     try:
         with replacing(path) as temporary:
-            if suffix == ".csv":
-                data.to_csv(temporary, index=False)
+            if suffix in (".csv", ".gz"):
+                write_csv(data, temporary)
             elif suffix == ".parquet":
-                data.to_parquet(temporary, index=False, engine="pyarrow")
+                # Parquet has no other names than text.
+                data.set_axis(data.columns.map(str), axis=1).to_parquet(temporary, index=False, engine="pyarrow")
             else:
                 data.write_h5ad(temporary, compression="gzip")
-    except (OSError, ValueError, TypeError) as error:
-        raise DataFileError(f"{path} cannot be written: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever libraries raise about data that their format cannot hold
+        raise DataFileError(f"{path} cannot be written: {_said(error)}") from error
 
 
 def check_fits(path: str | os.PathLike, *, cells: bool) -> None:

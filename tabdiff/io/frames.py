@@ -63,6 +63,21 @@ class ForeignFrame:
         out = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
         return out, cls(frame.implementation.value, table.schema.serialize().to_pybytes())
 
+    def check(self) -> None:
+        """Check, before the work is done, that frames of the library can be made.
+
+        Raises
+        ------
+        ImportError
+            If it, or pyarrow, through which the values go, is not installed.
+        """
+        for name in (self.backend, "pyarrow"):
+            if importlib.util.find_spec(name) is None:
+                raise ImportError(
+                    f"the model was fitted on a frame of {self.backend} and gives such frames, which needs {name}. "
+                    f"Install it: pip install {name}"
+                )
+
     def write(self, frame: pd.DataFrame) -> Any:
         """Return a DataFrame as a frame of the library; columns that the schema knows get their type there.
 

@@ -14,6 +14,7 @@ from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.sequences import SequenceForm
 from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.refinement.refinement import Refinement
@@ -45,8 +46,9 @@ class FittedModel:
         Where the condition came from, and so where it belongs on output.
     columns : list or None
         Names of all columns of the frame, in order, where the condition came from some of them.
-    origin : ForeignFrame, SequenceForm or None
-        What kind of frame the rows came in, if not pandas', or in what container sequences came.
+    origin : ForeignFrame, CsvForm, SequenceForm or None
+        What kind of frame the rows came in, if not pandas', how the csv file was written, or in what container
+        sequences came.
     n_features : int
         Number of columns or genes.
     feature_names : ndarray of str or None
@@ -67,7 +69,7 @@ class FittedModel:
     conditions: Conditions | None
     source: str
     columns: list | None
-    origin: ForeignFrame | SequenceForm | None
+    origin: ForeignFrame | CsvForm | SequenceForm | None
     n_features: int
     feature_names: np.ndarray | None
     stream: np.random.Generator
@@ -102,6 +104,10 @@ class FittedModel:
         """Return the model with a scale of autoguidance, by default of the guiding denoiser that it has."""
         guiding = guiding_denoiser if guiding_denoiser is not None else self.guiding_denoiser
         return replace(self, autoguidance=scale, guiding_denoiser=None if scale == 1 else guiding)
+
+    def in_pandas(self) -> FittedModel:
+        """Return the model that gives frames of pandas, of whatever library the frame of its fit was."""
+        return replace(self, origin=None) if isinstance(self.origin, ForeignFrame) else self
 
     def seed(self, random_state: Any = None) -> int:
         """Return a seed: that of `random_state`, or the next of the stream where it is None."""

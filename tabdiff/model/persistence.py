@@ -17,6 +17,7 @@ from tabdiff.codecs.columns import is_storable
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.sequences import SequenceForm
 from tabdiff.diffusion import Denoiser
+from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.serialization import pack
 from tabdiff.model.autoguidance import build_guiding_denoiser
@@ -150,7 +151,7 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
         _take_weights(guiding, guiding_weights)
     _check_codec(config, codec)
     origin = saved["origin"]
-    forms: Any = SequenceForm if origin and "sequences" in origin else ForeignFrame
+    forms: dict[str, Any] = {"sequences": SequenceForm, "csv": CsvForm, "backend": ForeignFrame}
     stream = np.random.default_rng()
     stream.bit_generator.state = json.loads(saved["stream"])
     feature_names = saved["feature_names_in"]
@@ -161,7 +162,7 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
         conditions=Conditions.from_state(saved["conditions"]) if saved["conditions"] else None,
         source=saved["source"],
         columns=saved["columns"],
-        origin=forms.from_state(origin) if origin else None,
+        origin=next(forms[key] for key in forms if key in origin).from_state(origin) if origin else None,
         n_features=saved["n_features_in"],
         feature_names=None if feature_names is None else np.asarray(feature_names, dtype=object),
         stream=stream,
@@ -180,6 +181,7 @@ def _take_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
     """Give a denoiser the weights that were saved, checked, and make it one that is not trained."""
     _check_weights(weights, denoiser.state_dict())
     denoiser.load_state_dict(weights)
+    denoiser.eval().requires_grad_(False)
     denoiser.eval().requires_grad_(False)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "plain",
     "scalar_from_state",
     "scalar_to_state",
+    "time_text",
     "values_from_state",
     "values_to_state",
 ]
@@ -42,6 +43,20 @@ def is_time(dtype: Any) -> bool:
     """Whether a dtype is one of pandas' own for points in time or durations."""
     arrow = isinstance(dtype, pd.ArrowDtype)
     return not arrow and bool(pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype))
+
+
+def time_text(value: Any) -> str:
+    """Text of a value, of a time at midnight its date alone.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> time_text(pd.Timestamp("2024-05-31")), time_text(pd.Timedelta(hours=48)), time_text(2)
+    ('2024-05-31', '2 days', '2')
+    """
+    text = str(value)
+    midnight = isinstance(value, pd.Timestamp | pd.Timedelta) and text.endswith(" 00:00:00")
+    return text[: -len(" 00:00:00")] if midnight else text
 
 
 def dtype_to_state(dtype: Any) -> dict:

@@ -20,6 +20,7 @@ from tabdiff.utils.dtypes import (
     plain,
     scalar_from_state,
     scalar_to_state,
+    time_text,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "scalar_from_state",
     "scalar_to_state",
     "standardise",
+    "time_text",
     "to_float",
     "unknown_level_message",
 ]

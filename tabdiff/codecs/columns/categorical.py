@@ -11,6 +11,7 @@ from tabdiff.utils.dtypes import (
     dtype_to_state,
     is_numeric,
     plain,
+    time_text,
     values_from_state,
     values_to_state,
 )
@@ -295,8 +296,12 @@ def _kind(value: Any) -> str:
 def unknown_level_message(where: str, value: Any, levels: list) -> str:
     """Text of the error for a level that was not seen at fit: the known ones and the nearest match."""
     value = plain(value)
-    shown = ", ".join(repr(v) for v in levels[:20]) + (f", ... ({len(levels)} in all)" if len(levels) > 20 else "")
-    by_text = {str(v).casefold(): v for v in levels}
-    nearest = difflib.get_close_matches(str(value).casefold(), list(by_text), n=1, cutoff=0.5)
-    hint = f" Did you mean {by_text[nearest[0]]!r}?" if nearest else ""
-    return f"{where}: unknown value {value!r}.{hint} Known values: {shown}."
+    shown = ", ".join(_shown(v) for v in levels[:20]) + (f", ... ({len(levels)} in all)" if len(levels) > 20 else "")
+    by_text = {time_text(v).casefold(): v for v in levels}
+    nearest = difflib.get_close_matches(time_text(value).casefold(), list(by_text), n=1, cutoff=0.5)
+    hint = f" Did you mean {_shown(by_text[nearest[0]])}?" if nearest else ""
+    return f"{where}: unknown value {_shown(value)}.{hint} Known values: {shown}."
+
+
+def _shown(value: Any) -> str:
+    return repr(time_text(value)) if isinstance(value, pd.Timestamp | pd.Timedelta) else repr(value)

@@ -4,6 +4,7 @@ A class has strings, categories, booleans, or integers and times with at most 20
 integers and times are continuous. Encoded, an attribute is a code or a standardised value, and NaN is the null token.
 """
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, Self
@@ -23,6 +24,7 @@ from tabdiff.codecs.columns import (
     is_time,
     restore,
     standardise,
+    time_text,
     to_float,
     unknown_level_message,
 )
@@ -128,7 +130,7 @@ class Attribute:
             shown = ", ".join(repr(v) for v in self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
             return f"Attribute({self.name!r}, class of {len(self.levels)}: {shown})"
         scale = ", log scale" if self.unit else ""
-        return f"Attribute({self.name!r}, continuous from {self._shown(self.low)} to {self._shown(self.high)}{scale})"
+        return f"Attribute({self.name!r}, continuous {self.span}{scale})"
 
     def _squeeze(self, values: np.ndarray) -> np.ndarray:
         """Values on the scale of the model; those below zero stay linear there."""
@@ -142,13 +144,42 @@ class Attribute:
 
     def _shown(self, value: float) -> str:
         """Text of a continuous value, a time as such."""
-        return f"{value:g}" if self._clock is None else str(self._clock.to_series(np.array([value])).iloc[0])
+        return f"{value:g}" if self._clock is None else time_text(self._clock.to_series(np.array([value])).iloc[0])
+
+    @property
+    def span(self) -> str:
+        """Text of the range of a continuous attribute, of times in dates."""
+        return f"from {self._shown(self.low)} to {self._shown(self.high)}"
+
+    def _example(self) -> str:
+        """A value of an attribute of times, as text."""
+        return self._shown(self.low) if self._clock is not None else time_text(self.levels[0])
 
     def _read_times(self, series: pd.Series) -> pd.Series:
-        """Times of the fitted dtype from times in any form, text included; without a zone they have the fitted one."""
-        if pd.api.types.is_timedelta64_dtype(self.dtype):
-            return pd.to_timedelta(series).astype(self.dtype)
-        times = series if is_time(series.dtype) else pd.to_datetime(series)
+        """Times of the fitted dtype from times, also as text; without a zone they have the fitted one.
+
+        Numbers are refused: libraries take them for nanoseconds, of which nobody thinks.
+        """
+        duration = pd.api.types.is_timedelta64_dtype(self.dtype)
+        if is_time(series.dtype):
+            times = series
+        elif is_numeric(series.dtype) or any(re.fullmatch(r"[+-]?\d+(\.\d*)?", str(v)) for v in series.dropna()):
+            raise ValueError(f"A number is no {'duration' if duration else 'time'}; write it as {self._example()!r}.")
+        elif duration:
+            times = pd.to_timedelta(series.astype(object).map(_with_seconds, na_action="ignore"))
+        elif pd.api.types.infer_dtype(series, skipna=True) == "string":
+            try:
+                times = pd.to_datetime(series, format="ISO8601")
+            except ValueError:
+                raise ValueError(f"Write it as {self._example()!r}.") from None
+        else:
+            times = pd.to_datetime(series)
+        if (times.isna() & series.notna()).any():
+            raise ValueError(f"Write it as {self._example()!r}.")
+        if duration:
+            return times.astype(self.dtype)
+        if times.dt.tz is not None and not isinstance(self.dtype, pd.DatetimeTZDtype):
+            raise ValueError(f"Those of the fit have no time zone; write it as {self._example()!r}.")
         if isinstance(self.dtype, pd.DatetimeTZDtype) and times.dt.tz is None:
             times = times.dt.tz_localize(self.dtype.tz)
         return times.astype(self.dtype)
@@ -265,6 +296,11 @@ class Attribute:
             for key in ("low", "high", "mean", "scale", "unit"):
                 setattr(attribute, key, float(state[key]))
         return attribute
+
+
+def _with_seconds(value: Any) -> Any:
+    """Complete a time of day such as "18:30", as durations are read with seconds only."""
+    return f"{value}:00" if isinstance(value, str) and re.fullmatch(r"\d+:\d\d", value) else value
 
 
 def _log_unit(values: np.ndarray) -> float:
