@@ -17,7 +17,8 @@ from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.io.images import read_images
+from tabdiff.io.images import is_pil, read_images
+from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
 
 __all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
 
@@ -58,44 +59,64 @@ def check_container(X: Any) -> Any:
     """Return X as an array, frame, AnnData, Images or Series of sequences, or raise a TypeError that says what to do.
 
     Frames of other libraries (polars, pyarrow) become DataFrames of Arrow columns, lists and other array-likes
-    arrays, lists and columns of strings sequences; sparse matrices, lazy frames and single columns are refused.
+    arrays, masked entries NaN, lists and columns of strings sequences; sparse matrices, lazy frames, single columns
+    and whatever has names that an array lacks are refused.
     """
     return _read_container(X)[0]
 
 
 def _read_container(X: Any) -> tuple[Any, ForeignFrame | CsvForm | SequenceForm | None]:
+    X = as_known(X)
     images = read_images(X)
     if images is not None:
         return images, None
     sequences = read_sequences(X)
     if sequences is not None:
         return sequences
-    X = _as_known(X)
-    if not (isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X)):
-        return ForeignFrame.read(X)
-    return X, CsvForm.of(X)
+    if isinstance(X, pd.DataFrame) or is_anndata(X):
+        return X, CsvForm.of(X)
+    _refuse_single(X)
+    X, origin = (X, None) if isinstance(X, np.ndarray | list | tuple) else ForeignFrame.read(X)
+    if origin is not None:
+        return X, origin
+    array = as_numbers(X)
+    return (array if array.ndim < 3 else read_images(array)), None
 
 
-def _as_known(X: Any) -> Any:
-    if isinstance(X, pd.DataFrame | np.ndarray) or is_anndata(X):
-        return X
+def _refuse_single(X: Any) -> None:
+    """Raise a TypeError for a sparse matrix and for what is one column or one image."""
     if sparse.issparse(X):
         raise TypeError(
             "X is a sparse matrix, which is modelled only inside an AnnData, where its values may be counts. "
-            "Pass anndata.AnnData(X) or X.toarray()."
+            "Pass anndata.AnnData(X.tocsr()) or X.toarray()."
         )
-    if isinstance(X, pd.Series):
+    if isinstance(X, pd.MultiIndex):
+        raise TypeError("X must be rows; got a MultiIndex. Pass X.to_frame(index=False).")
+    if isinstance(X, pd.Series | pd.Index):
+        name = "'x'" if X.name is None else repr(X.name)
+        index = "" if isinstance(X, pd.Series) else "index=False, "
         raise TypeError(
-            f"X is a Series; pass a DataFrame, X.to_frame(name={X.name!r}). Only strings and lists of integers are "
-            "sequences."
+            f"X is a {type(X).__name__}; pass a DataFrame, X.to_frame({index}name={name}). Only strings and lists of "
+            "integers are sequences."
         )
-    if isinstance(X, bytes | dict):
-        raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
-    return X
+    kind = kind_of(X)
+    if isinstance(X, pd.api.extensions.ExtensionArray):
+        raise TypeError(f"X is a {kind}, a single column; pass a frame that has it, pandas.DataFrame({{'x': X}}).")
+    if kind == "polars.Series":
+        raise TypeError(f"X is a {kind}, a single column; pass a frame that has it, X.to_frame().")
+    if kind.startswith("pyarrow.") and kind.endswith("Array"):
+        raise TypeError(f"X is a {kind}, a single column; pass a table that has it, pyarrow.table({{'x': X}}).")
+    if is_pil(X):
+        raise TypeError("X is one PIL image; pass a list of them, [X, ...].")
 
 
 def _check_array(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """Validate a numeric array (n, d); NaN is missing, an infinity is an error that names its column."""
+    if X.ndim == 1:
+        raise ValueError(
+            f"Expected 2D array, got 1D array instead: X has shape {X.shape}. Reshape your data, with "
+            "numpy.reshape(X, (-1, 1)) if it is a single column, or numpy.reshape(X, (1, -1)) if it is a single row."
+        )
     array = validate_data(
         estimator,
         X,
@@ -169,7 +190,7 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInput
                 f"condition={condition!r} names a column, which needs a DataFrame or AnnData; X is an array. "
                 "Pass an array with a value per row instead."
             )
-        given = _given(y, condition, _length(X), None)
+        given = _given(y, condition, len(X) if X.ndim else None, None)
         return FitInputs(_check_array(estimator, X, reset=True), *given)
     if X.columns.has_duplicates:
         repeated = X.columns[X.columns.duplicated()].unique().to_list()
@@ -225,7 +246,7 @@ def cell_conditions(adata: Any, names: list) -> pd.DataFrame:
             columns[name] = adata.obs[name].reset_index(drop=True)
             continue
         values = adata.obsm[name]
-        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+        values = values.toarray() if sparse.issparse(values) else read_array(values, f"obsm[{name!r}]")
         columns[name] = pd.Series(list(values.reshape(len(values), -1) if values.ndim == 1 else values))
     return pd.DataFrame(columns)
 
@@ -260,12 +281,6 @@ def _read_sequences(estimator: Any, X: pd.Series, origin: Any, y: Any, condition
 def _mark(estimator: Any, adata: Any) -> None:
     estimator.n_features_in_ = int(adata.n_vars)
     estimator.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
-
-
-def _length(X: Any) -> int | None:
-    """Return the number of rows of an array-like, None where it has none: validation will say so."""
-    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
-    return shape[0] if shape else None
 
 
 def _given(y: Any, condition: Any, n_rows: int | None, index: pd.Index | None) -> tuple[pd.DataFrame | None, str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tabdiff.codecs.base import Codec
 from tabdiff.codecs.columns import dtype_from_state, dtype_to_state
+from tabdiff.utils.array_likes import kind_of
 from tabdiff.utils.random import RowStreams
 
 __all__ = ["ALPHABETS", "SequenceCodec", "SequenceForm", "read_sequences"]
@@ -30,11 +31,12 @@ class SequenceForm:
 
     Parameters
     ----------
-    kind : {"list", "array", "series"}
+    kind : {"list", "array", "series", "index", "extension", "arrow", "chunked", "polars"}
+        "extension" is an array of pandas', "arrow" and "chunked" are an Array and a ChunkedArray of pyarrow.
     dtype : dtype or None
-        Of an array or a Series.
+        Of what is NumPy's, pandas' or pyarrow's.
     name : object
-        Of a Series.
+        Of a Series or an Index.
 
     Examples
     --------
@@ -46,6 +48,29 @@ class SequenceForm:
     def __init__(self, kind: str, dtype: Any = None, name: Any = None) -> None:
         self.kind, self.dtype, self.name = kind, dtype, name
 
+    @classmethod
+    def of(cls, X: Any) -> Self | None:
+        """Return the form of a container in one dimension, None for anything else.
+
+        Sequences of a column of categories come back in the dtype of the categories: new ones are none of them.
+        """
+        if isinstance(X, np.ndarray):
+            return cls("array", X.dtype) if X.ndim == 1 and X.dtype.kind in "OUS" else None
+        if isinstance(X, list | tuple):
+            return cls("list")
+        kind = kind_of(X)
+        if kind == "polars.Series":
+            return cls("polars", None, X.name)
+        if isinstance(X, pd.Series | pd.Index | pd.api.extensions.ExtensionArray) and not isinstance(X, pd.MultiIndex):
+            dtype = X.dtype.categories.dtype if isinstance(X.dtype, pd.CategoricalDtype) else X.dtype
+            if isinstance(X, pd.api.extensions.ExtensionArray):
+                return cls("extension", dtype)
+            return cls("series" if isinstance(X, pd.Series) else "index", dtype, X.name)
+        if kind.startswith("pyarrow.") and kind.endswith("Array"):
+            text = getattr(X.type, "value_type", X.type) if str(X.type).startswith("dictionary") else X.type
+            return cls("chunked" if kind == "pyarrow.ChunkedArray" else "arrow", pd.ArrowDtype(text))
+        return None
+
     def write(self, series: pd.Series | pd.DataFrame) -> Any:
         """Return a Series of sequences in the container; a frame, of their conditions, stays one."""
         if isinstance(series, pd.DataFrame):
@@ -55,18 +80,29 @@ class SequenceForm:
         if self.kind == "array":
             values = series.to_numpy(dtype=object)
             return values.astype(str) if self.dtype is not None and self.dtype.kind == "U" else values
-        return series.astype(self.dtype).rename(self.name)
+        if self.kind == "polars":
+            import polars as pl
+
+            return pl.Series(self.name, [v if isinstance(v, str) else v.tolist() for v in series])
+        if self.kind in ("arrow", "chunked"):
+            import pyarrow as pa
+
+            array = pa.array(series.to_list(), type=self.dtype.pyarrow_dtype)
+            return array if self.kind == "arrow" else pa.chunked_array([array])
+        series = series.astype(self.dtype).rename(self.name)
+        return series if self.kind == "series" else pd.Index(series) if self.kind == "index" else series.array
 
     def state(self) -> dict:
         """Plain description, for persistence."""
-        dtype = dtype_to_state(self.dtype) if self.kind == "series" else None if self.dtype is None else self.dtype.kind
+        whole = self.kind not in ("list", "array", "polars")
+        dtype = dtype_to_state(self.dtype) if whole else None if self.dtype is None else self.dtype.kind
         return {"sequences": self.kind, "dtype": dtype, "name": self.name}
 
     @classmethod
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
         dtype = state["dtype"]
-        if state["sequences"] == "series":
+        if isinstance(dtype, dict):
             dtype = dtype_from_state(dtype)
         elif dtype is not None:
             dtype = np.dtype(dtype)
@@ -76,35 +112,83 @@ class SequenceForm:
 def read_sequences(X: Any) -> tuple[pd.Series, SequenceForm] | None:
     """Return sequences as a Series of strings or integer arrays, and their container; None for anything else.
 
-    Sequences are a list, a 1-D array or a Series whose entries are all strings, or, in an array of objects or a Series,
-    or as a list of different lengths, all one-dimensional integers.
+    Sequences are a list, a 1-D array or a column of any library whose entries are all strings, or, in an array of
+    objects or a Series, or as a list of different lengths, all one-dimensional integers.
+
+    Raises
+    ------
+    ValueError
+        If some of the sequences are missing.
+    TypeError
+        For bytes, and for strings beside something else.
     """
-    if isinstance(X, pd.Series):
-        if isinstance(X.dtype, pd.CategoricalDtype):
-            return None
-        form = SequenceForm("series", X.dtype, X.name)
-    elif isinstance(X, np.ndarray):
-        if X.ndim != 1 or X.dtype.kind not in "OU":
-            return None
-        form = SequenceForm("array", X.dtype)
-    elif isinstance(X, list | tuple):
-        form = SequenceForm("list")
-    else:
+    form = SequenceForm.of(X)
+    if form is None:
         return None
-    values = list(X)
+    values = X.to_pylist() if form.kind in ("arrow", "chunked") else X.to_list() if form.kind == "polars" else list(X)
     if not values:
         return None
-    index = X.index if isinstance(X, pd.Series) else None
-    if all(isinstance(v, str) for v in values):
+    index = X.index if form.kind == "series" else None
+    absent = [i for i, value in enumerate(values) if is_absent(value)]
+    there = [value for value in values if not is_absent(value)]
+    text = [value for value in there if isinstance(value, str)]
+    if text:
+        if len(text) < len(there):
+            other = next(value for value in there if not isinstance(value, str))
+            raise TypeError(
+                f"X must hold nothing but strings, if they are sequences; got a {kind_of(other)}, {other!r:.40}, among "
+                "them. Pass [str(s) for s in X], or a table, pandas.DataFrame(X)."
+            )
+        _refuse_absent(absent, form.kind, "isinstance(s, str)")
         return pd.Series(values, index=index, dtype=object), form
-    rows = [_as_integers(v) for v in values]
-    if any(row is None for row in rows):
+    if there and all(isinstance(value, bytes) for value in there):
+        kind = "bytes" if form.dtype is not None and form.dtype.kind == "S" else form.kind
+        raise TypeError(
+            f"X must hold strings, if they are sequences; got bytes, such as {bytes(there[0])!r:.40}. "
+            f"Pass {_DECODED.get(kind, _DECODED['list'])}."
+        )
+    rows = [_as_integers(value) for value in there]
+    if not there or any(row is None for row in rows):
         return None
-    if form.kind == "list" and len({len(row) for row in rows if row is not None}) == 1:
+    if form.kind == "list" and not absent and len({len(row) for row in rows if row is not None}) == 1:
         return None  # a table of integers
+    _refuse_absent(absent, form.kind, "s is not None")
     out = np.empty(len(rows), dtype=object)
     out[:] = rows
     return pd.Series(out, index=index), form
+
+
+# How bytes become text, and missing entries are dropped, in each container.
+_DECODED = {
+    "list": "[s.decode() for s in X]",
+    "bytes": "numpy.char.decode(X)",
+    "series": "X.str.decode('utf-8')",
+    "arrow": "X.cast('string')",
+    "chunked": "X.cast('string')",
+    "polars": "X.cast(polars.String)",
+}
+_DROPPED = {
+    "array": "X[~pandas.isna(X)]",
+    "series": "X.dropna()",
+    "index": "X.dropna()",
+    "extension": "X.dropna()",
+    "arrow": "X.drop_null()",
+    "chunked": "X.drop_null()",
+    "polars": "X.drop_nulls()",
+}
+
+
+def _refuse_absent(absent: list[int], kind: str, test: str) -> None:
+    """Raise an error that names the first missing sequence, if there is one."""
+    if absent:
+        more = f", as are {len(absent) - 1} more" if len(absent) > 1 else ""
+        fix = _DROPPED.get(kind, f"[s for s in X if {test}]")
+        raise ValueError(f"sequence {absent[0]} is missing{more}. Drop what is missing: pass {fix}.")
+
+
+def is_absent(value: Any) -> bool:
+    """Whether an entry stands for a missing sequence."""
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
 def _as_integers(value: Any) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from tabdiff.codecs import is_anndata
 from tabdiff.codecs.sequences import read_sequences
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.io.images import looks_like_images
+from tabdiff.utils.array_likes import as_known
 
 __all__ = ["clone_generator", "refuse_all_but_tables"]
 
@@ -43,7 +44,7 @@ def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any])
 
 
 def refuse_all_but_tables(X: Any, what: str) -> None:
-    """Raise a TypeError for an AnnData, for images and for sequences.
+    """Raise a TypeError for an AnnData, for images and for sequences, and for what no estimator takes.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ def refuse_all_but_tables(X: Any, what: str) -> None:
     what : str
         Who refuses it.
     """
+    X = as_known(X)
     if is_anndata(X):
         raise TypeError(f"{what} takes arrays and DataFrames, however: AnnData. Pass adata.to_df() or adata.obsm[...].")
     if looks_like_images(X):

@@ -31,7 +31,10 @@ from tabdiff.io.frames import ForeignFrame
 from tabdiff.model import persistence
 from tabdiff.model.fit import fit_model
 from tabdiff.model.fitted import FittedModel
-from tabdiff.model.refinement.refinement import Refinement
+from tabdiff.model.refinement.refinement import (
+    Refinement,
+)
+from tabdiff.utils.array_likes import read_array
 from tabdiff.utils.device import resolve_device
 
 if TYPE_CHECKING:
@@ -863,7 +866,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if y is not None and condition is None and self.model_.source == "y":
             condition = condition_frame(y, len(y), "y")
-        return float(np.average(self.score_samples(X, condition=condition), weights=sample_weight))
+        weights = None if sample_weight is None else read_array(sample_weight, "sample_weight")
+        return float(np.average(self.score_samples(X, condition=condition), weights=weights))
 
     # ---------------------------------------------------------- persistence
 

@@ -12,12 +12,13 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tabdiff.codecs.columns import LevelColumn, is_numeric
-from tabdiff.codecs.inputs import read_features, read_fit_inputs
+from tabdiff.codecs.inputs import check_container, read_features, read_fit_inputs
 from tabdiff.codecs.tables.observed import patch
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.io.frames import ForeignFrame
+from tabdiff.utils.array_likes import as_known
 
 __all__ = ["DiffusionImputer"]
 
@@ -212,7 +213,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         )
         out: Any
         if self._array:
-            out = np.where(holes, 0, table).astype(table.dtype)
+            out = np.where(holes, 0, table).astype(np.promote_types(table.dtype, filled.dtype))
             out[:, known] = filled
             out = out if self.keep_empty_features else out[:, known]
         else:
@@ -267,6 +268,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> tuple[Any, np.ndarray, ForeignFrame | None]:
         """Check X; return it with its holes as such, where they are, and what kind of frame it was, if not pandas'."""
+        X = as_known(X)
         refuse_all_but_tables(X, "DiffusionImputer")
         X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
         if isinstance(X, pd.DataFrame) and (reset or not self._array):
@@ -278,7 +280,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             finite: Any = "allow-nan" if self._means_nan() else True
             X = validate_data(
                 self,
-                X,
+                check_container(X),
                 reset=reset,
                 dtype=(np.float64, np.float32),
                 ensure_all_finite=finite,

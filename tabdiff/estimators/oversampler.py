@@ -18,6 +18,7 @@ from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.io.frames import ForeignFrame
+from tabdiff.utils.array_likes import as_numbers, as_values, kind_of, read_array
 
 __all__ = ["DiffusionOverSampler"]
 
@@ -281,7 +282,7 @@ def _join(X: Any, rows: Any) -> Any:
         return X.reset_index(drop=True) if rows is None else pd.concat([X, rows], ignore_index=True)
     if ForeignFrame.read(X)[1] is not None:
         return X if rows is None else nw.concat([nw.from_native(X), nw.from_native(rows)]).to_native()
-    array = np.asarray(X)
+    array = as_numbers(X)
     out = array.copy() if rows is None else np.concatenate([array, rows.astype(array.dtype)])
     return out.tolist() if isinstance(X, list) else out
 
@@ -294,9 +295,16 @@ def _join_labels(y: Any, labels: list) -> Any:
         return pd.concat([y, pd.Series(labels, dtype=y.dtype, name=y.name)], ignore_index=True)
     if isinstance(y, list | tuple):
         return type(y)([*y, *labels])
+    if isinstance(y, pd.Index | pd.api.extensions.ExtensionArray):
+        series = _join_labels(as_values(y, "y"), labels)
+        return series.array if isinstance(y, pd.api.extensions.ExtensionArray) else pd.Index(series, name=y.name)
+    if kind_of(y).startswith("pyarrow.") and not isinstance(y, str) and kind_of(y) != "pyarrow.ChunkedArray":
+        import pyarrow as pa
+
+        return pa.concat_arrays([y, pa.array(labels, type=y.type)])
     series = nw.from_native(y, pass_through=True, allow_series=True)
     if isinstance(series, nw.Series):
         more = nw.new_series(series.name, labels, series.dtype, backend=series.implementation)
         return nw.concat([series.to_frame(), more.to_frame()])[series.name].to_native()
-    array = np.asarray(y)
+    array = read_array(y, "y")
     return np.concatenate([array, np.array(labels, dtype=array.dtype).reshape(-1, *array.shape[1:])])

@@ -23,6 +23,7 @@ from tabdiff.evaluation.expression import (
     squared_distances,
     type_labels,
 )
+from tabdiff.utils.array_likes import read_array
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -261,7 +262,7 @@ def nb_baseline(train: AnnData, by: str | Sequence[str], *, labels: Any = None, 
     from anndata import AnnData
 
     types = type_labels(train, by if isinstance(by, str) else list(by))
-    wanted = types if labels is None else np.asarray(labels).astype(str)
+    wanted = types if labels is None else read_array(labels, "labels").astype(str)
     unknown = sorted(str(t) for t in set(wanted) - set(types))
     if unknown:
         raise ValueError(f"labels holds {unknown}, but the types in train are {sorted(str(t) for t in set(types))}.")
@@ -286,11 +287,9 @@ def nb_baseline(train: AnnData, by: str | Sequence[str], *, labels: Any = None, 
         chosen = index[start : start + 1024]
         size = np.array([rng.choice(library[code == c]) for c in chosen])
         mean = size[:, None] * rate[chosen]
-        rows.append(
-            sparse.csr_matrix(
-                rng.poisson(rng.gamma(1 / inverse_theta[chosen], mean * inverse_theta[chosen])), dtype=np.int32
-            )
-        )
+        counts = rng.poisson(rng.gamma(1 / inverse_theta[chosen], mean * inverse_theta[chosen]))
+        fits = counts.max(initial=0) <= np.iinfo(np.int32).max
+        rows.append(sparse.csr_matrix(counts, dtype=np.int32 if fits else np.int64))
     obs = pd.DataFrame({"type": pd.Categorical(wanted)}, index=[f"baseline-{i}" for i in range(len(index))])
     if isinstance(by, str):
         obs[by] = obs["type"].to_numpy()

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from tabdiff.utils.array_likes import read_array
+
 __all__ = ["as_matrix", "check_pair", "log_normalize", "principal_components", "squared_distances", "type_labels"]
 
 
@@ -18,7 +20,7 @@ def as_matrix(cells: Any) -> Any:
             cells = cells.to_memory()
     if sparse.issparse(cells):
         return sparse.csr_matrix(cells).astype(np.float32)
-    return np.asarray(cells, dtype=np.float32)
+    return read_array(cells, "cells", np.float32, taken="an AnnData, a sparse matrix or an array")
 
 
 def check_pair(real: Any, synthetic: Any) -> tuple[Any, Any]:
@@ -53,7 +55,7 @@ def type_labels(cells: Any, by: Any) -> np.ndarray:
         return np.asarray(cells.obs[by].astype(str))
     if isinstance(by, (list, tuple)) and by and all(isinstance(b, str) for b in by) and hasattr(cells, "obs"):
         return np.asarray(cells.obs[list(by)].astype(str).agg(" / ".join, axis=1))
-    return np.asarray(by)
+    return read_array(by, "labels")
 
 
 def principal_components(real: np.ndarray, synthetic: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:

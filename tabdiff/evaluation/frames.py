@@ -9,6 +9,11 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
+from tabdiff.utils.array_likes import as_known
+
+# What tables may come as, for messages.
+TAKEN = "a data frame (pandas, polars or pyarrow)"
+
 __all__ = ["Encoded", "check_frames", "draw_rows", "encode", "is_numeric", "stack"]
 
 
@@ -54,7 +59,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def _as_pandas(frame: Any, name: str) -> pd.DataFrame:
-    if isinstance(frame, pd.DataFrame):
+    if isinstance(as_known(frame, name, TAKEN), pd.DataFrame):
         return frame
     try:
         return nw.from_native(frame, eager_only=True).to_pandas()

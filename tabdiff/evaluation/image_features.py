@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.io.images import Images
+from tabdiff.utils.array_likes import read_array
 from tabdiff.utils.seeding import borrowed_rng
 
 __all__ = ["ClassifierFeatures", "ImageFeatures", "PixelFeatures", "as_features"]
@@ -165,7 +166,7 @@ class _Named:
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
 
     def __call__(self, images: Images) -> np.ndarray:
-        features = np.asarray(self._function(images.array()), dtype=np.float64)
+        features = read_array(self._function(images.array()), "what features returned", np.float64)
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(
                 f"features must return an array (n, k) for n images, however: shape {features.shape} for {len(images)}."

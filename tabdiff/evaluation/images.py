@@ -17,6 +17,7 @@ from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.evaluation.frames import draw_rows
 from tabdiff.evaluation.image_features import ClassifierFeatures, as_features
 from tabdiff.io.images import Images, read_images
+from tabdiff.utils.array_likes import read_array
 
 __all__ = ["evaluate_images", "frechet_distance", "kernel_distance", "precision_recall"]
 
@@ -208,7 +209,7 @@ def evaluate_images(
 
 
 def _pair(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    real, synthetic = np.asarray(real, dtype=np.float64), np.asarray(synthetic, dtype=np.float64)
+    real, synthetic = read_array(real, "real", np.float64), read_array(synthetic, "synthetic", np.float64)
     if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
         raise ValueError(f"features must have shapes (n, k) and (m, k), however: {real.shape} and {synthetic.shape}.")
     if min(len(real), len(synthetic)) < 2:
@@ -217,7 +218,7 @@ def _pair(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _read(name: str, value: Any) -> Images:
-    images = read_images(value)
+    images = read_images(value, name)
     if images is None:
         raise TypeError(f"{name} must be images as real is, however: {type(value).__name__}.")
     return images
@@ -229,7 +230,7 @@ def _labels(labels: Mapping[str, Any] | None, images: dict[str, Images]) -> dict
     for name, values in (labels or {}).items():
         if name not in images:
             raise ValueError(f"labels has {name!r}, which is none of the images: {list(images)}.")
-        found[name] = np.asarray(values)
+        found[name] = read_array(values, f"labels[{name!r}]")
         if found[name].shape != (len(images[name]),):
             raise ValueError(
                 f"labels of {name!r} must have shape ({len(images[name])},), however: {found[name].shape}."

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tabdiff.codecs import is_anndata
 from tabdiff.evaluation.cells import cell_scores, nb_baseline
 from tabdiff.evaluation.frames import draw_rows
 from tabdiff.evaluation.images import evaluate_images
@@ -112,7 +113,7 @@ def evaluate(
     ['rf_auc', 'rbf_mmd', 'wasserstein2', 'within_type_correlation', 'gene_correlation_agreement',
      'gene_mean_correlation', 'zero_fraction_gap', 'log_fold_change_error']
     """
-    images = [read_images(frame) is not None for frame in (real, synthetic)]
+    images = [read_images(frame, name) is not None for name, frame in (("real", real), ("synthetic", synthetic))]
     if any(images):
         for name, value in (("condition", condition), ("target", target), ("classifier", classifier)):
             if value is not None:
@@ -124,7 +125,7 @@ def evaluate(
         if value is not None:
             raise TypeError(f"{name}= is for images, but real is a {type(real).__name__}.")
     frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
-    cells = [name for name, frame in frames.items() if _is_cells(frame)]
+    cells = [name for name, frame in frames.items() if is_anndata(frame)]
     if cells and len(cells) < len(frames):
         other = next(name for name in frames if name not in cells)
         raise TypeError(f"{cells[0]} is an AnnData, but {other} is a {type(frames[other]).__name__}; give AnnData.")
@@ -146,10 +147,6 @@ def evaluate(
             raise TypeError(f"{name}= is for tables, but real is an AnnData.")
     rows = MAX_CELLS if isinstance(max_rows, str) else max_rows
     return _evaluate_cells(frames, condition, rows, np.random.default_rng(random_state))
-
-
-def _is_cells(frame: Any) -> bool:
-    return hasattr(frame, "obs") and hasattr(frame, "var_names")
 
 
 def _evaluate_cells(

@@ -13,6 +13,8 @@ from torch import Tensor
 from tabdiff.codecs import CellCodec, is_anndata
 from tabdiff.codecs.cells.depth import match_ranks
 from tabdiff.codecs.inputs import cell_conditions
+from tabdiff.io.frames import to_pandas
+from tabdiff.utils.array_likes import MAX_EXACT, as_values
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -133,8 +135,9 @@ def _is_match(library_size: Any) -> bool:
 
 
 def _totals(library_size: Any) -> np.ndarray:
+    known = to_pandas(as_values(library_size, "library_size"))
     try:
-        values = np.asarray(library_size, dtype=np.float64)
+        values = np.asarray(known, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
             f"library_size must be a number, an array or 'match', however: {_text(library_size)}."
@@ -143,6 +146,8 @@ def _totals(library_size: Any) -> np.ndarray:
         raise ValueError(
             f"library_size must be counts of at least 1, one or one per cell, however: {_text(library_size)}."
         )
+    if (values > MAX_EXACT).any():
+        raise ValueError(f"library_size must be at most 2**53, which counts hold; got {_text(library_size)}.")
     return np.rint(values).astype(np.int64)
 
 

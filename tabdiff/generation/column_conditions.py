@@ -29,6 +29,7 @@ from tabdiff.codecs.columns import (
 from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
 from tabdiff.generation.imputation import check_masks, encode_given
 from tabdiff.io.frames import to_pandas
+from tabdiff.utils.array_likes import as_values
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -51,7 +52,7 @@ def split_condition(model: FittedModel, condition: Any) -> tuple[Any, dict]:
     ValueError
         For a name that is neither a condition nor a column, and for columns without the declared conditions.
     """
-    condition = to_pandas(condition)
+    condition = to_pandas(as_values(condition, "condition"))
     if not isinstance(condition, Mapping | pd.DataFrame) or container_name(model.codec) not in ("array", "table"):
         return condition, {}
     columns = list(model.codec.index_)
@@ -123,6 +124,8 @@ class Held:
                 if isinstance(column, LevelColumn)
                 else None
             )
+            if not _is_level(levels, value):
+                value = to_pandas(as_values(value, f"condition[{name!r}]"))
             scalar = isinstance(value, str | bytes) or np.ndim(value) == 0 or _is_level(levels, value)
             series = (pd.Series([value]) if scalar else _series(value)).reset_index(drop=True)
             if len(series) == 0:

@@ -309,8 +309,10 @@ def _fill(series: pd.Series, where: np.ndarray, value: Any) -> pd.Series:
 def _put_in(model: FittedModel, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
     """Return a copy of X with values, which has a row for each of `rows`, in its holes (n, n_columns)."""
     if isinstance(X, np.ndarray):
-        out = X.copy()
-        out[holes] = values.to_numpy()[holes[rows]]
+        drawn = values.to_numpy()
+        # What was drawn is as exact as the fit's numbers, which may be more so than those of X.
+        out = X.astype(np.promote_types(X.dtype, drawn.dtype))
+        out[holes] = drawn[holes[rows]]
         fitted = out.astype(model.codec.dtype_)
         return fitted if np.array_equal(fitted, out) else out
     out = X.copy()

@@ -19,6 +19,7 @@ from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import Denoiser, DenoiserLike, PosteriorGuidance, sample, sample_known
 from tabdiff.diffusion.generate import guide, rows_at_once
 from tabdiff.io.images import Images, read_images
+from tabdiff.utils.array_likes import read_array, tensor_of
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -159,8 +160,8 @@ def restore(
     is projected onto images that agree with them.
     """
     codec = _codec(model)
-    A = torch.as_tensor(np.asarray(operator, dtype=np.float32))
-    y = torch.as_tensor(np.asarray(measurements, dtype=np.float32))
+    A = tensor_of(read_array(operator, "operator", np.float32))
+    y = tensor_of(read_array(measurements, "measurements", np.float32))
     d = int(np.prod(codec.size_))
     if A.ndim != 2 or A.shape[1] != d:
         raise ValueError(f"operator must have shape (m, {d}) for images of {codec.size_}, however: {tuple(A.shape)}.")
@@ -246,7 +247,7 @@ def _codec(model: FittedModel) -> ImageCodec:
 
 
 def _read(images: Any) -> Images:
-    read = read_images(images)
+    read = read_images(images, "images")
     if read is None:
         raise TypeError(f"images must be an array or list of images, or a folder, however: {type(images).__name__}.")
     return read
@@ -254,7 +255,7 @@ def _read(images: Any) -> Images:
 
 def _as_mask(mask: Any, images: Images, codec: ImageCodec) -> np.ndarray:
     """Return which values are missing, shape (n, c, h, w)."""
-    mask = np.asarray(mask)
+    mask = read_array(mask, "mask", taken="an array of True and False")
     n, (c, h, w) = len(images), images.size
     if mask.dtype != bool:
         raise ValueError(f"mask must be boolean, True where a pixel is missing, however: {mask.dtype}.")

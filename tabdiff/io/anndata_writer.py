@@ -87,6 +87,11 @@ def _fill(store: Any, n: int, chunks: Iterable[AnnData], folder: Path) -> None:
                 x.indptr = x.indptr.astype(np.int64)
                 write_elem(store, "X", x)
             else:
+                if not np.can_cast(x.dtype, store["X"]["data"].dtype):
+                    raise ValueError(
+                        f"some counts are beyond {store['X']['data'].dtype}, in which the first cells were written. "
+                        "Draw them with sample, or with a smaller library_size."
+                    )
                 sparse_dataset(store["X"]).append(x)
         else:
             if dense is None:

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from tabdiff.utils.array_likes import MAX_EXACT
+
 CHUNK = 2048
+# In single precision, in which values are modelled, and sums of some are finite too.
+MAX_FLOAT = 1e36
 LARGEST_LOG = 20.0  # log1p of a count is below it
 
 
@@ -21,6 +25,10 @@ def in_memory(matrix: Any) -> Any:
         matrix = matrix.to_memory()
     if sparse.issparse(matrix):
         return matrix if matrix.format == "csr" else matrix.tocsr()
+    if isinstance(matrix, np.ma.MaskedArray):
+        raise ValueError(
+            "the AnnData holds a masked array, and expression has no missing values. Fill it, matrix.filled(0)."
+        )
     if isinstance(matrix, np.ndarray):
         return matrix
     parts = []
@@ -46,6 +54,7 @@ def check_values(matrix: Any, names: Any, where: str) -> bool:
         if values.dtype.kind not in "biuf":
             raise ValueError(f"{where} holds values of dtype {values.dtype}; expression must be numeric.")
         if values.dtype.kind != "f":
+            _check_largest(values, MAX_EXACT, where)
             counts = counts and not (values.dtype.kind == "i" and values.size and values.min() < 0)
             continue
         bad = ~np.isfinite(values)
@@ -61,8 +70,18 @@ def check_values(matrix: Any, names: Any, where: str) -> bool:
                 f"{where} holds {value} at gene {names[gene]!r}, cell {start + row}; expression must be finite. "
                 "Remove that gene or cell, or fill the value in."
             )
-        counts = counts and bool(np.all((values >= 0) & (values == np.floor(values))))
+        _check_largest(values, MAX_FLOAT, where)
+        counts = counts and bool(np.all((values >= 0) & (values <= MAX_EXACT) & (values == np.floor(values))))
     return counts
+
+
+def _check_largest(values: np.ndarray, most: float, where: str) -> None:
+    largest = max(-float(values.min()), float(values.max())) if values.size else 0.0
+    if largest > most:
+        raise ValueError(
+            f"{where} must hold values of at most {most:g}, as those beyond are not modelled exactly; got {largest:g}. "
+            "Divide them by a number."
+        )
 
 
 def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:

@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "find_images", "pixels"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "find_images", "mode_of", "pixels", "upright"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Up to so many bytes of pixels are kept from the check that every file can be read; beyond, files are read again as
 # training asks for them.
 KEPT_BYTES = 2**31
-CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "F": 1}
 SHOWN = 5
+# What says how a picture is to be turned, and the formats that know of it.
+ORIENTATION = 0x0112
+WITH_ORIENTATION = ("JPEG", "MPO", "TIFF", "WEBP")
 
 
 def _pillow() -> Any:
@@ -31,23 +34,48 @@ def _pillow() -> Any:
 
 
 def mode_of(image: Any) -> str:
-    """Return the mode that holds what a PIL image holds: "L", "LA", "RGB" or "RGBA".
+    """Return the mode that holds what a PIL image holds: "L", "LA", "RGB", "RGBA", or "F" for floats.
+
+    A palette, and a colour that stands for transparent, are spelled out.
 
     Raises
     ------
     ValueError
-        For modes of more than 8 bits a channel.
+        For integers of more than 8 bits a channel, modes that PIL does not convert, and files of several frames.
     """
-    mode = image.mode
+    mode, keyed = str(image.mode), "transparency" in image.info
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # there, the first is the picture
+        raise ValueError(
+            f"it has {image.n_frames} frames; take each as an image of its own, PIL.ImageSequence.all_frames(image)"
+        )
+    if mode in ("L", "RGB", "1"):
+        return ("RGB" if mode == "RGB" else "L") + ("A" if keyed else "")
     if mode in CHANNELS:
-        return str(mode)
-    if mode == "1":
-        return "L"
+        return mode
     if mode in ("P", "PA"):
-        return "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
-    if mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+        return "RGBA" if mode == "PA" or keyed else "RGB"
+    if mode in ("La", "RGBa"):
+        return mode.upper()
+    if mode in ("CMYK", "YCbCr", "HSV", "RGBX"):
         return "RGB"
-    raise ValueError(f"mode {mode!r} has more than 8 bits a channel; convert it, e.g. image.convert('L')")
+    if mode.startswith("I"):
+        top = 2 ** max(16, int(np.abs(np.asarray(image).astype(np.int64)).max()).bit_length()) - 1
+        raise ValueError(
+            f"mode {mode!r} has more than 8 bits a channel, which must come as floats between 0 and 1: pass "
+            f"numpy.asarray(image) / {top} for each image"
+        )
+    raise ValueError(f"PIL does not convert mode {mode!r} to RGB; pass it as an array of bytes or floats")
+
+
+def upright(image: Any) -> Any:
+    """Return a PIL image turned as its EXIF orientation says, and itself where that says nothing."""
+    if "exif" not in image.info and image.format not in WITH_ORIENTATION:
+        return image
+    if image.getexif().get(ORIENTATION, 1) == 1:
+        return image
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def common_mode(modes: Sequence[str]) -> str:
@@ -57,15 +85,28 @@ def common_mode(modes: Sequence[str]) -> str:
     --------
     >>> common_mode(["L", "LA"]), common_mode(["L", "RGB"])
     ('LA', 'RGB')
+
+    Raises
+    ------
+    ValueError
+        For floats beside bytes.
     """
+    if "F" in modes:
+        if set(modes) != {"F"}:
+            raise ValueError(
+                "images must be all of bytes or all of floats; got both. Scale the bytes, numpy.asarray(image) / 255, "
+                "and pass numpy.asarray(image) of the others, each of one channel."
+            )
+        return "F"
     colour = any(m.startswith("RGB") for m in modes)
     alpha = any(m.endswith("A") for m in modes)
     return ("RGB" if colour else "L") + ("A" if alpha else "")
 
 
 def pixels(image: Any, mode: str) -> np.ndarray:
-    """Return the pixels of a PIL image as uint8, shape (c, h, w)."""
-    array = np.asarray(image if image.mode == mode else image.convert(mode), dtype=np.uint8)
+    """Return the pixels of a PIL image as uint8, or float32 for mode "F", shape (c, h, w)."""
+    dtype = np.float32 if mode == "F" else np.uint8
+    array = np.asarray(image if image.mode == mode else image.convert(mode), dtype=dtype)
     return array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
 
 
@@ -164,9 +205,12 @@ class ImageFiles:
         modes, sizes, broken = [], [], []
         for path in self.paths:
             try:
-                with Image.open(path) as image:
+                with Image.open(path) as opened:
+                    image = upright(opened)
                     modes.append(mode_of(image))
                     sizes.append(image.size)
+                    if modes[-1] == "F":
+                        raise ValueError("it holds floats; pass a list of such images, PIL.Image.open(path)")
             except (OSError, SyntaxError, ValueError) as error:
                 broken.append(f"{path} ({error})")
         _refuse(broken, "cannot be read", "Mend or remove them.")
@@ -184,7 +228,7 @@ class ImageFiles:
 
     def _read(self, path: Path) -> Tensor:
         with _pillow().open(path) as image:
-            return torch.from_numpy(pixels(image, self.mode).reshape(-1).copy())
+            return torch.from_numpy(pixels(upright(image), self.mode).reshape(-1).copy())
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -8,11 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from tabdiff.io.image_files import CHANNELS, ImageFiles, common_mode, find_images, mode_of, pixels
+from tabdiff.io.image_files import (
+    CHANNELS,
+    IMAGE_SUFFIXES,
+    ImageFiles,
+    common_mode,
+    find_images,
+    mode_of,
+    pixels,
+    upright,
+)
+from tabdiff.utils.array_likes import as_known
 
-__all__ = ["Images", "MAX_CHANNELS", "MIN_SIDE", "as_images", "looks_like_images", "read_images"]
+__all__ = [
+    "Images",
+    "MAX_CHANNELS",
+    "MIN_SIDE",
+    "as_images",
+    "is_pil",
+    "looks_like_images",
+    "pil_pixels",
+    "read_images",
+]
 
 
 MAX_CHANNELS = 4
@@ -76,28 +94,36 @@ class Images:
         return replace(self, pixels=taken, classes=classes)
 
 
-def read_images(X: Any) -> Images | None:
+def read_images(X: Any, name: str = "X") -> Images | None:
     """Read images of any form; None for what is something else, such as a table.
+
+    Images of PIL's whose EXIF data say how they are to be turned are turned.
 
     Raises
     ------
     ValueError
-        For arrays of a shape or values that images do not have, images of several sizes, folders without images and
-        files that cannot be read.
+        For arrays of a shape or values that images do not have, masked pixels, images of several sizes, folders without
+        images and files that cannot be read.
     TypeError
-        For a dtype that is neither uint8 nor floating point, and a path that is no folder.
+        For a dtype that is neither uint8 nor floating point, a path that is no folder, and what `as_known` refuses.
     """
     if isinstance(X, Images):
         return X
     if isinstance(X, str | os.PathLike):
-        return _read_folder(X)
+        return _read_folder(X, name)
+    if isinstance(X, np.ma.MaskedArray) and X.ndim >= 3 and np.ma.getmaskarray(X).any():
+        raise ValueError(
+            f"{name} must be whole images; got some with masked pixels. Fill them, {name}.filled(0), or have a fitted "
+            f"model draw them: impute({name}.data, mask=numpy.ma.getmaskarray({name}))."
+        )
+    X = as_known(X, name)
     if isinstance(X, list | tuple) and len(X):
-        if _is_pil(X[0]):
-            return _read_pil(X)
+        if is_pil(X[0]):
+            return _read_pil(X, name)
         if all(isinstance(image, np.ndarray) and image.ndim in (2, 3) for image in X):
-            return _read_array(_stack(X))
+            return _read_array(_stack(X), f"numpy.stack({name})")
     if getattr(X, "ndim", 2) >= 3 and hasattr(X, "__array__"):
-        return _read_array(X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X))
+        return _read_array(np.asarray(X), name)
     return None
 
 
@@ -106,51 +132,80 @@ def looks_like_images(X: Any) -> bool:
     if isinstance(X, Images | str | os.PathLike):
         return True
     if isinstance(X, list | tuple) and len(X):
-        return _is_pil(X[0]) or (isinstance(X[0], np.ndarray) and X[0].ndim > 1)
+        return is_pil(X[0]) or (isinstance(X[0], np.ndarray) and X[0].ndim > 1)
     return getattr(X, "ndim", 2) > 2
 
 
-def _is_pil(image: Any) -> bool:
+def is_pil(image: Any) -> bool:
+    """Whether an object is an image of PIL's."""
     return hasattr(image, "convert") and hasattr(image, "mode") and hasattr(image, "getbands")
 
 
-def _read_folder(folder: str | os.PathLike) -> Images:
-    if not Path(folder).is_dir():
-        what = "is a file" if Path(folder).exists() else "does not exist"
+# How a file that is no image is read, by what its name ends in.
+_READERS = {
+    ".csv": "pandas.read_csv",
+    ".tsv": "pandas.read_table",
+    ".parquet": "pandas.read_parquet",
+    ".feather": "pandas.read_feather",
+    ".xlsx": "pandas.read_excel",
+    ".json": "pandas.read_json",
+    ".h5ad": "anndata.read_h5ad",
+    ".zarr": "anndata.read_zarr",
+    ".npy": "numpy.load",
+}
+
+
+def _read_folder(folder: str | os.PathLike, name: str) -> Images:
+    path = Path(folder)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is not None or not path.is_dir():
+        what = "is a file" if path.is_file() else "is no folder of images" if path.exists() else "does not exist"
+        fix = f" Pass {reader}({os.fspath(folder)!r})." if reader is not None else ""
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            fix = f" Pass a folder of images, or [PIL.Image.open({os.fspath(folder)!r}), ...]."
         raise TypeError(
-            f"X must be data, or the path of a folder of images, however: {type(folder).__name__} "
-            f"{os.fspath(folder)!r}, which {what}."
+            f"{name} must be data, or the path of a folder of images, however: {type(folder).__name__} "
+            f"{os.fspath(folder)!r}, which {what}.{fix}"
         )
     paths, classes = find_images(folder)
     files = ImageFiles(paths)
     return Images(files, "hw" if files.size[0] == 1 else "hwc", classes, files.mode)
 
 
-def _read_pil(images: Any) -> Images:
-    modes = []
-    width, height = images[0].size
+def _read_pil(images: Any, name: str) -> Images:
+    turned, modes = [], []
     for i, image in enumerate(images):
-        if not _is_pil(image):
+        if not is_pil(image):
             raise TypeError(
                 f"a list of PIL images must hold nothing else, however: element {i} is {type(image).__name__}."
             )
         try:
+            turned.append(upright(image))
             modes.append(mode_of(image))
         except ValueError as error:
             raise ValueError(f"image {i}: {error}.") from error
-        if image.size != (width, height):
+        (width, height), size = turned[0].size, turned[i].size
+        if size != (width, height):
             raise ValueError(
-                f"images must have one size: image 0 is {width} × {height}, image {i} is {image.size[0]} × "
-                f"{image.size[1]}. Crop or resize them, e.g. with PIL.ImageOps.fit(image, (width, height))."
+                f"images must have one size: image 0 is {width} × {height}, image {i} is {size[0]} × {size[1]}. Crop "
+                "or resize them, e.g. with PIL.ImageOps.fit(image, (width, height))."
             )
     mode = common_mode(modes)
-    stacked = np.empty((len(images), CHANNELS[mode], height, width), dtype=np.uint8)
-    for i, image in enumerate(images):
+    width, height = turned[0].size
+    dtype = np.float32 if mode == "F" else np.uint8
+    stacked = np.empty((len(images), CHANNELS[mode], height, width), dtype=dtype)
+    for i, image in enumerate(turned):
         try:
             stacked[i] = pixels(image, mode)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"image {i} ({getattr(image, 'filename', '')}) cannot be read: {error}.") from error
-    return _checked(Images(stacked, "pil", mode=mode))
+    return _checked(Images(stacked, "pil", mode=mode), f"numpy.stack({name})")
+
+
+def pil_pixels(image: Any) -> np.ndarray:
+    """Return what a PIL image shows, turned as it says, as an array (h, w) or (h, w, c)."""
+    array = pixels(upright(image), mode_of(image))
+    return array[0] if len(array) == 1 else np.moveaxis(array, 0, 2)
 
 
 def _stack(images: Any) -> np.ndarray:
@@ -163,10 +218,10 @@ def _stack(images: Any) -> np.ndarray:
     return np.stack(images)
 
 
-def _read_array(array: np.ndarray) -> Images:
+def _read_array(array: np.ndarray, name: str) -> Images:
     """Tell the layout of an array by which axis is as short as channels are."""
     if array.ndim == 3:
-        return _checked(Images(array[:, None], "hw"))
+        return _checked(Images(array[:, None], "hw"), name)
     if array.ndim != 4:
         raise ValueError(
             f"images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w), however: it has {array.ndim} "
@@ -183,11 +238,11 @@ def _read_array(array: np.ndarray) -> Images:
             f"shape={array.shape} may be (n, h, w, c) or (n, c, h, w): sides of at most {MAX_CHANNELS} pixels are not "
             "told apart from channels. Images need more pixels."
         )
-    return _checked(Images(array if first else np.moveaxis(array, 3, 1), "chw" if first else "hwc"))
+    return _checked(Images(array if first else np.moveaxis(array, 3, 1), "chw" if first else "hwc"), name)
 
 
-def _checked(images: Images) -> Images:
-    """Raise an error that names what is no image."""
+def _checked(images: Images, name: str) -> Images:
+    """Raise an error that names what is no image, and how to make the images `name` some."""
     _, height, width = images.size
     if min(height, width) < MIN_SIDE:
         raise ValueError(f"images must have at least {MIN_SIDE} pixels a side, however: {height} × {width}.")
@@ -196,8 +251,8 @@ def _checked(images: Images) -> Images:
         return images
     if array.dtype.kind != "f":
         raise TypeError(
-            f"images must be uint8, or floating point in [0, 1] or [-1, 1], however: {array.dtype}. Convert them, e.g. "
-            f"{'(255 * X).astype(numpy.uint8)' if array.dtype == bool else 'X.astype(numpy.uint8) if they are bytes'}."
+            f"images must be uint8, or floating point in [0, 1] or [-1, 1], however: {array.dtype}. "
+            f"{_conversion(array, name)}"
         )
     flat = array.reshape(len(array), -1)
     low, high = flat.min(axis=1, initial=0.0), flat.max(axis=1, initial=0.0)  # NaN where there is one
@@ -206,16 +261,31 @@ def _checked(images: Images) -> Images:
         i = int(odd[0])
         if not np.isfinite(flat[i]).all():
             raise ValueError(f"image {i} holds NaN or infinity, as do {len(odd) - 1} more. Images must be finite.")
-        top = flat.max()
+        top = max(high[np.isfinite(high)].max(), -low[np.isfinite(low)].min())
         whole = (
-            "" if (flat[i] % 1).any() or low.min() < 0 or top > 255 else ", or X.astype(numpy.uint8) if they are bytes"
+            ""
+            if (flat[i] % 1).any() or low.min() < 0 or top > 255
+            else f", or {name}.astype(numpy.uint8) if they are bytes"
         )
         raise ValueError(
             f"floating-point images must lie in [0, 1] or [-1, 1], however: image {i} goes from {low[i]:g} to "
-            f"{high[i]:g} ({len(odd)} of {len(flat)} images are outside). Divide by the largest value, X / {top:g}"
-            f"{whole}."
+            f"{high[i]:g} ({len(odd)} of {len(flat)} images are outside). Divide by the largest value, {name} / "
+            f"{int(top) if top % 1 == 0 else float(top)}{whole}."
         )
     return images
+
+
+def _conversion(array: np.ndarray, name: str) -> str:
+    """Say how images of a dtype that is not taken become some without losing a grey level."""
+    if array.dtype == bool:
+        return f"Convert them: (255 * {name}).astype(numpy.uint8)."
+    if array.dtype.kind not in "iu" or not array.size:
+        return "Convert them to one of these."
+    low, high = int(array.min()), int(array.max())
+    if low >= 0 and high <= 255:
+        return f"Convert them, {name}.astype(numpy.uint8)."
+    top = 2 ** max(8, max(-low, high).bit_length()) - 1 if array.dtype != np.uint16 else 65535
+    return f"They go from {low} to {high}, which bytes do not hold. Scale them, {name} / {top}."
 
 
 def as_images(X: Any) -> Images:

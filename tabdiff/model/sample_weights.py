@@ -7,12 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.utils.validation import _check_sample_weight
 
 from tabdiff.codecs import Images, is_anndata
+from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.inputs import FitInputs
+from tabdiff.io.frames import to_pandas
 from tabdiff.training.batches import in_proportion
+from tabdiff.utils.array_likes import as_values, check_labels, read_array
 
 __all__ = ["population", "take_rows", "weigh"]
 
@@ -45,7 +49,16 @@ def weigh(inputs: FitInputs, sample_weight: Any) -> tuple[FitInputs, np.ndarray 
     if sample_weight is None:
         return inputs, None
     n = inputs.features.shape[0]
-    weight = _check_sample_weight(sample_weight, np.empty((n, 1)), dtype=np.float64)
+    if isinstance(sample_weight, str):
+        raise TypeError(
+            f"sample_weight must be a number for each row; got the text {sample_weight!r}. Pass the column, "
+            f"sample_weight=X[{sample_weight!r}] (X.obs[{sample_weight!r}] for AnnData)."
+        )
+    known = to_pandas(as_values(sample_weight, "sample_weight"))
+    check_labels(known, "sample_weight", _row_labels(inputs.features))
+    if not is_scalar(known):
+        known = read_array(known, "sample_weight", taken="a number for each row")
+    weight = np.array(_check_sample_weight(known, np.empty((n, 1)), dtype=np.float64))
     if (weight < 0).any():
         raise ValueError(
             f"sample_weight must not be negative, however: {weight.min():g} at row {int(weight.argmin())}. "
@@ -62,6 +75,12 @@ def weigh(inputs: FitInputs, sample_weight: Any) -> tuple[FitInputs, np.ndarray 
         condition = None if condition is None else condition.iloc[rows].reset_index(drop=True)
         inputs, weight = replace(inputs, features=take_rows(inputs.features, rows), condition=condition), weight[rows]
     return inputs, None if (weight == weight[0]).all() else weight
+
+
+def _row_labels(features: Any) -> pd.Index | None:
+    if is_anndata(features):
+        return features.obs_names
+    return features.index if isinstance(features, pd.DataFrame | pd.Series) else None
 
 
 def take_rows(features: Any, rows: np.ndarray) -> Any:

@@ -134,7 +134,10 @@ class CellCodec(Codec):
         self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
         self.var_: pd.DataFrame = adata.var.copy()
         self.sparse_ = bool(sparse.issparse(matrix))
-        self.dtype_ = "int32" if is_counts else (str(matrix.dtype) if matrix.dtype.kind == "f" else "float32")
+        if is_counts:
+            self.dtype_ = "int32" if matrix.max() <= np.iinfo(np.int32).max else "int64"
+        else:
+            self.dtype_ = str(matrix.dtype) if matrix.dtype.kind == "f" else "float32"
         generator = torch.Generator().manual_seed(seed)
         model = CountModel if is_counts else ExpressionModel
         self.model_: CountModel | ExpressionModel = model(n_latent=self.n_latent).fit(
@@ -264,8 +267,9 @@ class CellCodec(Codec):
         Returns
         -------
         AnnData
-            X of n cells × genes (CSR int32 for counts; otherwise the dtype and sparsity of the fit), ``var`` as
-            in the fit, ``obs_names`` "synthetic-0", ..., and in ``obsm["X_tabdiff"]`` where the cells lie, see `view`.
+            X of n cells × genes (CSR for counts, int32 or, where that does not hold them, int64; otherwise the dtype
+            and sparsity of the fit), ``var`` as in the fit, ``obs_names`` "synthetic-0", ..., and in
+            ``obsm["X_tabdiff"]`` where the cells lie, see `view`.
         """
         from anndata import AnnData
         from pandas import DataFrame
@@ -276,6 +280,7 @@ class CellCodec(Codec):
         condition = None if condition is None else condition.detach().cpu()
         if isinstance(self.model_, CountModel):
             x: Any = self.model_.decode(data, condition, generator, totals)
+            x = x.astype(np.promote_types(x.dtype, self.dtype_), copy=False)
         else:
             x = self.model_.decode(data, condition, generator)
         if self.kind_ == "continuous":

@@ -18,6 +18,7 @@ from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed
 from tabdiff.io.expression import CHUNK, dense_rows
 from tabdiff.nn.count_autoencoder import CountAutoencoder, train_autoencoder
 from tabdiff.nn.negative_binomial import nb_sample
+from tabdiff.utils.array_likes import MAX_EXACT, tensor_of
 
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0
@@ -201,7 +202,7 @@ class CountModel:
         condition = None if condition is None else condition.to(device, torch.float32)
 
         def load(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            counts = torch.from_numpy(dense_rows(matrix, rows.numpy())).to(device)
+            counts = tensor_of(dense_rows(matrix, rows.numpy())).to(device)
             rows = rows.to(device)
             return counts, classes[rows], None if condition is None else condition[rows]
 
@@ -227,7 +228,7 @@ class CountModel:
         device = self.model.class_log_rate.device
         for start in range(0, matrix.shape[0], CHUNK):
             part = slice(start, start + CHUNK)
-            counts = torch.from_numpy(dense_rows(matrix, part)).to(device)
+            counts = tensor_of(dense_rows(matrix, part)).to(device)
             y = None if condition is None else condition[part].to(device, torch.float32)
             rows = torch.as_tensor(index[part], device=device)
             mean, cholesky = self.model.posterior(counts, rows, y)
@@ -293,8 +294,10 @@ class CountModel:
         """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration; their means and log θ."""
         z = self._latent(data, generator)
         log_rate, log_theta = self._rates(z, condition, index, codes)
-        mean = torch.exp(log_rate + self._raw(data)[:, -1:])
-        return nb_sample(mean, log_theta, generator).numpy().astype(np.int64), mean, log_theta
+        mean = torch.exp(log_rate + self._raw(data)[:, -1:]).clamp(max=MAX_EXACT)
+        # What float32 holds at most is far beyond what an integer does.
+        counts = nb_sample(mean, log_theta, generator).clamp(max=MAX_EXACT)
+        return counts.numpy().astype(np.int64), mean, log_theta
 
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
@@ -319,7 +322,10 @@ class CountModel:
         generator: torch.Generator,
         totals: np.ndarray | None = None,
     ) -> sparse.csr_matrix:
-        """Counts (n, n_genes) CSR int32 for standardised latents, of the given totals (n,) if there are any."""
+        """Counts (n, n_genes) CSR for standardised latents, of the given totals (n,) if there are any.
+
+        They are int32, or int64 where some are larger than that holds.
+        """
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         parts = []
         for start in range(0, len(data), CHUNK):
@@ -335,7 +341,8 @@ class CountModel:
                 # After calibration, which holds at the depths of training alone.
                 counts = thin(counts, totals[part], rng)
                 counts = deepen(counts, totals[part], mean, log_theta, self.silent, rng, generator)
-            parts.append(sparse.csr_matrix(counts.astype(np.int32)))
+            fits = counts.max(initial=0) <= np.iinfo(np.int32).max
+            parts.append(sparse.csr_matrix(counts.astype(np.int32 if fits else np.int64)))
         return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
 
     def state(self) -> dict[str, Any]:

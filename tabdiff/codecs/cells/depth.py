@@ -12,6 +12,9 @@ from torch import Tensor
 
 __all__ = ["deepen", "match_ranks", "thin"]
 
+# NumPy draws without replacement from fewer.
+MAX_READS = 1_000_000_000
+
 
 def thin(counts: np.ndarray, totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw `totals` reads of each cell without replacement.
@@ -28,7 +31,13 @@ def thin(counts: np.ndarray, totals: np.ndarray, rng: np.random.Generator) -> np
     int64 array of shape (n, n_genes)
     """
     out = counts.copy()
-    for i in np.flatnonzero(counts.sum(axis=1) > totals):
+    deep = counts.sum(axis=1)
+    if (deep[deep > totals] >= MAX_READS).any():
+        raise ValueError(
+            f"library_size must be at least what a cell has where that is {MAX_READS:,} reads or more; got "
+            f"{int(totals[deep >= MAX_READS].min()):,}. Leave library_size out."
+        )
+    for i in np.flatnonzero(deep > totals):
         genes = np.flatnonzero(counts[i])
         out[i, genes] = rng.multivariate_hypergeometric(counts[i, genes], totals[i], method="marginals")
     return out

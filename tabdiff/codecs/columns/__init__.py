@@ -9,7 +9,7 @@ from typing import Any
 from tabdiff.codecs.columns.categorical import ConstantColumn, LevelColumn, unknown_level_message
 from tabdiff.codecs.columns.datetime import Clock, TimeColumn
 from tabdiff.codecs.columns.lookup import LevelLookup
-from tabdiff.codecs.columns.numeric import NumericColumn, restore, to_float
+from tabdiff.codecs.columns.numeric import NumericColumn, check_range, restore, to_float
 from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, standardise
 from tabdiff.utils.dtypes import (
     dtype_from_state,
@@ -34,6 +34,7 @@ __all__ = [
     "Storage",
     "TimeColumn",
     "check_storable",
+    "check_range",
     "dtype_from_state",
     "dtype_to_state",
     "is_numeric",

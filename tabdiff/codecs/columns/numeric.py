@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
 from tabdiff.utils.random import RowStreams
 
-__all__ = ["NumericColumn", "restore", "to_float"]
+__all__ = ["NumericColumn", "check_range", "restore", "to_float"]
 
 # A value seen this often is a spike that is returned exactly; a rarer one belongs to a continuous stretch.
 HEAVY_COUNT = 5
@@ -47,11 +47,35 @@ def to_float(series: pd.Series, name: Any) -> np.ndarray:
     return values
 
 
+def check_range(values: np.ndarray, dtype: Any, what: str) -> None:
+    """Raise a ValueError unless a dtype holds numbers (n,), NaN aside: a cast would wrap them round, or make them inf.
+
+    Examples
+    --------
+    >>> check_range(np.array([1.0, 300.0]), np.dtype("uint8"), "condition 'age'")
+    Traceback (most recent call last):
+    ...
+    ValueError: condition 'age' must be a number from 0 to 255, which uint8 holds; got 300. ...
+    """
+    plain = np.dtype(getattr(dtype, "numpy_dtype", dtype))
+    if plain.kind not in "iuf" or not (~np.isnan(values)).any():
+        return
+    info = np.iinfo(plain) if plain.kind in "iu" else np.finfo(plain)
+    wrong = (values < float(info.min)) | (values > float(info.max))
+    if wrong.any():
+        wider = "float64" if plain.kind == "f" else "int64"
+        raise ValueError(
+            f"{what} must be a number from {float(info.min):.6g} to {float(info.max):.6g}, which {dtype} holds; got "
+            f"{values[wrong][0]:.6g}. Convert the column to {wider} before the fit, or ask for less."
+        )
+
+
 def restore(values: np.ndarray, missing: np.ndarray | None, dtype: Any, name: Any) -> pd.Series:
     """Make a numeric Series of the wanted dtype from float64 values and a mask of missing entries."""
     integer = pd.api.types.is_integer_dtype(dtype)
     if integer:
         values = np.rint(values)
+    check_range(values, dtype, f"what was drawn for column {name!r}")
     if missing is not None and missing.any():
         if pd.api.types.is_extension_array_dtype(dtype):
             series = pd.Series(np.where(missing, 0.0, values), name=name).astype(dtype)

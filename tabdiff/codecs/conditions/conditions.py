@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from tabdiff.codecs.conditions.image import ImageAttribute, holds_images
@@ -23,6 +24,7 @@ from tabdiff.codecs.conditions.text import TextAttribute, encoder_of
 from tabdiff.codecs.conditions.vector import VectorAttribute, holds_vectors
 from tabdiff.io.frames import to_pandas
 from tabdiff.nn import VectorColumns
+from tabdiff.utils.array_likes import as_values, check_labels
 
 __all__ = ["Conditions", "condition_frame", "resolve_condition"]
 
@@ -115,7 +117,7 @@ class Conditions:
         ]
         vectors = [j for j, a in enumerate(self.attributes) if isinstance(a, VectorAttribute)]
         if vectors and condition is not None and not self._is_unconditional(condition):
-            given = self._as_columns(to_pandas(condition))
+            given = self._as_columns(to_pandas(as_values(condition, "condition")))
             for j in vectors:
                 attribute = self.attributes[j]
                 if attribute.name in given and isinstance(attribute, VectorAttribute):
@@ -164,7 +166,7 @@ class Conditions:
             return torch.from_numpy(self.codes[rng.integers(len(self.codes), size=n)])
         if self._is_unconditional(condition):
             return torch.full((n_samples or 1, len(self.n_levels)), float("nan"))
-        given = self._as_columns(to_pandas(condition))
+        given = self._as_columns(to_pandas(as_values(condition, "condition")))
         unknown = [name for name in given if name not in self.names]
         if unknown:
             near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in self.names], n=1)
@@ -207,7 +209,7 @@ class Conditions:
     def _as_columns(self, condition: Any) -> dict:
         """Give every form of condition as a dict from attribute name to scalar, counts or array."""
         if isinstance(condition, Mapping):
-            return dict(condition)
+            return {name: to_pandas(as_values(value, f"condition[{name!r}]")) for name, value in condition.items()}
         if isinstance(condition, pd.DataFrame):
             return {name: condition[name] for name in condition.columns}
         if is_scalar(condition) or (len(self.attributes) == 1 and self.attributes[0].is_single(condition)):
@@ -365,7 +367,7 @@ def condition_frame(
     ValueError
         If the number of rows differs from `n_rows`, or the index holds the labels of `index` in another order.
     """
-    condition = to_pandas(condition)
+    condition = to_pandas(as_values(condition, default_name))
     if isinstance(condition, Mapping):
         frame = _frame_of_dict(condition, n_rows, default_name)
     elif isinstance(condition, pd.Series):
@@ -391,18 +393,7 @@ def condition_frame(
             f"Found input variables with inconsistent numbers of samples: [{n_rows}, {len(frame)}] "
             f"(X has {n_rows} rows, {default_name} has {len(frame)})."
         )
-    labelled = isinstance(condition, pd.Series | pd.DataFrame)
-    if (
-        labelled
-        and index is not None
-        and not frame.index.equals(index)
-        and frame.index.is_unique
-        and set(frame.index) == set(index)
-    ):
-        raise ValueError(
-            f"{default_name} and X have the same row labels in a different order. "
-            f"Use {default_name}.loc[X.index] (X.obs_names for AnnData)."
-        )
+    check_labels(condition, default_name, index)
     return frame.reset_index(drop=True)
 
 
@@ -410,11 +401,8 @@ def _frame_of_dict(condition: Mapping, n_rows: int | None, what: str) -> pd.Data
     """Turn a dict of a value per row for each name into a frame; arrays of several columns are vectors."""
     columns = {}
     for name, values in condition.items():
-        values = to_pandas(values)
-        if hasattr(values, "detach"):
-            values = values.detach().cpu().numpy()
-        if hasattr(values, "toarray"):
-            values = values.toarray()
+        values = values.toarray() if sparse.issparse(values) else values
+        values = to_pandas(as_values(values, f"{what}[{name!r}]"))
         if is_scalar(values) or isinstance(values, Mapping | pd.DataFrame):
             raise ValueError(f"{what}[{name!r}] must be an array with a row per sample, however: {values!r:.60}.")
         several = isinstance(values, np.ndarray) and values.ndim > 1

@@ -13,7 +13,8 @@ import pandas as pd
 
 from tabdiff.codecs.conditions.vector import VectorAttribute, is_missing
 from tabdiff.codecs.images.codec import ImageCodec
-from tabdiff.io.images import read_images
+from tabdiff.io.images import is_pil, pil_pixels, read_images
+from tabdiff.utils.array_likes import as_known
 
 __all__ = ["ImageAttribute", "holds_images"]
 
@@ -36,7 +37,9 @@ def _array(value: Any) -> Any:
     """Return an image of PIL's or torch's as an array, anything else as it is."""
     if hasattr(value, "detach"):
         return value.detach().cpu().numpy()
-    return np.asarray(value) if hasattr(value, "getbands") else value
+    if isinstance(value, np.ma.MaskedArray):
+        return as_known(value)
+    return pil_pixels(value) if is_pil(value) else value
 
 
 class ImageAttribute(VectorAttribute):
@@ -84,7 +87,7 @@ class ImageAttribute(VectorAttribute):
 
     def is_single(self, value: Any) -> bool:
         """Whether what `sample` was given is one image for all rows."""
-        if is_missing(value) or hasattr(value, "getbands"):
+        if is_missing(value) or is_pil(value):
             return True
         return not isinstance(value, list | tuple | pd.Series) and np.ndim(value) == (2 if self.size[0] == 1 else 3)
 

@@ -17,6 +17,7 @@ from tabdiff.codecs.columns import (
     LevelColumn,
     LevelLookup,
     Storage,
+    check_range,
     check_storable,
     dtype_from_state,
     dtype_to_state,
@@ -222,6 +223,8 @@ class Attribute:
                 ) from None
             if np.isinf(numbers).any():
                 raise ValueError(f"condition {self.name!r} contains infinite values (inf).")
+            if self._clock is None:
+                check_range(numbers, self.dtype, f"condition {self.name!r}")
             outside = (numbers < self.low) | (numbers > self.high)
             if outside.any():
                 warnings.warn(

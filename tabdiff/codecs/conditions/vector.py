@@ -11,8 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from tabdiff.nn import VectorColumns
+from tabdiff.utils.array_likes import as_known
 
 __all__ = ["VectorAttribute", "as_array", "holds_vectors", "is_missing", "stack_vectors"]
 
@@ -33,8 +35,7 @@ def stack_vectors(values: Any, what: str) -> np.ndarray:
     ValueError
         If they have different lengths, or hold something other than finite numbers.
     """
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+    values = as_known(values, what, "vectors") if isinstance(values, np.ndarray | Tensor) else values
     if isinstance(values, np.ndarray) and values.dtype != object:
         blocks = list(values)
     else:
@@ -44,9 +45,8 @@ def stack_vectors(values: Any, what: str) -> np.ndarray:
         if block is None:
             known.append(None)
             continue
-        block = block.detach().cpu() if hasattr(block, "detach") else block
         try:
-            array = np.asarray(block, dtype=np.float64)
+            array = np.asarray(as_known(block), dtype=np.float64)
         except (TypeError, ValueError):
             raise ValueError(f"{what} must be vectors of numbers, however: {block!r:.60}.") from None
         if array.ndim not in (1, 2) or array.size == 0:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tabdiff.codecs.base import Codec
 from tabdiff.io.image_files import ImageFiles
 from tabdiff.io.images import Images, as_images, read_images
+from tabdiff.utils.array_likes import tensor_of
 
 __all__ = ["AUGMENTATIONS", "ImageCodec"]
 
@@ -124,13 +125,13 @@ class ImageCodec(Codec):
             return images.pixels
         flat = images.pixels.reshape(len(images), -1)
         if self.range_ == "byte":
-            return torch.from_numpy(np.ascontiguousarray(flat))
+            return tensor_of(flat)
         if self.range_ == "unit" and flat.min() < 0:
             i = int(np.flatnonzero((flat < 0).any(axis=1))[0])
             raise ValueError(
                 f"images must lie in [0, 1], as at fit, however: image {i} goes down to {flat[i].min():g}."
             )
-        scaled = torch.from_numpy(np.ascontiguousarray(flat, dtype=np.float32))
+        scaled = tensor_of(flat.astype(np.float32, copy=False))
         return scaled.mul(2).sub(1) if self.range_ == "unit" else scaled
 
     def prepare(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -171,7 +172,7 @@ class ImageCodec(Codec):
         """Put pixels (n, c, h, w) into the container of the fit."""
         if self.order_ == "chw":
             return array
-        array = array[:, 0] if self.order_ == "hw" or self.mode_ == "L" else array
+        array = array[:, 0] if self.order_ == "hw" or self.mode_ in ("L", "F") else array
         array = np.ascontiguousarray(np.moveaxis(array, 1, 3)) if array.ndim == 4 else array
         if self.order_ != "pil":
             return array
@@ -183,7 +184,8 @@ class ImageCodec(Codec):
         """Return images with what was drawn in the places of a mask (n, c, h, w), and as they are everywhere else."""
         read = read_images(drawn)
         assert read is not None
-        return self._put(np.where(missing, read.pixels, images.array().astype(self.dtype_)))
+        given = images.array()
+        return self._put(np.where(missing, read.pixels.astype(given.dtype, copy=False), given))
 
     def log_jacobian(self, images: Any, data: Any) -> np.ndarray:
         """Log factor (n,) from densities of encoded rows to those of the values given; of bytes, to probabilities."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.codecs.columns import NumericColumn
+from tabdiff.codecs.columns import NumericColumn, is_numeric
 
 __all__ = ["TOLERANCE_FLOAT32", "Rebuilt", "check_rows", "check_size", "unit_of"]
 
@@ -92,18 +92,22 @@ class Rebuilt:
             v = np.where((self.side * (v - bound) < 0) | (strict & (v == bound)), self._next(v), v)
         return v
 
+    @property
+    def _is_short(self) -> bool:
+        return self.dtype in (np.float16, np.float32)
+
     def _snap(self, v: np.ndarray) -> np.ndarray:
         if self.unit is not None:
             multiple, decimals = self.unit
             v = np.rint(v * 10.0**decimals / multiple) * multiple / 10.0**decimals
-        return v.astype(np.float32).astype(np.float64) if self.dtype == np.float32 else v
+        return v.astype(self.dtype).astype(np.float64) if self._is_short else v
 
     def _next(self, v: np.ndarray) -> np.ndarray:
         """Closest value (n,) away from the bounds."""
         if self.unit is not None:
             return self._snap(v + self.side * self.unit[0] / 10.0 ** self.unit[1])
-        if self.dtype == np.float32:
-            return np.nextafter(v.astype(np.float32), np.float32(self.side * np.inf)).astype(np.float64)
+        if self._is_short:
+            return np.nextafter(v.astype(self.dtype), self.dtype.type(self.side * np.inf)).astype(np.float64)
         return np.nextafter(v, self.side * np.inf)
 
 
@@ -139,11 +143,13 @@ def check_size(t: Rebuilt, ranges: dict[int, tuple[float, float]]) -> tuple[floa
             raise ValueError(
                 f"constraint {t.texts[0]!r}: {t.name!r} holds integers, but a term has fractions. Convert it to float."
             )
-        info = np.iinfo(getattr(t.dtype, "numpy_dtype", t.dtype))
+    if is_numeric(t.dtype):
+        plain = np.dtype(getattr(t.dtype, "numpy_dtype", t.dtype))
+        info = np.iinfo(plain) if plain.kind in "iu" else np.finfo(plain)
         if low < info.min or high > info.max:
             raise ValueError(
                 f"constraint {t.texts[0]!r} can give {t.name!r} values from {low:.0f} to {high:.0f}, which its dtype "
-                f"{t.dtype} cannot hold. Convert it to int64."
+                f"{t.dtype} cannot hold. Convert it to {'int64' if plain.kind in 'iu' else 'float64'}."
             )
     return low, high
 
