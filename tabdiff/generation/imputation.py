@@ -226,7 +226,9 @@ def _estimate(
                 flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
             mean = _mean(flat.reshape(values.shape))
             data[hole, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
-            if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt:
+            # A rule that all values keep, what is filled in keeps too.
+            rule = number and column.grid_ is not None
+            if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt and not rule:
                 means[j] = mean
     return torch.from_numpy(data), means
 

@@ -5,10 +5,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from tabdiff.codecs.columns.calendar import find_times, grid_from_state
+from tabdiff.codecs.columns.grids import Grid
 from tabdiff.codecs.columns.numeric import MAX_EXACT, NumericColumn
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, times_from_integers
 
-__all__ = ["Clock", "TimeColumn"]
+__all__ = ["Clock", "TimeColumn", "TimeGrid"]
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
@@ -62,10 +64,20 @@ class Clock:
                 self.wall_, self.origin_, self.step_ = True, origin, step
 
     @property
+    def _nanoseconds(self) -> int:
+        """The dtype's resolution."""
+        unit = self.dtype.unit if isinstance(self.dtype, pd.DatetimeTZDtype) else np.datetime_data(self.dtype)[0]
+        return NANOSECONDS[unit]
+
+    @property
     def seconds_(self) -> float:
         """The unit of the counts in seconds."""
-        unit = self.dtype.unit if isinstance(self.dtype, pd.DatetimeTZDtype) else np.datetime_data(self.dtype)[0]
-        return self.step_ * NANOSECONDS[unit] / 1e9
+        return self.step_ * self._nanoseconds / 1e9
+
+    @property
+    def per_day_(self) -> int:
+        """How many of the dtype's resolution a day has."""
+        return 86_400 * 10**9 // self._nanoseconds
 
     def read(self, series: pd.Series) -> np.ndarray:
         """Counts (n,) since the origin as float64, negative before it, NaN where missing.
@@ -94,14 +106,46 @@ class Clock:
 
         Times that the clocks skip move to the next that exists; of two at the same wall clock the first is meant.
         """
-        steps = np.rint(np.nan_to_num(counts)).astype(np.int64).view(np.uint64) * np.uint64(self.step_)
-        integers = (steps + np.int64(self.origin_).view(np.uint64)).view(np.int64)
+        integers = self._integers(counts)
         if self.wall_:
-            wall = pd.DatetimeIndex(integers.view(f"M8[{self.dtype.unit}]"))
-            first = np.ones(len(wall), dtype=bool)
-            integers = wall.tz_localize(self.dtype.tz, ambiguous=first, nonexistent="shift_forward").asi8
+            integers = self._from_wall(integers)
         series = pd.Series(times_from_integers(integers, self.dtype), name=self.name)
         return series if missing is None else series.mask(missing)
+
+    def _integers(self, counts: np.ndarray) -> np.ndarray:
+        """Counts (n,) in the dtype's resolution since 1970, by the clock that they are counted by."""
+        steps = np.rint(np.nan_to_num(counts)).astype(np.int64).view(np.uint64) * np.uint64(self.step_)
+        return (steps + np.int64(self.origin_).view(np.uint64)).view(np.int64)
+
+    def _from_wall(self, ticks: np.ndarray) -> np.ndarray:
+        """UTC of times by the clock on the wall (n,)."""
+        wall = pd.DatetimeIndex(ticks.view(f"M8[{self.dtype.unit}]"))
+        first = np.ones(len(wall), dtype=bool)
+        return wall.tz_localize(self.dtype.tz, ambiguous=first, nonexistent="shift_forward").asi8
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the clock on the wall is another than that of the counts."""
+        return isinstance(self.dtype, pd.DatetimeTZDtype) and not self.wall_
+
+    def to_wall(self, counts: np.ndarray) -> np.ndarray:
+        """Return counts (n,) by the clock on the wall, int64 in the dtype's resolution since 1970."""
+        integers = self._integers(counts)
+        if self._moves:
+            integers = pd.DatetimeIndex(times_from_integers(integers, self.dtype)).tz_localize(None).asi8
+        return integers
+
+    def from_wall(self, ticks: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`to_wall`: counts (n,) as float64."""
+        integers = self._from_wall(ticks) if self._moves else ticks
+        return np.rint((integers - self.origin_) / self.step_)
+
+    def find_grid(self, counts: np.ndarray) -> "TimeGrid | None":
+        """Find the grid of distinct counts (m,), in order; None for durations."""
+        if not self.dtype.kind == "M":
+            return None
+        rule = find_times(np.unique(self.to_wall(counts)), self.step_, self.per_day_)
+        return None if rule is None else TimeGrid(rule, self)
 
     def state(self) -> dict:
         """Plain description, for persistence."""
@@ -120,6 +164,45 @@ class Clock:
         clock.name, clock.dtype = state["name"], dtype_from_state(state["dtype"])
         clock.origin_, clock.step_, clock.wall_ = int(state["origin"]), int(state["step"]), bool(state["wall"])
         return clock
+
+
+class TimeGrid:
+    """A grid for the counts of a clock.
+
+    Parameters
+    ----------
+    rule : Grid
+        Of times by the clock on the wall, in the dtype's resolution since 1970.
+    clock : Clock
+        What the counts are of.
+    """
+
+    def __init__(self, rule: Grid, clock: Clock) -> None:
+        self.rule, self.clock = rule, clock
+
+    def nearest(self, values: np.ndarray) -> np.ndarray:
+        """Return the counts of the grid that are nearest to counts (n,)."""
+        wall = self.clock.to_wall(values)
+        found = self.rule.nearest(wall)
+        # Not all of them, because a time that the clock shows twice would come back as the first.
+        return np.where(found == wall, values, self.clock.from_wall(found))
+
+    def next(self, values: np.ndarray, side: int) -> np.ndarray:
+        """Return the next count of the grid above (`side` 1) or below (-1) each count (n,)."""
+        wall = self.clock.to_wall(values + side)
+        return self.clock.from_wall(self.rule.above(wall) if side > 0 else self.rule.below(wall))
+
+    def contains(self, values: np.ndarray) -> np.ndarray:
+        """Return whether each count (n,) is on the grid."""
+        return self.rule.contains(self.clock.to_wall(values))
+
+    def describe(self) -> str:
+        """Return the rule in words."""
+        return self.rule.describe()
+
+    def state(self) -> dict:
+        """Plain description, for persistence."""
+        return self.rule.state()
 
 
 class TimeColumn(NumericColumn):
@@ -144,6 +227,9 @@ class TimeColumn(NumericColumn):
         self.clock_ = Clock(series, name)
         super().__init__(self.clock_.read(series), series.dtype, name, weight)
 
+    def _find_grid(self) -> TimeGrid | None:
+        return self.clock_.find_grid(self.values_)
+
     def read(self, series: pd.Series) -> np.ndarray:
         """Counts (n,) of the clock's unit as float64, NaN where missing; see `Clock.read`."""
         return self.clock_.read(series)
@@ -167,6 +253,10 @@ class TimeColumn(NumericColumn):
         column = super().from_state(state)
         column.clock_ = Clock.from_state(state["clock"])
         return column
+
+    @classmethod
+    def _grid_from_state(cls, state: dict) -> TimeGrid:
+        return TimeGrid(grid_from_state(state["grid"]), Clock.from_state(state["clock"]))
 
 
 def _distance(later: Any, earlier: Any) -> np.ndarray:

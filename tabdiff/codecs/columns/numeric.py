@@ -12,7 +12,10 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
+from scipy.stats import poisson
 
+from tabdiff.codecs.columns.calendar import find_number_grid, number_grid_from_state
+from tabdiff.codecs.columns.grids import LOG_MAX_CHANCE
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
 from tabdiff.utils.random import RowStreams
 
@@ -20,6 +23,9 @@ __all__ = ["NumericColumn", "check_range", "restore", "to_float"]
 
 # A value seen this often is a spike that is returned exactly; a rarer one belongs to a continuous stretch.
 HEAVY_COUNT = 5
+# Rarer values are compared in blocks of so many: they must repeat so many times as often as they would by chance for
+# there to be nothing between them.
+BLOCK, MIN_RATIO = 25, 4.0
 # Up to here float64 holds every integer.
 MAX_EXACT = 2**53
 
@@ -113,12 +119,21 @@ class NumericColumn:
     edges_ : ndarray of shape (u, 2)
         Interval of values that a step stands for: the value itself when it is heavy, half-way to its neighbours
         when it is light.
+    unit_ : (int, int) or None
+        (k, d) if all values are multiples of k / 10**d.
+    grid_ : NumberGrid or None
+        What else all values keep to (`tabdiff.codecs.columns.grids`).
+    observed_only_ : bool
+        Whether nothing but values seen at fit is drawn.
 
     Notes
     -----
     Decoding returns heavy values exactly, spreads light values over their own interval, and never leaves the observed
-    range; it rounds to the unit that all values share: whole numbers, cents, multiples of 25.
+    range; it rounds to the unit that all values share, whole numbers, cents, multiples of 25, and to their grid. Where
+    values repeat as they would not if those between them were possible too, such as codes, only these are drawn.
     """
+
+    grid_: Any = None
 
     def __init__(self, values: np.ndarray, dtype: Any, name: Any, weight: np.ndarray | None = None) -> None:
         self.dtype, self.name = dtype, name
@@ -130,8 +145,14 @@ class NumericColumn:
             # In units of rows; a step of no width at all could not be told from its neighbour.
             mass = np.maximum(mass * (counts.sum() / mass.sum()), 1e-6)
         self._finish(counts, mass)
+        self.grid_ = self._find_grid()
+        if not self.observed_only_ and _is_code(self.values_, counts, self.unit_):
+            self._finish(counts, mass, observed_only=True)
 
-    def _finish(self, counts: np.ndarray, mass: np.ndarray | None = None) -> None:
+    def _find_grid(self) -> Any:
+        return find_number_grid(self.values_, self.unit_)
+
+    def _finish(self, counts: np.ndarray, mass: np.ndarray | None = None, *, observed_only: bool = False) -> None:
         values = self.values_
         self.counts_ = counts.astype(np.int64)
         self.mass_ = self.counts_ if mass is None else mass
@@ -146,7 +167,8 @@ class NumericColumn:
         single = getattr(self.dtype, "kind", "f") == "f" and getattr(self.dtype, "itemsize", 8) < 8
         self.unit_ = _unit(values, float(np.finfo(self.dtype if single else np.float64).eps))
         # Where values are sparse on their own grid (0.5, 0.75, 1.33 ...), what lies between was never possible.
-        if len(values) <= max(2, 0.05 * counts.sum()):
+        self.observed_only_ = observed_only or len(values) <= max(2, 0.05 * counts.sum())
+        if self.observed_only_:
             self.edges_[:] = values[:, None]
 
     @property
@@ -220,6 +242,8 @@ class NumericColumn:
             multiple, decimals = self.unit_
             scale = 10.0**decimals
             values[spread] = np.rint(values[spread] * scale / multiple) * multiple / scale
+            if self.grid_ is not None and spread.any():
+                values[spread] = self.grid_.nearest(values[spread])
         return np.clip(values, self.values_[0], self.values_[-1])
 
     def decode(self, z: np.ndarray, missing: np.ndarray | None = None) -> pd.Series:
@@ -263,6 +287,8 @@ class NumericColumn:
             "values": self.values_,
             "counts": self.counts_,
             "mass": None if self.mass_ is self.counts_ else self.mass_,
+            "observed_only": self.observed_only_,
+            "grid": None if self.grid_ is None else self.grid_.state(),
         }
 
     @classmethod
@@ -272,8 +298,18 @@ class NumericColumn:
         column.dtype, column.name = dtype_from_state(state["dtype"]), state["name"]
         column.values_ = np.asarray(state["values"], dtype=np.float64)
         mass = state.get("mass")
-        column._finish(np.asarray(state["counts"]), None if mass is None else np.asarray(mass))
+        column._finish(
+            np.asarray(state["counts"]),
+            None if mass is None else np.asarray(mass),
+            observed_only=bool(state.get("observed_only", False)),
+        )
+        if state.get("grid") is not None:
+            column.grid_ = cls._grid_from_state(state)
         return column
+
+    @classmethod
+    def _grid_from_state(cls, state: dict) -> Any:
+        return number_grid_from_state(state["grid"])
 
 
 def _unit(values: np.ndarray, eps: float) -> tuple[int, int] | None:
@@ -294,6 +330,25 @@ def _unit(values: np.ndarray, eps: float) -> tuple[int, int] | None:
         if _are_whole(first * scale, eps) and _are_whole(values * scale, eps):
             return max(int(np.gcd.reduce(np.rint(values * scale).astype(np.int64))), 1), decimals
     return None
+
+
+def _is_code(values: np.ndarray, counts: np.ndarray, unit: tuple[int, int] | None) -> bool:
+    """Whether the rarer ones of sorted values (u,) repeat as they would not if those between them were possible too.
+
+    In a block of neighbouring values with r rows on G points of the unit, G (1 - exp(-r / G)) values would be expected.
+    """
+    light = counts < HEAVY_COUNT
+    if unit is None or not light.any() or counts.sum() < HEAVY_COUNT * len(values):
+        return False
+    points, rows = values[light] * 10.0 ** unit[1] / unit[0], counts[light]
+    expected = 0.0
+    for i in range(0, len(points), BLOCK):
+        block, r = points[i : i + BLOCK], int(rows[i : i + BLOCK].sum())
+        width = max(float(block[-1] - block[0]) + 1.0, 1.0)
+        expected += r + width * np.expm1(-r / width)
+    repeats = int(rows.sum()) - len(points)
+    by_chance = poisson.logsf(repeats - 1, max(expected, 1e-9))
+    return bool(repeats > MIN_RATIO * expected and by_chance < LOG_MAX_CHANCE)
 
 
 def _are_whole(scaled: np.ndarray, eps: float) -> bool:

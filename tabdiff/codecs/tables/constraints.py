@@ -22,9 +22,10 @@ from tabdiff.codecs.columns import (
     restore,
     to_float,
 )
-from tabdiff.codecs.columns.datetime import Clock
+from tabdiff.codecs.columns.calendar import grid_from_state, number_grid_from_state
+from tabdiff.codecs.columns.datetime import Clock, TimeGrid
 from tabdiff.codecs.tables.constraint_parser import parse_constraint
-from tabdiff.codecs.tables.rebuilt import TOLERANCE_FLOAT32, Rebuilt, check_rows, check_size, unit_of
+from tabdiff.codecs.tables.rebuilt import TOLERANCE_FLOAT32, Rebuilt, check_rows, check_size, grid_of, unit_of
 
 __all__ = ["Constraints"]
 
@@ -102,6 +103,8 @@ class Constraints:
                 t.tolerance = TOLERANCE_FLOAT32
             t.missing, t.distinct = bool(np.isnan(v).any()), len(np.unique(v[~np.isnan(v)]))
             check_rows(t, values, frame.index)
+            if t.kind != "sum":
+                t.grid = self._find_grid(t, v)
             ranges[t.column] = check_size(t, ranges)
         return self
 
@@ -116,6 +119,11 @@ class Constraints:
                 f"constraints compare the times {list(own)}, which must have one dtype; got {own}. {_one_dtype(own)}"
             )
         self._clock = Clock(pd.concat([frame.iloc[:, j].dropna() for j in self._times], ignore_index=True), "times")
+
+    def _find_grid(self, t: Rebuilt, values: np.ndarray) -> Any:
+        if t.column in self._times and self._clock is not None:
+            return self._clock.find_grid(np.unique(values[~np.isnan(values)]))
+        return grid_of(values, t.dtype)
 
     def _numbers(self, frame: pd.DataFrame, j: int) -> np.ndarray:
         """Values of a column as float64, (n,), NaN where missing."""
@@ -190,7 +198,10 @@ class Constraints:
 
     def state(self) -> dict:
         """Plain description, for persistence."""
-        rebuilt = [{**vars(t), "dtype": dtype_to_state(t.dtype)} for t in self.rebuilt_]
+        rebuilt = [
+            {**vars(t), "dtype": dtype_to_state(t.dtype), "grid": None if t.grid is None else t.grid.state()}
+            for t in self.rebuilt_
+        ]
         return {
             "texts": self.texts,
             "rebuilt": rebuilt,
@@ -205,6 +216,11 @@ class Constraints:
         self.rebuilt_ = [Rebuilt(**{**t, "dtype": dtype_from_state(t["dtype"])}) for t in state["rebuilt"]]
         self._times = list(state["times"])
         self._clock = Clock.from_state(state["clock"]) if state["clock"] is not None else None
+        for t in self.rebuilt_:
+            if t.grid is not None and t.column in self._times and self._clock is not None:
+                t.grid = TimeGrid(grid_from_state(t.grid), self._clock)
+            elif t.grid is not None:
+                t.grid = number_grid_from_state(t.grid)
         return self
 
 

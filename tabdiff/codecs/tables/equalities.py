@@ -108,7 +108,8 @@ class Equalities:
     ) -> None:
         """Give columns the values that their codes say, in place.
 
-        A value that was outside the observed range of the column stays as it was drawn, and so does a missing one.
+        Where the other value is outside the observed range or off the grid of the column, its own stays as it was
+        drawn, and so does a missing one.
 
         Parameters
         ----------
@@ -151,6 +152,8 @@ def _overwrite(values: dict[int, np.ndarray], b: int, a: int, where: np.ndarray,
     """Give b the values of a in some rows (n,), but for missing ones and those outside the range of b."""
     low, high = columns[b].values_[[0, -1]]
     where = where & (values[a] >= low) & (values[a] <= high) & ~np.isnan(values[b])
+    if columns[b].grid_ is not None:
+        where = where & columns[b].grid_.contains(np.nan_to_num(values[a]))
     values[b] = np.where(where, values[a], values[b])
 
 

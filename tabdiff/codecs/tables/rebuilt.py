@@ -8,7 +8,7 @@ import pandas as pd
 
 from tabdiff.codecs.columns import NumericColumn, is_numeric
 
-__all__ = ["TOLERANCE_FLOAT32", "Rebuilt", "check_rows", "check_size", "unit_of"]
+__all__ = ["TOLERANCE_FLOAT32", "Rebuilt", "check_rows", "check_size", "grid_of", "unit_of"]
 
 # By how much a sum of floats may miss, relative to its terms.
 TOLERANCE, TOLERANCE_FLOAT32 = 1e-9, 1e-6
@@ -44,6 +44,8 @@ class Rebuilt:
         Number of distinct values.
     missing : bool
         Whether values are missing.
+    grid : NumberGrid, TimeGrid or None
+        What else its values keep to; sums are exact instead.
     """
 
     column: int
@@ -60,6 +62,7 @@ class Rebuilt:
     tolerance: float = TOLERANCE
     distinct: int = 0
     missing: bool = False
+    grid: Any = None
 
     def bound_rows(self, values: dict[int, np.ndarray]) -> np.ndarray:
         """Rows (n,) in which enough of the parts are present for the constraint to say something."""
@@ -100,10 +103,14 @@ class Rebuilt:
         if self.unit is not None:
             multiple, decimals = self.unit
             v = np.rint(v * 10.0**decimals / multiple) * multiple / 10.0**decimals
+        if self.grid is not None:
+            v = self.grid.nearest(v)
         return v.astype(self.dtype).astype(np.float64) if self._is_short else v
 
     def _next(self, v: np.ndarray) -> np.ndarray:
         """Closest value (n,) away from the bounds."""
+        if self.grid is not None:
+            return self.grid.next(v, self.side)
         if self.unit is not None:
             return self._snap(v + self.side * self.unit[0] / 10.0 ** self.unit[1])
         if self._is_short:
@@ -138,6 +145,9 @@ def check_size(t: Rebuilt, ranges: dict[int, tuple[float, float]]) -> tuple[floa
         high = max(high, *(ranges[j][1] + strict for strict, j in t.parts))
     else:
         low = min(low, *(ranges[j][0] - strict for strict, j in t.parts))
+    if t.grid is not None:
+        # What a bound forces out of the range is on the grid too.
+        low, high = float(t.grid.next(np.array([low + 1]), -1)[0]), float(t.grid.next(np.array([high - 1]), 1)[0])
     if pd.api.types.is_integer_dtype(t.dtype):
         if t.kind == "sum" and t.decimals != 0:
             raise ValueError(
@@ -158,3 +168,9 @@ def unit_of(values: np.ndarray, dtype: Any) -> tuple[int, int] | None:
     """Return (m, d) if the values are multiples of m / 10**d."""
     observed = values[~np.isnan(values)]
     return NumericColumn(observed, dtype, None).unit_ if len(observed) else (1, 0)
+
+
+def grid_of(values: np.ndarray, dtype: Any) -> Any:
+    """Return what else the values keep to, a `NumberGrid` or None."""
+    observed = values[~np.isnan(values)]
+    return NumericColumn(observed, dtype, None).grid_ if len(observed) else None

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tabdiff.codecs.columns import ConstantColumn, NumericColumn, TimeColumn, is_time
 from tabdiff.codecs.tables.dependencies import DependentColumn
+from tabdiff.codecs.tables.rebuilt import Rebuilt
 
 if TYPE_CHECKING:
     from tabdiff.codecs.tables.codec import TableCodec
@@ -25,7 +26,8 @@ def table_schema(codec: TableCodec) -> pd.DataFrame:
         ``distinct``, the number of its values; ``rare``, how many of them share a code (see `LevelColumn`);
         ``missing``, whether some are. ``determined_by`` is what determines it: another column, "condition", a declared
         sum such as "a + b", or None; ``follows_from`` the columns that determine it together, the main ones, or None;
-        ``often_equals`` a dict of the columns that it often equals and the share of the training rows, or None.
+        ``often_equals`` a dict of the columns that it often equals and the share of the training rows, or None;
+        ``grid`` what its numbers or times keep to, in words (see `tabdiff.codecs.columns.grids`), or None.
     """
     rebuilt = {t.column: t for t in codec.constraints_.rebuilt_}
     rows = []
@@ -58,11 +60,12 @@ def table_schema(codec: TableCodec) -> pd.DataFrame:
                 "determined_by": determined_by,
                 "follows_from": _follows_from(codec, j),
                 "often_equals": _often_equals(codec, j),
+                "grid": _grid(rebuilt[j] if j in rebuilt else c),
             }
         )
     schema = pd.DataFrame(rows)
     # Names that are numbers would turn into floats beside None.
-    for name in ("determined_by", "follows_from", "often_equals"):
+    for name in ("determined_by", "follows_from", "often_equals", "grid"):
         schema[name] = pd.Series([row[name] for row in rows], dtype=object)
     return schema
 
@@ -73,6 +76,23 @@ def _follows_from(codec: TableCodec, j: int) -> list[Any] | None:
             main = [codec.column_of(i) for i in rule.inputs[: rule.n_main]]
             return [codec.columns_[i].name for i in main if i is not None]
     return None
+
+
+def _grid(column: Any) -> str | None:
+    """Return what a column, or one that a constraint rebuilds, keeps to beside its range."""
+    if isinstance(column, Rebuilt):
+        return None if column.grid is None else column.grid.describe()
+    if not isinstance(column, NumericColumn):
+        return None
+    if column.observed_only_:
+        return "observed values only"
+    if column.grid_ is not None:
+        return str(column.grid_.describe())
+    if isinstance(column, TimeColumn):
+        days = column.clock_.seconds_ / 86_400
+        return f"every {days:g} days" if days > 1 and days.is_integer() else None
+    multiple, decimals = column.unit_ or (1, 0)
+    return f"multiples of {multiple / 10**decimals:g}" if multiple > 1 else None
 
 
 def _often_equals(codec: TableCodec, j: int) -> dict[Any, float] | None:
