@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from tabdiff.estimators.oversampler import DiffusionOverSampler
     from tabdiff.estimators.pipeline import sample_pipeline
     from tabdiff.evaluation import evaluate
+    from tabdiff.training.options import TrainingOptions
 
 __all__ = [
     "DiffusionGenerator",
     "DiffusionImputer",
     "DiffusionOutlierDetector",
     "DiffusionOverSampler",
+    "TrainingOptions",
     "evaluate",
     "sample_pipeline",
 ]
@@ -25,6 +27,7 @@ _HOME = {
     "DiffusionImputer": "tabdiff.estimators.imputer",
     "DiffusionOutlierDetector": "tabdiff.estimators.detector",
     "DiffusionOverSampler": "tabdiff.estimators.oversampler",
+    "TrainingOptions": "tabdiff.training.options",
     "evaluate": "tabdiff.evaluation",
     "sample_pipeline": "tabdiff.estimators.pipeline",
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
-from tabdiff.utils.device import autocast_dtype
+from tabdiff.utils.device import sampling_dtype
 from tabdiff.utils.random import RowStreams
 
 __all__ = ["draw", "draw_in_time", "guide", "rows_at_once"]
@@ -119,7 +119,7 @@ def draw(
         given = given.to(noise.dtype)
         condition = beside(denoiser, condition, given)
     t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
-    dtype = autocast_dtype(precision, device)
+    dtype = sampling_dtype(precision, device)
     parts = []
     for i in range(0, n, size):
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):

@@ -4,18 +4,19 @@ An error of any target is the error of the clean row times a factor that depends
 `x0_factor`), so every published weighting is one function :math:`W` of the log-SNR in
 :math:`W \cdot \|\hat x_0 - x_0\|^2`:
 
-==============  =========================================  ======================================
-loss            W                                          source
-==============  =========================================  ======================================
-simple          the factor of the target itself            Ho et al. (2020)
-elbo            :math:`-\frac12 d\,\mathrm{SNR}/dt`        Kingma et al. (2021)
-snr             SNR                                        Ho et al. (2020), in terms of eps
-truncated_snr   max(SNR, 1)                                Salimans and Ho (2022)
-inverse_snr     min(1 / SNR, gamma)                        for comparison
-min_snr         min(SNR, gamma)                            Hang et al. (2023)
-edm             :math:`1 / c_{out}^2`                      Karras et al. (2022)
-huber           as simple, on a pseudo-Huber error         Song and Dhariwal (2023)
-==============  =========================================  ======================================
+===================  =========================================  =======================================
+loss                 W                                          source
+===================  =========================================  =======================================
+simple               the factor of the target itself            Ho et al. (2020)
+elbo                 :math:`-\frac12 d\,\mathrm{SNR}/dt`        Kingma et al. (2021)
+snr                  SNR                                        Ho et al. (2020), in terms of eps
+truncated_snr        max(SNR, 1)                                Salimans and Ho (2022)
+inverse_snr          1                                          1 / SNR, in terms of eps
+clipped_inverse_snr  min(1 / SNR, gamma)                        for comparison
+min_snr              min(SNR, gamma)                            Hang et al. (2023)
+edm                  :math:`1 / c_{out}^2`                      Karras et al. (2022)
+huber                as simple, on a pseudo-Huber error         Song and Dhariwal (2023)
+===================  =========================================  =======================================
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tabdiff.diffusion.targets import edm_coefficients
 
 __all__ = ["LOSSES", "Loss", "make_loss", "x0_factor"]
 
-LOSSES = ("simple", "elbo", "snr", "truncated_snr", "inverse_snr", "min_snr", "edm", "huber")
+LOSSES = ("simple", "elbo", "snr", "truncated_snr", "inverse_snr", "clipped_inverse_snr", "min_snr", "edm", "huber")
 
 
 def x0_factor(alpha: Tensor, sigma: Tensor, target: str, sigma_data: float = 1.0) -> Tensor:
@@ -59,7 +60,7 @@ class Loss:
     weighting : str
         One of ``LOSSES``.
     gamma : float
-        Bound of "min_snr" and "inverse_snr".
+        Bound of "min_snr" and "clipped_inverse_snr".
     huber_c : float
         Scale of "huber": errors much smaller count squared, much larger ones in proportion.
 
@@ -127,6 +128,8 @@ class Loss:
         if self.weighting == "truncated_snr":
             return snr.clamp(min=1.0)
         if self.weighting == "inverse_snr":
+            return torch.ones_like(snr)
+        if self.weighting == "clipped_inverse_snr":
             return (1 / snr).clamp(max=self.gamma)
         if self.weighting == "min_snr":
             return snr.clamp(max=self.gamma)

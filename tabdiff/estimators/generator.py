@@ -31,9 +31,11 @@ from tabdiff.io.frames import ForeignFrame
 from tabdiff.model import persistence
 from tabdiff.model.fit import fit_model
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.old_names import refuse_old_names, what_replaces
 from tabdiff.model.refinement.refinement import (
     Refinement,
 )
+from tabdiff.training import TrainingOptions
 from tabdiff.utils.array_likes import read_array
 from tabdiff.utils.device import resolve_device
 
@@ -73,9 +75,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     loss : str or Loss, default="simple"
         How errors are weighed over time: "simple", "elbo", "snr", "min_snr", "edm", "huber" or another name or object
         of `tabdiff.diffusion.losses`.
-    times : str or Times, default="stratified"
-        How times are drawn in training: "stratified", "uniform", "log_normal", "logit_normal", "loss_aware" or an
-        object of `tabdiff.diffusion.time_sampling`.
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
     hidden_size, n_blocks : "auto" or int, default="auto"
@@ -121,24 +120,17 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Seconds of `fit` at most, about. Results then depend on the machine's speed.
     batch_size : "auto" or int, default="auto"
         Rows a training step; "auto" is 512, fewer where there are fewer rows, and 128 for images.
-    accumulation_steps : int, default=1
-        Batches whose gradients make one step, where more rows a step are wanted than memory holds.
     learning_rate : "auto" or float, default="auto"
-        Of AdamW, after warm-up. "auto" is 1e-3; for a U-Net less the wider it is, 2e-4 at 128 channels.
-    learning_rate_schedule : {"cosine", "constant"}, default="cosine"
-        Whether the rate decays to zero along half a cosine, or stays.
-    weight_decay : float, default=0.01
-        Of AdamW.
-    ema_decay : float, default=0.999
-        Decay of the average of the weights, which is what samples.
-    clip_grad_norm : float or None, default=1.0
-        Largest norm of the gradient.
+        Of the optimiser, after warm-up. "auto" is 1e-3; for a U-Net less the wider it is, 2e-4 at 128 channels.
+    training : TrainingOptions, optional
+        What is rarely changed: optimiser, warm-up and decay of the rate, averaging of the weights, clipping and
+        accumulation of gradients, how times are drawn. None is ``TrainingOptions()``.
     early_stopping : bool, default=False
         Whether to hold out rows, stop when the loss on them no longer improves, and keep the weights that did best.
         They are averaged weights, evaluated every 50 steps at times and noises that stay the same.
     validation_fraction : float, default=0.1
         Share of the rows that is held out, in (0, 1); they still count for the distribution of each column.
-    patience : int, default=10
+    n_iter_no_change : int, default=10
         Evaluations in a row without an improvement after which training stops.
     categorical_features : "auto" or list, default="auto"
         Columns to treat as categories beside those whose dtype says so; "auto" adds numeric columns with at most ten
@@ -166,20 +158,16 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         autoencoder gives images back, which bounds what samples can be. Sides must divide by 4, or by 2.
     device : str, default="auto"
         "auto" is CUDA where there is one.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Type of the matrix products; "auto" is bfloat16 on CUDA and on CPUs that multiply it (AVX-512 BF16), otherwise
-        float32.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        Type of the matrix products; "auto" is bfloat16 on GPUs and CPUs that multiply it (compute capability 8.0, and
+        AVX-512 BF16), float16 on GPUs with tensor cores for that alone (7.x), otherwise float32. float16 is for CUDA,
+        and has gradients scaled; elsewhere a model of it draws in float32.
     warm_start : bool, default=False
         Whether another `fit` goes on with the fitted network, for `max_steps` more steps on the data that it is given:
         the same columns and conditions, with the same labels. What the codec learned stays, and the history goes on.
-    checkpoint_dir : path-like, optional
-        A folder, made if need be, in which the fit in progress is kept as ``checkpoint.safetensors``, so that
-        ``fit(..., resume=True)`` can go on with it; one for each fit. A new fit replaces the checkpoint there.
-    checkpoint_every : float, default=300.0
-        Seconds between checkpoints; 0 writes one after each step. There is always one at the end of training.
     callbacks : list, optional
         What watches the fit and may end it, called in this order: objects with the methods of
-        `tabdiff.training.Callback`, such as `CSVLog`, `PeriodicSamples` and `TensorBoard` there.
+        `tabdiff.training.Callback`, such as `Checkpoint`, `CSVLog`, `PeriodicSamples` and `TensorBoard` there.
     random_state : int, RandomState or None, default=None
         Seeds everything: the same seed gives the same model and the same rows on one machine.
     verbose : int, default=0
@@ -253,6 +241,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     (10, 8, 8)
     """
 
+    @refuse_old_names
     def __init__(
         self,
         *,
@@ -260,7 +249,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         schedule: Any = "cosine",
         target: str = "v",
         loss: Any = "simple",
-        times: Any = "stratified",
         n_timesteps: int | None = None,
         hidden_size: str | int = "auto",
         n_blocks: str | int = "auto",
@@ -275,15 +263,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         max_steps: str | int = "auto",
         max_time: float | None = None,
         batch_size: str | int = "auto",
-        accumulation_steps: int = 1,
         learning_rate: str | float = "auto",
-        learning_rate_schedule: str = "cosine",
-        weight_decay: float = 0.01,
-        ema_decay: float = 0.999,
-        clip_grad_norm: float | None = 1.0,
+        training: TrainingOptions | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
-        patience: int = 10,
+        n_iter_no_change: int = 10,
         categorical_features: Any = "auto",
         dependencies: bool = True,
         constraints: Any = None,
@@ -293,8 +277,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         device: Any = "auto",
         precision: str = "auto",
         warm_start: bool = False,
-        checkpoint_dir: str | os.PathLike | None = None,
-        checkpoint_every: float = 300.0,
         callbacks: Any = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -303,7 +285,6 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.schedule = schedule
         self.target = target
         self.loss = loss
-        self.times = times
         self.n_timesteps = n_timesteps
         self.hidden_size = hidden_size
         self.n_blocks = n_blocks
@@ -318,15 +299,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.max_steps = max_steps
         self.max_time = max_time
         self.batch_size = batch_size
-        self.accumulation_steps = accumulation_steps
         self.learning_rate = learning_rate
-        self.learning_rate_schedule = learning_rate_schedule
-        self.weight_decay = weight_decay
-        self.ema_decay = ema_decay
-        self.clip_grad_norm = clip_grad_norm
+        self.training = training
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
-        self.patience = patience
+        self.n_iter_no_change = n_iter_no_change
         self.categorical_features = categorical_features
         self.dependencies = dependencies
         self.constraints = constraints
@@ -336,16 +313,45 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.device = device
         self.precision = precision
         self.warm_start = warm_start
-        self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_every = checkpoint_every
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; ``training__ema_decay=0.99`` sets one of the options of training.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        DiffusionGenerator
+
+        Raises
+        ------
+        ValueError
+            For a name that is no parameter; one that was gets told what it is now.
+        """
+        message = what_replaces(params)
+        if message is not None:
+            raise ValueError(message)
+        nested = any(name.startswith("training__") for name in params)
+        if nested and params.get("training", self.training) is None:
+            params = {**params, "training": TrainingOptions()}
+        return super().set_params(**params)
+
     # ------------------------------------------------------------------ fit
 
     def fit(
-        self, X: Any, y: Any = None, *, condition: Any = None, sample_weight: Any = None, resume: bool = False
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        condition: Any = None,
+        sample_weight: Any = None,
+        resume_from: str | os.PathLike | None = None,
     ) -> Self:
         """Learn to generate rows like those of X.
 
@@ -376,11 +382,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             "auto" sizes, what counts as a spike, and the draws among levels too rare for a code go by the number of
             rows. The codec of an AnnData is fitted on cells repeated in proportion, at most four times as many as
             there are.
-        resume : bool, default=False
-            Whether to go on from the checkpoint in `checkpoint_dir`; without one there, the fit starts from the
-            beginning. Data and parameters must be those of the interrupted fit; with `max_time` None, the CPU and as
-            many threads, the model is bit by bit what it would have been. A fit that was complete is taken up at the
-            end of its training.
+        resume_from : path-like, optional
+            A folder of the callback `Checkpoint`, whose last checkpoint the fit goes on from, or the path of one of
+            them. Without any in the folder, the fit starts from the beginning if a `Checkpoint` of its own writes
+            there, so that the same lines start a fit and go on with it. Data and parameters must be those of the
+            interrupted fit; with `max_time` None, the CPU and as many threads, the model is bit by bit what it would
+            have been. A fit that was complete is taken up at the end of its training.
 
         Returns
         -------
@@ -391,11 +398,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         ------
         ValueError
             For parameters out of range, infinities (the column is named), fewer than two rows, unknown names, lengths
-            that differ; for data that do not match what `warm_start` or `resume` goes on with.
+            that differ; for data that do not match what `warm_start` or `resume_from` goes on with.
         TypeError
             For containers or columns that cannot be modelled.
         OSError
-            If a checkpoint cannot be written; the last one stays.
+            If a checkpoint cannot be written, and the last one stays; or if there is none to go on from.
         """
         started = time.perf_counter()
         check_parameters(self)
@@ -407,7 +414,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             sample_weight,
             SimpleNamespace(**self.get_params(deep=False)),
             previous=self.model_ if self.warm_start and hasattr(self, "model_") else None,
-            resume=resume,
+            resume_from=resume_from,
             started=started,
             as_estimator=self._with,
         )
@@ -874,8 +881,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to a folder or a file, which hold no code: opening them is safe, unlike a pickle's.
 
-        The parameters `callbacks` and `checkpoint_dir` are left out: they belong to a fit and not to its model. So is
-        `text_encoder`, a function, which `load` takes again.
+        The parameter `callbacks` is left out: it belongs to a fit and not to its model. So is `text_encoder`, a
+        function, which `load` takes again.
 
         Parameters
         ----------

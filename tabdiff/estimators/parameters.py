@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from tabdiff.codecs.conditions.text import check_text_encoder
 from tabdiff.codecs.images.codec import augmentations
-from tabdiff.diffusion import make_loss, make_times
+from tabdiff.diffusion import make_loss
 from tabdiff.model.defaults import check_network
-from tabdiff.training.callbacks import Callback
+from tabdiff.training import Callback, options_of
 
 __all__ = ["check_parameters"]
 
@@ -21,8 +20,8 @@ def check_parameters(parameters: Any) -> None:
     p = parameters
     check_network(p.denoiser, p.conditioning, p.time_embedding)
     check_text_encoder(p.text_encoder)
-    make_times(p.times)  # these two raise where a name is unknown
-    make_loss(p.loss)
+    make_loss(p.loss)  # raises where a name is unknown
+    options_of(p.training)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):
         value = getattr(p, name)
         if value != "auto" and not _is_positive_integer(value):
@@ -32,25 +31,17 @@ def check_parameters(parameters: Any) -> None:
     if p.n_timesteps is not None and not (_is_positive_integer(p.n_timesteps) and p.n_timesteps > 1):
         raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
     augmentations(p.augment)
-    if not _is_positive_integer(p.accumulation_steps):
-        raise ValueError(f"accumulation_steps must be an integer of at least 1, however: {p.accumulation_steps!r}.")
-    if p.learning_rate_schedule not in ("cosine", "constant"):
-        raise ValueError(
-            f"learning_rate_schedule must be 'cosine' or 'constant', however: {p.learning_rate_schedule!r}."
-        )
     rate = () if isinstance(p.learning_rate, str) and p.learning_rate == "auto" else ("learning_rate",)
-    for name in ("dropout", "ema_decay", "condition_dropout", *rate, "weight_decay"):
+    for name in ("dropout", "condition_dropout", *rate):
         _check_number(name, getattr(p, name))
     if isinstance(p.observed_masks, str) and p.observed_masks != "auto":
         raise ValueError(f"observed_masks must be 'auto' or a number in [0, 1], however: {p.observed_masks!r}.")
     if not isinstance(p.observed_masks, str):
         _check_number("observed_masks", p.observed_masks)
-    for name in ("max_time", "clip_grad_norm"):
-        if getattr(p, name) is not None:
-            _check_number(name, getattr(p, name))
-    for name in ("dropout", "ema_decay"):
-        if not 0 <= getattr(p, name) < 1:
-            raise ValueError(f"{name} must lie in [0, 1), however: {getattr(p, name)!r}.")
+    if p.max_time is not None:
+        _check_number("max_time", p.max_time)
+    if not 0 <= p.dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), however: {p.dropout!r}.")
     if isinstance(p.autoguidance, str):
         allowed = p.autoguidance == "auto"
     else:
@@ -64,12 +55,8 @@ def check_parameters(parameters: Any) -> None:
     if rate and not p.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
     _check_training(p)
-    if not p.weight_decay >= 0:
-        raise ValueError(f"weight_decay must be at least 0, however: {p.weight_decay!r}.")
-    for name in ("max_time", "clip_grad_norm"):
-        value = getattr(p, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be None or positive, however: {value!r}.")
+    if p.max_time is not None and not p.max_time > 0:
+        raise ValueError(f"max_time must be None or positive, however: {p.max_time!r}.")
 
 
 def _check_training(p: Any) -> None:
@@ -80,13 +67,8 @@ def _check_training(p: Any) -> None:
     _check_number("validation_fraction", p.validation_fraction)
     if not 0 < p.validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in (0, 1), however: {p.validation_fraction!r}.")
-    if not _is_positive_integer(p.patience):
-        raise ValueError(f"patience must be an integer of at least 1, however: {p.patience!r}.")
-    _check_number("checkpoint_every", p.checkpoint_every)
-    if not p.checkpoint_every >= 0:
-        raise ValueError(f"checkpoint_every must be at least 0 seconds, however: {p.checkpoint_every!r}.")
-    if p.checkpoint_dir is not None and not isinstance(p.checkpoint_dir, str | os.PathLike):
-        raise ValueError(f"checkpoint_dir must be None or the path of a folder, however: {p.checkpoint_dir!r}.")
+    if not _is_positive_integer(p.n_iter_no_change):
+        raise ValueError(f"n_iter_no_change must be an integer of at least 1, however: {p.n_iter_no_change!r}.")
     if p.callbacks is not None and not isinstance(p.callbacks, list | tuple):
         raise ValueError(f"callbacks must be None or a list of callbacks, however: {p.callbacks!r}.")
     for callback in p.callbacks or ():

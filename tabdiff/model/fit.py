@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,8 +23,8 @@ from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.sample_weights import population
 from tabdiff.model.training_data import Start, begin, training_masks
-from tabdiff.training import Training, Validation, train
-from tabdiff.training.checkpoint import Checkpoints, check_folder
+from tabdiff.training import Checkpoint, Training, Validation, options_of, train
+from tabdiff.training.checkpoint import check_folder
 from tabdiff.training.vicinal import Vicinity
 from tabdiff.utils.device import autocast_dtype, resolve_device
 
@@ -43,7 +44,7 @@ def fit_model(
     options: Any,
     *,
     previous: FittedModel | None = None,
-    resume: bool = False,
+    resume_from: str | os.PathLike | None = None,
     started: float | None = None,
     as_estimator: Callable[[FittedModel], Any] = lambda model: model,
 ) -> FittedModel:
@@ -59,8 +60,8 @@ def fit_model(
         The parameters of `DiffusionGenerator`, by name, checked.
     previous : FittedModel, optional
         What to go on from (`warm_start`).
-    resume : bool
-        Whether to go on from the checkpoint in ``options.checkpoint_dir``.
+    resume_from : path-like, optional
+        The folder of the checkpoint to go on from.
     started : float, optional
         When the fit began, on the clock of `time.perf_counter`; by default now. ``options.max_time`` counts from it.
     as_estimator : callable
@@ -77,9 +78,10 @@ def fit_model(
     """
     started = time.perf_counter() if started is None else started
     device = resolve_device(options.device)
-    if options.checkpoint_dir is not None:
-        check_folder(options.checkpoint_dir)
-    start = begin(inputs, sample_weight, options, previous=previous, resume=resume, device=device)
+    for callback in options.callbacks or ():
+        if isinstance(callback, Checkpoint):
+            check_folder(callback.folder)
+    start = begin(inputs, sample_weight, options, previous=previous, resume_from=resume_from, device=device)
     scale = resolve_autoguidance(options.autoguidance, start.codec, start.spec, start.n_rows)
     refined = wants_refinement(options.refine, start.codec, start.n_rows, start.spec.vectors)
     left = None
@@ -93,9 +95,6 @@ def fit_model(
         denoiser = copy.deepcopy(training.ema.model).eval()
         return as_estimator(_model(start, options, denoiser, training.history, training.step))
 
-    callbacks = list(options.callbacks or ())
-    if options.checkpoint_dir is not None:
-        callbacks.append(Checkpoints(options.checkpoint_dir, options.checkpoint_every, start.description))
     result = train(
         start.denoiser,
         start.training.data,
@@ -105,9 +104,11 @@ def fit_model(
         max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
         generator=torch.Generator(device).manual_seed(start.seeds.loop),
         validation=_validation(start, options, settings["precision"], device),
-        callbacks=callbacks,
+        callbacks=list(options.callbacks or ()),
         snapshot=snapshot,
         saved=start.saved,
+        epoch_rows=len(start.training.data) // start.n_draws,
+        description=start.description,
         verbose=options.verbose,
     )
     model = _model(start, options, result.denoiser, result.history, result.n_steps)
@@ -127,14 +128,9 @@ def _training_settings(start: Start, options: Any, device: torch.device) -> dict
         weight=start.training.weight,
         event_shape=(start.spec.width,),
         batch_size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
-        accumulation_steps=int(options.accumulation_steps),
         learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
-        learning_rate_schedule=options.learning_rate_schedule,
-        weight_decay=options.weight_decay,
-        ema_decay=options.ema_decay,
-        clip_grad_norm=options.clip_grad_norm,
+        options=options_of(options.training),
         condition_dropout=options.condition_dropout,
-        times=options.times,
         draw_given=training_masks(start.spec),
         vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
         prepare=start.codec.prepare,
@@ -152,8 +148,8 @@ def _validation(start: Start, options: Any, precision: torch.dtype | None, devic
         start.held_out.weight,
         denoiser=start.denoiser,
         event_shape=(start.spec.width,),
-        times=options.times,
-        patience=int(options.patience),
+        times=options_of(options.training).times,
+        patience=int(options.n_iter_no_change),
         generator=torch.Generator(device).manual_seed(start.seeds.validation),
         precision=precision,
         prepare=start.codec.prepare,

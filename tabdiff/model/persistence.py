@@ -24,7 +24,9 @@ from tabdiff.model.autoguidance import build_guiding_denoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.old_names import current_loss, current_names, is_old
 from tabdiff.model.refinement.refinement import Refinement
+from tabdiff.training import TrainingOptions
 
 __all__ = ["check_labels", "check_storable", "describe", "restore"]
 
@@ -71,14 +73,17 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     plain = dict(parameters)
     # Objects cannot be saved as parameters. The fitted schedule and loss stand in the specification; how times were
     # drawn, a random state and another network matter only to a new fit.
-    defaults: dict[str, Any] = {"denoiser": "auto", "schedule": None, "loss": None, "times": "stratified"}
+    defaults: dict[str, Any] = {"denoiser": "auto", "schedule": None, "loss": None}
     defaults |= {"random_state": None, "text_encoder": None}
     for name, default in defaults.items():
         if not isinstance(plain[name], str | int | np.integer | None):
             plain[name] = default
+    if plain["training"] is not None:
+        options = plain["training"].get_params(deep=False)
+        plain["training"] = options if isinstance(options["times"], str) else {**options, "times": "stratified"}
     plain["device"] = "auto"
-    # Who watches a fit, and where it may be taken up again, is of one machine and no part of the model.
-    plain["callbacks"] = plain["checkpoint_dir"] = None
+    # Who watches a fit is of one machine and no part of the model.
+    plain["callbacks"] = None
     if not isinstance(plain["categorical_features"], str):
         plain["categorical_features"] = list(plain["categorical_features"])
     return plain
@@ -139,12 +144,15 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
     guiding_weights = dict(zip(guiding_names, arrays[len(names) :], strict=True))
     # Until a network with these weights stands, sizes are claims.
     with _SizeLimit(4 * sum(w.numel() for w in arrays) + SMALL):
-        config = ModelConfig.from_state(saved["spec"])
+        config = ModelConfig.from_state(_current_spec(saved))
         denoiser = build_denoiser(config, config.network, 0)
         guiding = build_guiding_denoiser(config) if guiding_weights else None
     fitted: dict[str, Any] = {"schedule": config.schedule, "loss": config.loss}
-    parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in saved["parameters"].items()}
+    parameters = current_names(saved["parameters"])
+    parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()}
     del parameters["device"]
+    if parameters["training"] is not None:
+        parameters["training"] = TrainingOptions(**parameters["training"])
     codec = CODECS[saved["container"]].from_state(saved["codec"])
     _take_weights(denoiser, weights)
     if guiding is not None:
@@ -183,6 +191,15 @@ def _take_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
     denoiser.load_state_dict(weights)
     denoiser.eval().requires_grad_(False)
     denoiser.eval().requires_grad_(False)
+
+
+def _current_spec(saved: dict) -> dict:
+    """Return the description of what a network was built from, in the words of this version."""
+    spec = saved["spec"]
+    if not is_old(saved["parameters"]):
+        return spec
+    loss = {**spec["loss"], "weighting": current_loss(spec["loss"]["weighting"])}
+    return {**spec, "loss": loss}
 
 
 class _SizeLimit(TorchFunctionMode):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,8 @@ from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.persistence import check_labels, check_storable
 from tabdiff.model.sample_weights import population, take_rows, weigh
-from tabdiff.training.checkpoint import CheckpointError, describe_parameters, fingerprint, read_checkpoint
-
-if TYPE_CHECKING:
-    from tabdiff.model.fitted import FittedModel
-
+from tabdiff.training import Checkpoint, CheckpointError, options_of
+from tabdiff.training.checkpoint import describe_parameters, fingerprint, read_checkpoint
 
 __all__ = ["Start", "begin", "training_masks"]
 
@@ -97,7 +95,9 @@ class Start:
     n_steps : int
         Their steps.
     description : dict
-        Which fit it is, for checkpoints.
+        Which fit it is, for checkpoints; empty where none are wanted.
+    n_draws : int
+        How often each row was encoded.
     saved : dict or None
         Where an interrupted fit stood.
     """
@@ -116,6 +116,7 @@ class Start:
     n_steps: int = 0
     description: dict[str, Any] = field(default_factory=dict)
     saved: dict[str, Any] | None = None
+    n_draws: int = 1
 
     @property
     def n_rows(self) -> int:
@@ -138,7 +139,7 @@ def begin(
     options: Any,
     *,
     previous: FittedModel | None,
-    resume: bool,
+    resume_from: str | os.PathLike | None,
     device: torch.device,
 ) -> Start:
     """Fit the codec, encode the data, build the network.
@@ -152,28 +153,27 @@ def begin(
         The parameters of `DiffusionGenerator`, by name.
     previous : FittedModel, optional
         What to go on from (`warm_start`); it stays as it is.
-    resume : bool
-        Whether to go on from a checkpoint.
+    resume_from : path-like, optional
+        The folder of the checkpoint to go on from.
     device : torch.device
 
     Raises
     ------
     ValueError
         For data that cannot be modelled, with `warm_start` for data or parameters that do not fit the fitted network,
-        and with `resume` for a checkpoint of another fit.
+        and with `resume_from` for a checkpoint of another fit.
+    FileNotFoundError
+        If `resume_from` holds no checkpoint, and this fit writes none there.
     """
-    saved = None
-    if resume:
-        if options.checkpoint_dir is None:
-            raise ValueError("resume=True goes on from a checkpoint, so it needs checkpoint_dir, which is None.")
-        saved = read_checkpoint(options.checkpoint_dir)
+    folders = [callback.folder for callback in options.callbacks or () if isinstance(callback, Checkpoint)]
+    saved = None if resume_from is None else _read_saved(resume_from, folders)
     schedule = make_schedule(options.schedule, None if options.n_timesteps is None else int(options.n_timesteps))
-    parameters = describe_parameters(vars(options))
+    parameters = describe_parameters({**vars(options), "training": options_of(options.training)})
     if saved is not None:
-        _check_parameters(saved["fit"], parameters, options)
+        _check_parameters(saved["fit"], parameters, resume_from)
     check_labels(inputs.features)
     inputs, weight = weigh(inputs, sample_weight)
-    seed = _seed(options, saved)
+    seed = _seed(options, saved, resume_from)
     seeds = Seeds.of(seed)
     n_rows = int(inputs.features.shape[0])
 
@@ -208,14 +208,14 @@ def begin(
         spec = previous.config
         denoiser = copy.deepcopy(previous.denoiser).to(device).requires_grad_(True)
         denoiser.objective = make_loss(options.loss)
-    start = Start(inputs, seeds, codec, conditions, codes, weight, spec, denoiser, rows, None)
+    start = Start(inputs, seeds, codec, conditions, codes, weight, spec, denoiser, rows, None, n_draws=n_draws)
     if previous is not None:
         start.history, start.n_steps = previous.history, previous.n_steps
-    if options.checkpoint_dir is not None:
+    if folders or saved is not None:
         data = fingerprint(codec, rows.data, rows.condition, rows.weight)
         start.description = {"seed": seed, "parameters": parameters, "steps_before": start.n_steps, "data": data}
         if saved is not None:
-            _check_data(saved["fit"], start.description, options)
+            _check_data(saved["fit"], start.description, resume_from)
             start.saved = saved["training"]
     if options.early_stopping:
         held = _held_out(n_rows, float(options.validation_fraction), seeds.validation).repeat(n_draws)
@@ -223,13 +223,28 @@ def begin(
     return start
 
 
-def _seed(options: Any, saved: dict[str, Any] | None) -> int:
+def _read_saved(path: str | os.PathLike, folders: list[str | os.PathLike]) -> dict[str, Any] | None:
+    """Read the checkpoint that a fit is to go on from; None to start where it writes the first one itself."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"resume_from must be the path of a folder of checkpoints, or of one of them; got {path!r}. Give it the "
+            "folder of the callback Checkpoint."
+        )
+    saved = read_checkpoint(path)
+    if saved is None and not any(os.path.abspath(folder) == os.path.abspath(path) for folder in folders):
+        raise FileNotFoundError(
+            f"resume_from must hold a checkpoint; got {os.fspath(path)!r}, where there is none. Fit with "
+            f"callbacks=[Checkpoint({os.fspath(path)!r})] to start one that writes there, or leave resume_from out."
+        )
+    return saved
+
+
+def _seed(options: Any, saved: dict[str, Any] | None, where: Any) -> int:
     if saved is None or options.random_state is not None:
         seed = int(check_random_state(options.random_state).randint(2**31 - 1))
         if saved is not None and seed != saved["fit"]["seed"]:
             raise CheckpointError(
-                f"the checkpoint in {options.checkpoint_dir} is of a fit with another random_state than "
-                f"{options.random_state!r}. {_CHOICE}"
+                f"the checkpoint in {where} is of a fit with another random_state than {options.random_state!r}. {_CHOICE}"
             )
         return seed
     return int(saved["fit"]["seed"])
@@ -284,10 +299,10 @@ def _held_out(n_rows: int, fraction: float, seed: int) -> Tensor:
 
 # ----------------------------------------------------- the fit that goes on
 
-_CHOICE = "Go on with what it was started with, start over without resume=True, or choose another checkpoint_dir."
+_CHOICE = "Go on with what it was started with, start over without resume_from, or choose another folder."
 
 
-def _check_parameters(saved: dict[str, Any], parameters: dict[str, str], options: Any) -> None:
+def _check_parameters(saved: dict[str, Any], parameters: dict[str, str], where: Any) -> None:
     """Raise an error that names the parameters in which a checkpoint is of another fit."""
     before = saved["parameters"]
     names = sorted({*before, *parameters})
@@ -295,21 +310,19 @@ def _check_parameters(saved: dict[str, Any], parameters: dict[str, str], options
         f"{n} was {before.get(n)} and is {parameters.get(n)}" for n in names if before.get(n) != parameters.get(n)
     ]
     if differ:
-        raise CheckpointError(
-            f"the checkpoint in {options.checkpoint_dir} is of another fit: {'; '.join(differ)}. {_CHOICE}"
-        )
+        raise CheckpointError(f"the checkpoint in {where} is of another fit: {'; '.join(differ)}. {_CHOICE}")
 
 
-def _check_data(saved: dict[str, Any], description: dict[str, Any], options: Any) -> None:
+def _check_data(saved: dict[str, Any], description: dict[str, Any], where: Any) -> None:
     """Raise an error if a checkpoint is of a fit on other data, or one that started elsewhere."""
     if saved["steps_before"] != description["steps_before"]:
         raise CheckpointError(
-            f"the checkpoint in {options.checkpoint_dir} is of a fit that started after {saved['steps_before']} steps "
+            f"the checkpoint in {where} is of a fit that started after {saved['steps_before']} steps "
             f"(warm_start), and this one starts after {description['steps_before']}. {_CHOICE}"
         )
     if saved["data"] != description["data"]:
         raise CheckpointError(
-            f"the checkpoint in {options.checkpoint_dir} is of a fit on other data, or what the codec computes of them "
+            f"the checkpoint in {where} is of a fit on other data, or what the codec computes of them "
             f"differs on this machine. {_CHOICE}"
         )
 

@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tabdiff.training.state import Training
 
-__all__ = ["CSVLog", "Callback", "PeriodicSamples", "StopOnScore", "TensorBoard"]
+__all__ = ["CSVLog", "Callback", "PeriodicSamples", "StopOnScore", "TensorBoard", "is_due"]
+
+UNITS = ("steps", "epochs")
 
 
 class Callback:
@@ -50,6 +52,14 @@ class Callback:
 
     def on_fit_end(self, training: Training) -> None:
         """Do what is due at the end, once; after an error or an interruption `training.finished` is False."""
+
+
+def is_due(training: Training, every: int, unit: str) -> bool:
+    """Return whether the last step completed another `every` of "steps" or "epochs"."""
+    if unit == "steps":
+        return training.step % every == 0
+    rows, size = training.step * training.step_rows, every * training.epoch_rows
+    return rows // size > (rows - training.step_rows) // size
 
 
 class CSVLog(Callback):
@@ -107,7 +117,7 @@ class CSVLog(Callback):
 
 
 class PeriodicSamples(Callback):
-    """Draw some rows every so many steps, always from the same seed, to see how they take shape.
+    """Draw some rows every so many steps or epochs, always from the same seed, to see how they take shape.
 
     Parameters
     ----------
@@ -116,7 +126,9 @@ class PeriodicSamples(Callback):
         of them for images); or a callable
         ``target(step, rows)`` that is given the rows in the container of the fit.
     every : int, default=500
-        Steps between.
+        Steps, or epochs, between.
+    unit : {"steps", "epochs"}, default="steps"
+        What `every` counts; an epoch is as many rows as training has.
     n_samples : int, default=100
         Number of rows.
     condition : optional
@@ -140,13 +152,17 @@ class PeriodicSamples(Callback):
         target: str | os.PathLike | Callable[[int, Any], object],
         *,
         every: int = 500,
+        unit: str = "steps",
         n_samples: int = 100,
         condition: Any = None,
         random_state: int = 0,
     ) -> None:
         _check_count("every", every)
+        if unit not in UNITS:
+            raise ValueError(f"unit must be 'steps' or 'epochs'; got {unit!r}.")
         self.target = target
         self.every = every
+        self.unit = unit
         self.n_samples = n_samples
         self.condition = condition
         self.random_state = random_state
@@ -158,7 +174,7 @@ class PeriodicSamples(Callback):
 
     def on_step_end(self, training: Training) -> bool | None:
         """Draw where it is time."""
-        if training.step % self.every == 0 and training.snapshot is not None:
+        if training.snapshot is not None and is_due(training, self.every, self.unit):
             rows = training.snapshot().sample(self.n_samples, self.condition, random_state=self.random_state)
             if callable(self.target):
                 self.target(training.step, rows)

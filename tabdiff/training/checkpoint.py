@@ -1,15 +1,17 @@
-"""Checkpoints: a fit in progress as one file, from which it goes on as if nothing had happened.
+"""Checkpoints: a fit in progress as a file, from which it goes on as if nothing had happened.
 
-The file is safetensors: the tensors, and in the header's metadata everything else as JSON; reading one runs no code. It
-is written beside its place, flushed to the disk and renamed, so that at any moment the folder holds a whole checkpoint
-or none.
+A file is safetensors: the tensors, and in the header's metadata everything else as JSON; reading one runs no code. It
+is written beside its place, flushed to the disk and renamed, so that at any moment the folder holds whole checkpoints
+or none; older ones go only then.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,52 +20,113 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from tabdiff.io.image_files import ImageFiles
 from tabdiff.io.model_files import checksum
 from tabdiff.io.serialization import pack, unpack
-from tabdiff.training.callbacks import Callback
+from tabdiff.training.callbacks import Callback, is_due
 from tabdiff.training.state import Training
 
-__all__ = ["CheckpointError", "Checkpoints", "check_folder", "describe_parameters", "fingerprint", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "check_folder",
+    "checkpoint_files",
+    "describe_parameters",
+    "fingerprint",
+    "read_checkpoint",
+]
 
-FILE = "checkpoint.safetensors"
-FORMAT, FORMAT_VERSION = "tabdiff checkpoint", 1
+PREFIX, SUFFIX = "checkpoint-", ".safetensors"
+# What versions before the series wrote, a single one.
+SINGLE = "checkpoint.safetensors"
+FORMAT, FORMAT_VERSION = "tabdiff checkpoint", 2
+UNITS = ("seconds", "steps", "epochs")
 # What may differ between an interrupted fit and the one that goes on with it: none of it changes the result. Seeds are
 # compared as such.
-FREE = ("callbacks", "checkpoint_dir", "checkpoint_every", "random_state", "verbose")
+FREE = ("callbacks", "random_state", "verbose")
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, of another version, or of another fit."""
 
 
-class Checkpoints(Callback):
-    """Write a checkpoint every so many seconds, and at the end of training.
+class Checkpoint(Callback):
+    """Keep a fit in progress in a folder, every so often and at the end of training; `fit` goes on from there.
+
+    ``fit(..., resume_from=folder)`` with the same data and parameters goes on from the last one, or from a certain one
+    whose path it is given. Name this callback last, so that a checkpoint holds what the others did in its step.
 
     Parameters
     ----------
     folder : path-like
-        Where to.
-    every : float
-        Seconds between two.
-    fit : dict
-        Plain description of the fit, which tells whether another one may go on with the checkpoint.
+        One for each fit, made if need be, for files such as ``checkpoint-0000300.safetensors`` by the step. The first
+        checkpoint of a new fit replaces all that are there.
+    every : float, default=300
+        Seconds, steps or epochs between two; 0 seconds writes one after each step. Steps and epochs are whole.
+    unit : {"seconds", "steps", "epochs"}, default="seconds"
+        What `every` counts; an epoch is as many rows as training has.
+    keep : int or None, default=1
+        How many of the last ones stay; None keeps all.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+    OSError
+        In `fit`, if the folder cannot be written to; the checkpoints in it stay.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from tabdiff import DiffusionGenerator
+    >>> from tabdiff.training import Checkpoint
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kept = Checkpoint(folder, every=10, unit="steps", keep=2)
+    ...     gen = DiffusionGenerator(max_steps=30, hidden_size=8, callbacks=[kept], random_state=0).fit(X)
+    ...     names = sorted(os.listdir(folder))
+    ...     again = gen.fit(X, resume_from=os.path.join(folder, names[0]))
+    >>> names
+    ['checkpoint-0000020.safetensors', 'checkpoint-0000030.safetensors']
     """
 
-    def __init__(self, folder: str | os.PathLike, every: float, fit: dict[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | os.PathLike, *, every: float = 300, unit: str = "seconds", keep: int | None = 1
+    ) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(f"folder must be the path of a folder; got {folder!r}.")
+        if unit not in UNITS:
+            raise ValueError(f"unit must be 'seconds', 'steps' or 'epochs'; got {unit!r}.")
+        number = isinstance(every, int | float | np.number) and not isinstance(every, bool) and math.isfinite(every)
+        if unit == "seconds" and not (number and every >= 0):
+            raise ValueError(f"every must be at least 0 seconds; got {every!r}.")
+        if unit != "seconds" and not (number and every == int(every) >= 1):
+            raise ValueError(f"every must be a whole number of {unit}, at least 1; got {every!r}.")
+        if keep is not None and not (isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1):
+            raise ValueError(f"keep must be None or an integer of at least 1; got {keep!r}.")
+        self.folder = folder
         self.every = every
-        self.fit = fit
+        self.unit = unit
+        self.keep = keep
 
     def on_fit_begin(self, training: Training) -> None:
         """Start the clock."""
         self._last = time.perf_counter()
+        # Those of a fit that goes on belong to it up to where it stands.
+        own = [path for path in checkpoint_files(self.folder) if _step_of(path) <= training.step]
+        self._own = own if training.step else []
 
     def on_step_end(self, training: Training) -> bool | None:
         """Write where it is time."""
-        if time.perf_counter() - self._last >= self.every:
+        if self.unit == "seconds":
+            due = time.perf_counter() - self._last >= self.every
+        else:
+            due = is_due(training, int(self.every), self.unit)
+        if due:
             self._write(training)
         return None
 
@@ -73,19 +136,26 @@ class Checkpoints(Callback):
             self._write(training)
 
     def _write(self, training: Training) -> None:
+        content = {"fit": training.description or {}, "training": training.state_dict()}
         try:
-            write_checkpoint(self.folder, {"fit": self.fit, "training": training.state_dict()})
+            path = write_checkpoint(self.folder, content)
+            own = [*(other for other in self._own if other != path), path]
+            self._own = own if self.keep is None else own[-self.keep :]
+            for other in checkpoint_files(self.folder):
+                if other not in self._own:
+                    other.unlink(missing_ok=True)
         except OSError as error:
-            there = "The last one is whole" if (self.folder / FILE).is_file() else "There is none yet"
+            there = "The last one is whole" if checkpoint_files(self.folder) else "There is none yet"
+            folder = os.fspath(self.folder)
             raise OSError(
-                f"the checkpoint of step {training.step} could not be written to {self.folder}: {error}. {there}. "
-                "Make room or choose another checkpoint_dir; fit(..., resume=True) goes on from the last one."
+                f"the checkpoint of step {training.step} could not be written to {folder}: {error}. {there}. "
+                f"Make room or choose another folder; fit(..., resume_from={folder!r}) goes on from the last one."
             ) from error
         self._last = time.perf_counter()
 
 
 def check_folder(folder: str | os.PathLike) -> None:
-    """Make the folder of checkpoints, and see that it can be written to.
+    """Make a folder of checkpoints, and see that it can be written to.
 
     Raises
     ------
@@ -94,21 +164,33 @@ def check_folder(folder: str | os.PathLike) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=os.fspath(folder), prefix=FILE, suffix=".part"):
+        with tempfile.NamedTemporaryFile(dir=os.fspath(folder), prefix=PREFIX, suffix=".part"):
             pass
     except OSError as error:
         raise OSError(
-            f"checkpoint_dir={os.fspath(folder)!r} is no folder that can be written to: {error}. Choose another one."
+            f"the folder of Checkpoint({os.fspath(folder)!r}) cannot be written to: {error}. Choose another one."
         ) from error
 
 
-def write_checkpoint(folder: str | os.PathLike, description: dict[str, Any]) -> None:
-    """Write a description of plain values and tensors as the checkpoint of a folder.
+def _step_of(path: Path) -> int:
+    """Return the step that the name of a checkpoint tells, -1 for another file."""
+    found = re.fullmatch(rf"{PREFIX}(\d+){re.escape(SUFFIX)}", path.name)
+    return int(found[1]) if found else -1
+
+
+def checkpoint_files(folder: str | os.PathLike) -> list[Path]:
+    """Return the checkpoints of a folder, by their steps."""
+    found = [path for path in Path(folder).glob(f"{PREFIX}*{SUFFIX}") if _step_of(path) >= 0]
+    return sorted(found, key=_step_of)
+
+
+def write_checkpoint(folder: str | os.PathLike, description: dict[str, Any]) -> Path:
+    """Write a description of plain values and tensors to a folder, and return the file, named by its step.
 
     Raises
     ------
     OSError
-        If the disk is full or the folder cannot be written to; the checkpoint that was there stays.
+        If the disk is full or the folder cannot be written to; the checkpoints that were there stay.
     """
     from safetensors.numpy import save
 
@@ -117,17 +199,19 @@ def write_checkpoint(folder: str | os.PathLike, description: dict[str, Any]) -> 
     header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "description": text}
     header["checksum"] = checksum(text, arrays)
     content = save(arrays, metadata=header)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=FILE, suffix=".part")
+    path = Path(folder) / f"{PREFIX}{description['training']['step']:07d}{SUFFIX}"
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, Path(folder) / FILE)
+        os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync(folder)
+    return path
 
 
 def _sync(folder: str | os.PathLike) -> None:
@@ -140,8 +224,8 @@ def _sync(folder: str | os.PathLike) -> None:
             os.close(handle)
 
 
-def read_checkpoint(folder: str | os.PathLike) -> dict[str, Any] | None:
-    """Read the checkpoint of a folder: None where there is none, otherwise what was written, with tensors on the CPU.
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Read a checkpoint, or the last one of a folder: what was written, with tensors on the CPU; None where none is.
 
     Raises
     ------
@@ -150,12 +234,18 @@ def read_checkpoint(folder: str | os.PathLike) -> dict[str, Any] | None:
     """
     from safetensors import safe_open
 
-    # What a kill has left half-written is of no use to anyone.
-    for part in Path(folder).glob(f"{FILE}*.part"):
-        part.unlink(missing_ok=True)
-    path = Path(folder) / FILE
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        # What a kill has left half-written is of no use to anyone.
+        for part in path.glob(f"{PREFIX}*.part"):
+            part.unlink(missing_ok=True)
+        path = (checkpoint_files(path) or [path / SINGLE])[-1]
     if not path.is_file():
         return None
+    others = [other for other in checkpoint_files(path.parent) if other != path]
+    choice = "start over without resume_from"
+    if others:
+        choice += f", or go on from another: resume_from={os.fspath(others[-1])!r}"
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
@@ -165,18 +255,16 @@ def read_checkpoint(folder: str | os.PathLike) -> dict[str, Any] | None:
         if header.get("format_version") != str(FORMAT_VERSION):
             raise CheckpointError(
                 f"{path} has format version {header.get('format_version')}; this version of tabdiff reads "
-                f"{FORMAT_VERSION}. Use the version that wrote it, or start over without resume=True."
+                f"{FORMAT_VERSION}. Use the version that wrote it, or {choice}."
             )
         if header.get("checksum") != checksum(header["description"], arrays):
-            raise CheckpointError(
-                f"{path} is damaged: its checksum is not that of its content; start over without resume=True."
-            )
+            raise CheckpointError(f"{path} is damaged: its checksum is not that of its content; {choice}.")
         read: dict[str, Any] = _to_torch(unpack(json.loads(header["description"]), arrays))
         return {"fit": read["fit"], "training": read["training"]}
     except CheckpointError:
         raise
     except Exception as error:  # whatever a file can bring about
-        raise CheckpointError(f"{path} is damaged ({error}); start over without resume=True.") from error
+        raise CheckpointError(f"{path} is damaged ({error}); {choice}.") from error
 
 
 def _to_numpy(value: Any) -> Any:
@@ -210,6 +298,9 @@ def _as_text(value: Any) -> str:
         return repr(value.item() if isinstance(value, np.generic) else value)
     if isinstance(value, torch.device):
         return str(value)
+    if isinstance(value, BaseEstimator):
+        options = (f"{name}={_as_text(v)}" for name, v in sorted(value.get_params(deep=False).items()))
+        return f"{type(value).__name__}({', '.join(options)})"
     kind = value if hasattr(value, "__qualname__") else type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     plain = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion import Denoiser, LossAware, Times, make_times
+from tabdiff.diffusion import Denoiser, LossAware, make_times
 from tabdiff.nn import Dropout
 from tabdiff.training.batches import RowStream
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
+from tabdiff.training.options import TrainingOptions
 from tabdiff.training.state import Training
 from tabdiff.training.validation import Validation
 
 __all__ = ["TrainingResult", "train"]
 
-WARM_UP_STEPS = 100
 WINDOW_STEPS = 50
 
 
@@ -62,25 +62,22 @@ def train(
     max_time: float | None = None,
     batch_size: int = 512,
     learning_rate: float = 1e-3,
-    weight_decay: float = 0.01,
-    ema_decay: float = 0.999,
-    clip_grad_norm: float | None = 1.0,
+    options: TrainingOptions | None = None,
     condition_dropout: float = 0.1,
-    times: str | Times = "stratified",
     draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     vary: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-    accumulation_steps: int = 1,
-    learning_rate_schedule: str = "cosine",
     generator: torch.Generator,
     precision: torch.dtype | None = None,
     validation: Validation | None = None,
     callbacks: Sequence[Callback] = (),
     snapshot: Callable[[Training], Any] | None = None,
     saved: dict[str, Any] | None = None,
+    epoch_rows: int | None = None,
+    description: dict[str, Any] | None = None,
     verbose: int = 0,
 ) -> TrainingResult:
-    """Train a denoiser with AdamW, warm-up and cosine decay, clipping and weight averaging.
+    """Train a denoiser with warm-up and decay of the learning rate, clipping and weight averaging.
 
     Parameters
     ----------
@@ -99,17 +96,13 @@ def train(
     max_time : float, optional
         Seconds at most; the learning rate then decays over whichever of the two ends first.
     batch_size : int
-        Rows a step.
-    learning_rate, weight_decay : float
-        Of AdamW; the rate is the peak after 100 steps of warm-up.
-    ema_decay : float
-        Decay of the weights' average per step.
-    clip_grad_norm : float, optional
-        Largest norm of the gradient; None does not clip.
+        Rows of a batch.
+    learning_rate : float
+        The peak, after warm-up.
+    options : TrainingOptions, optional
+        Optimiser, warm-up, averaging and times. Times that learn from the losses are told them.
     condition_dropout : float
         Probability with which a row's condition is replaced by the null token.
-    times : str or Times
-        How times are drawn; see `tabdiff.diffusion.time_sampling`. One that learns from the losses is told them.
     draw_given : callable, optional
         ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.masks`.
     vary : callable, optional
@@ -117,14 +110,12 @@ def train(
     prepare : callable, optional
         ``prepare(rows, generator)`` makes the rows that the network sees of a batch of `data`, which may then be of a
         smaller dtype, or any object with a length that gives rows for row numbers and goes to a device.
-    accumulation_steps : int
-        Batches whose gradients make a step, for more rows a step than memory holds at once.
-    learning_rate_schedule : {"cosine", "constant"}
-        What follows warm-up: half a cosine down to zero, or nothing.
     generator : torch.Generator
         Source of every draw of the loop, on the denoiser's device.
     precision : torch.dtype, optional
-        Type of autocast; None is float32.
+        Type of autocast; None is float32. With float16, gradients are scaled so that small ones do not vanish, and a
+        step whose gradients are infinite is left out while the scale is halved (Micikevicius et al., "Mixed Precision
+        Training", 2018).
     validation : Validation, optional
         Held-out rows, evaluated after each window of 50 steps; they end training, and decide which weights are kept.
     callbacks : sequence of Callback
@@ -133,6 +124,10 @@ def train(
         From the `Training` to a fitted estimator, for callbacks.
     saved : dict, optional
         ``training.state_dict()`` of an interrupted run with the same arguments, to go on from.
+    epoch_rows : int, optional
+        Rows of an epoch, where `data` holds each of them several times; by default all of `data`.
+    description : dict, optional
+        Which fit it is, for the callback `Checkpoint`.
     verbose : int
         1 shows a progress bar with loss and remaining time.
 
@@ -154,19 +149,30 @@ def train(
     data = data.to(device)
     condition = condition.to(device) if condition is not None else None
     weight = weight.to(device) if weight is not None else None
+    options = options if options is not None else TrainingOptions()
     shape = event_shape if event_shape is not None else tuple(data.shape[1:])
-    draw_times = copy.deepcopy(make_times(times))  # one that learns must not carry over to the next fit
+    draw_times = copy.deepcopy(make_times(options.times))  # one that learns must not carry over to the next fit
     parameters = [p for p in denoiser.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    ema = EMA(denoiser, ema_decay)
+    optimizer = options.make_optimizer(parameters, learning_rate)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+    ema = EMA(denoiser, float(options.ema_decay))
     rows = RowStream(len(data), generator, weight)
-    training = Training(denoiser, ema, optimizer, rows, draw_times, generator, max_steps, validation)
+    step_rows = batch_size * int(options.accumulation_steps)
+    most = options.clip_grad_norm if options.clip_grad_norm is not None else math.inf
+    training = Training(
+        denoiser,
+        ema,
+        optimizer,
+        rows,
+        draw_times,
+        generator,
+        max_steps,
+        validation,
+        scaler=scaler,
+        step_rows=step_rows,
+        epoch_rows=epoch_rows if epoch_rows is not None else len(data),
+        description=description,
+    )
     if snapshot is not None:
         training.snapshot = partial(snapshot, training)
     if saved is not None:
@@ -178,7 +184,7 @@ def train(
     bar = tqdm(total=max_steps, initial=training.step, disable=not verbose, desc="fit", unit="step")
 
     def log() -> None:
-        entry = training.close_window(batch_size * accumulation_steps)
+        entry = training.close_window()
         if not math.isfinite(entry["loss"]):
             raise FloatingPointError(
                 f"the training loss became {entry['loss']} at step {training.step}; lower learning_rate "
@@ -191,14 +197,14 @@ def train(
             elapsed = training.seconds
             last = training.step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
             progress = max(training.step / max_steps, elapsed / max_time if max_time else 0.0)
-            share = _schedule(training.step, progress, max_steps, learning_rate_schedule)
+            share = options.rate_share(training.step, progress, max_steps)
             training.learning_rate = learning_rate * share
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate
 
             optimizer.zero_grad(set_to_none=True)
             loss = torch.zeros((), device=device)
-            for _ in range(accumulation_steps):
+            for _ in range(int(options.accumulation_steps)):
                 chosen = rows.take(batch_size)
                 batch = data[chosen] if prepare is None else prepare(data[chosen], generator)
                 given = None
@@ -217,12 +223,16 @@ def train(
                         importance = draw_times.weights(t, denoiser.schedule)
                         draw_times.update(t, losses, denoiser.schedule)
                         losses = importance * losses
-                    part = losses.mean() / accumulation_steps
-                part.backward()
+                    part = losses.mean() / int(options.accumulation_steps)
+                scaler.scale(part).backward()
                 loss += part.detach()
-            norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm if clip_grad_norm is not None else math.inf)
-            optimizer.step()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(parameters, most)
+            scaler.step(optimizer)
+            scaler.update()
             ema.update(denoiser)
+            if scaler.is_enabled():  # a step that was left out counts as one without a gradient
+                norm = torch.where(norm.isfinite(), norm, 0.0)
 
             training.count(loss, norm)
             training.finished = last
@@ -262,14 +272,6 @@ def _ask(callbacks: Sequence[Callback], method: str, training: Training) -> None
     for callback in callbacks:
         if getattr(callback, method)(training):
             training.finished = True
-
-
-def _schedule(step: int, progress: float, max_steps: int, kind: str) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then half a cosine down to zero, or constant."""
-    warm_up = min(1.0, (step + 1) / max(1, min(WARM_UP_STEPS, max_steps // 10)))
-    if kind == "constant":
-        return warm_up
-    return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def _drop(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -42,6 +42,12 @@ class Training:
         Number of steps at most.
     validation : Validation or None
         The held-out rows.
+    scaler : torch.amp.GradScaler
+        Scale of the gradients with float16; otherwise it does nothing.
+    step_rows, epoch_rows : int
+        Rows of a step and of an epoch.
+    description : dict or None
+        Which fit it is, in plain values, which tells whether another one may go on with its checkpoints.
     history : dict of list
         For each window of 50 steps its last "step", the mean "loss" and "gradient_norm" (before clipping), the
         "learning_rate" at its end, "rows_per_second", "seconds" since the start and the peak of "memory"; see
@@ -65,6 +71,11 @@ class Training:
     generator: torch.Generator
     max_steps: int
     validation: Validation | None = None
+    _: KW_ONLY
+    scaler: torch.amp.GradScaler
+    step_rows: int
+    epoch_rows: int
+    description: dict[str, Any] | None = None
     snapshot: Callable[[], Any] | None = None
     history: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in KEYS})
     step: int = 0
@@ -98,7 +109,7 @@ class Training:
         self._window_steps += 1
         self.step += 1
 
-    def close_window(self, batch_size: int) -> dict[str, float]:
+    def close_window(self) -> dict[str, float]:
         """Add an entry to the history, and return it."""
         now, steps = self.seconds, self._window_steps
         entry = {
@@ -106,7 +117,7 @@ class Training:
             "loss": self._total_loss.item() / steps,
             "gradient_norm": self._total_norm.item() / steps,
             "learning_rate": self.learning_rate,
-            "rows_per_second": steps * batch_size / (now - self._window_start),
+            "rows_per_second": steps * self.step_rows / (now - self._window_start),
             "seconds": now,
             "memory": peak_memory(self.generator.device),
         }
@@ -132,6 +143,7 @@ class Training:
             "average": self.ema.model.state_dict(),
             "n_updates": self.ema.n_updates,
             "optimizer": {str(i): dict(moments) for i, moments in self.optimizer.state_dict()["state"].items()},
+            "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
             "waiting": self.rows.waiting,
             "times": learned() if learned is not None else None,
@@ -153,6 +165,8 @@ class Training:
         self.ema.n_updates = state["n_updates"]
         moments = {int(i): values for i, values in state["optimizer"].items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"].cpu())
         self.rows.waiting = state["waiting"].to(device)
         if state["times"] is not None:

@@ -4,7 +4,9 @@ import sys
 
 import torch
 
-__all__ = ["autocast_dtype", "peak_memory", "resolve_device"]
+__all__ = ["autocast_dtype", "peak_memory", "resolve_device", "sampling_dtype"]
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -53,23 +55,46 @@ def cpu_multiplies_bfloat16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
+def cuda_dtype(capability: tuple[int, int], is_rocm: bool = False) -> torch.dtype | None:
+    """Return the type that a GPU multiplies fastest beside float32, by its compute capability.
+
+    From 8.0 on (Ampere, 2020) tensor cores multiply bfloat16, which has the range of float32. Those of 7.x (V100, T4)
+    know float16 alone: bfloat16 is emulated there, which torch nevertheless calls supported. Before 7.0 there are no
+    tensor cores, and most chips multiply float16 slower than float32. AMD's chips that torch runs on have bfloat16.
+    """
+    if capability >= (8, 0) or is_rocm:
+        return torch.bfloat16
+    return torch.float16 if capability >= (7, 0) else None
+
+
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the type that matrix products run in, None for float32.
 
     "auto" is bfloat16 where the hardware multiplies it: on CUDA devices and CPUs (AVX-512 BF16, AMX) that do, a step of
-    training then takes less than half the time. Elsewhere it is float32.
+    training then takes less than half the time. On CUDA devices with tensor cores for float16 alone it is float16; see
+    `cuda_dtype`. Elsewhere it is float32.
 
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or it is "float16" and the device is no CUDA device.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', got {precision!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {', '.join(map(repr, PRECISIONS[:-1]))} or 'float16'; got {precision!r}.")
+    if precision == "float16" and device.type != "cuda":
+        raise ValueError(
+            f"precision must be 'auto', 'float32' or 'bfloat16' on the device {str(device)!r}; got 'float16', which is "
+            "for CUDA devices. Use precision='bfloat16', which takes as little memory, or precision='auto'."
+        )
+    if precision == "auto" and device.type == "cuda":
+        return cuda_dtype(torch.cuda.get_device_capability(device), torch.version.hip is not None)
     if precision == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
-        else:
-            fast = device.type == "cpu" and cpu_multiplies_bfloat16()
-        return torch.bfloat16 if fast else None
-    return torch.bfloat16 if precision == "bfloat16" else None
+        return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else None
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
+
+
+def sampling_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type that a fitted model's products run in: a model of float16 draws in float32 without a GPU."""
+    if precision == "float16" and device.type != "cuda":
+        return None
+    return autocast_dtype(precision, device)

@@ -1,0 +1,150 @@
+"""Settings of training that are rarely changed, in one object."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from tabdiff.diffusion import Times, make_times
+
+__all__ = ["TrainingOptions", "options_of"]
+
+OPTIMIZERS = ("adamw", "adam")
+SCHEDULES = ("cosine", "constant")
+
+
+class TrainingOptions(BaseEstimator):
+    """How a network is trained: optimiser, warm-up, averaging of the weights, and how times are drawn.
+
+    An estimator of scikit-learn, so that ``training__ema_decay`` is a parameter of a `DiffusionGenerator` in
+    `set_params` and in a grid search. Values are checked in `fit`.
+
+    Parameters
+    ----------
+    optimizer : {"adamw", "adam"}, default="adamw"
+        AdamW shrinks weights apart from the gradient (Loshchilov and Hutter, 2019); Adam adds `weight_decay` times the
+        weights to the gradient (Kingma and Ba, 2015). Without weight decay they are the same.
+    betas : tuple of two floats, default=(0.9, 0.99)
+        Decay of the optimiser's averages of the gradient and of its square, each in [0, 1). Published models of images
+        mostly have (0.9, 0.999); the shorter memory suits the hundreds to thousands of steps of a table.
+    weight_decay : float, default=0.01
+        Of the optimiser, at least 0.
+    warmup_steps : "auto" or int, default="auto"
+        Steps in which the learning rate rises linearly to its peak, with either schedule; 0 starts there. "auto" is
+        100, or a tenth of all steps where that is less.
+    learning_rate_schedule : {"cosine", "constant"}, default="cosine"
+        Whether the rate decays to zero along half a cosine, or stays.
+    ema_decay : float, default=0.999
+        Decay, in [0, 1), of the average of the weights, which is what samples; 0 keeps the last weights.
+    clip_grad_norm : float or None, default=1.0
+        Largest norm of the gradient; None does not clip.
+    accumulation_steps : int, default=1
+        Batches whose gradients make one step, where more rows a step are wanted than memory holds.
+    times : str or Times, default="stratified"
+        How times are drawn: "stratified", "uniform", "log_normal", "logit_normal", "loss_aware" or an object of
+        `tabdiff.diffusion.time_sampling`.
+
+    Examples
+    --------
+    >>> from tabdiff import DiffusionGenerator, TrainingOptions
+    >>> gen = DiffusionGenerator(training=TrainingOptions(ema_decay=0.99, times="loss_aware"))
+    >>> gen.set_params(training__warmup_steps=0).training
+    TrainingOptions(ema_decay=0.99, times='loss_aware', warmup_steps=0)
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizer: str = "adamw",
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.01,
+        warmup_steps: str | int = "auto",
+        learning_rate_schedule: str = "cosine",
+        ema_decay: float = 0.999,
+        clip_grad_norm: float | None = 1.0,
+        accumulation_steps: int = 1,
+        times: str | Times = "stratified",
+    ) -> None:
+        self.optimizer = optimizer
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.learning_rate_schedule = learning_rate_schedule
+        self.ema_decay = ema_decay
+        self.clip_grad_norm = clip_grad_norm
+        self.accumulation_steps = accumulation_steps
+        self.times = times
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first option out of range, and what is allowed."""
+        for name, allowed in (("optimizer", OPTIMIZERS), ("learning_rate_schedule", SCHEDULES)):
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {getattr(self, name)!r}.")
+        warmup = self.warmup_steps
+        if not (isinstance(warmup, str) and warmup == "auto") and not _is_integer(warmup, 0):
+            raise ValueError(f"warmup_steps must be 'auto' or an integer of at least 0; got {warmup!r}.")
+        if not _is_integer(self.accumulation_steps, 1):
+            raise ValueError(f"accumulation_steps must be an integer of at least 1; got {self.accumulation_steps!r}.")
+        pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        if not pair or not all(_is_number(b) and 0 <= b < 1 for b in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), such as (0.9, 0.999); got {self.betas!r}.")
+        if not _is_number(self.weight_decay) or self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be a finite number of at least 0; got {self.weight_decay!r}.")
+        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be a number in [0, 1); got {self.ema_decay!r}.")
+        if self.clip_grad_norm is not None and not (_is_number(self.clip_grad_norm) and self.clip_grad_norm > 0):
+            raise ValueError(f"clip_grad_norm must be None or a positive number; got {self.clip_grad_norm!r}.")
+        if not callable(make_times(self.times)):  # which raises where a name is unknown
+            raise ValueError(
+                f"times must be a name or a callable of tabdiff.diffusion.time_sampling; got {self.times!r}."
+            )
+
+    def rate_share(self, step: int, progress: float, max_steps: int) -> float:
+        """Return the share of the peak learning rate at a step, counted from 0, with a share `progress` of it done."""
+        n = min(100, max_steps // 10) if self.warmup_steps == "auto" else int(self.warmup_steps)
+        warm_up = min(1.0, (step + 1) / max(1, n))
+        if self.learning_rate_schedule == "constant":
+            return warm_up
+        return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def make_optimizer(self, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+        """Return the optimiser of parameters, which are all on one device."""
+        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        # Fused, it never waits for the device, also where a scaler of gradients may have it leave out a step.
+        fused = parameters[0].device.type in ("cpu", "cuda") if parameters else False
+        first, second = (float(b) for b in self.betas)
+        return kind(
+            parameters, lr=learning_rate, betas=(first, second), weight_decay=float(self.weight_decay), fused=fused
+        )
+
+
+def options_of(training: Any) -> TrainingOptions:
+    """Return checked options for what a parameter `training` holds; None stands for the defaults.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    ValueError
+        If a value is out of range.
+    """
+    if training is None:
+        return TrainingOptions()
+    if not isinstance(training, TrainingOptions):
+        given = f"the class {training.__name__}" if isinstance(training, type) else repr(training)
+        raise TypeError(f"training must be a TrainingOptions or None; got {given:.80}. Use training=TrainingOptions().")
+    training.check()
+    return training
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
