@@ -34,7 +34,7 @@ from tabdiff.diffusion import (
     sample,
 )
 from tabdiff.nn import ResidualMLP
-from tabdiff.training import train
+from tabdiff.training import TrainingOptions, train
 
 SCHEDULES = {
     **{name: make_schedule(name) for name in ("cosine", "vp", "sigmoid", "sub_vp", "ve", "rectified_flow", "edm")},
@@ -106,8 +106,7 @@ def measure(schedule_name: str, target: str) -> dict:
         max_steps=N_STEPS,
         batch_size=256,
         learning_rate=6e-3,
-        ema_decay=0.98,
-        times="log_normal" if schedule_name == "edm" else "stratified",
+        options=TrainingOptions(ema_decay=0.98, times="log_normal" if schedule_name == "edm" else "stratified"),
         generator=generator,
     )
     record["train_seconds"] = time.perf_counter() - start

@@ -41,6 +41,7 @@ from harness import (
 
 from tabdiff import DiffusionGenerator, evaluate
 from tabdiff.io.image_grid import save_grid
+from tabdiff.training import Checkpoint
 
 SETS = ("digits", "mnist", "cifar10")
 MOST = 10_000
@@ -87,20 +88,20 @@ def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[s
     train, y, *_ = load(name)
     folder = model_folder(name, args)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    kept = folder.with_name(folder.name + "-checkpoint")
     gen = DiffusionGenerator(
         denoiser="unet",
         augment="flip" if name == "cifar10" else None,
         max_steps="auto" if args.max_steps is None else args.max_steps,
         max_time=args.max_time,
         batch_size="auto" if args.batch_size is None else args.batch_size,
-        checkpoint_dir=folder.with_name(folder.name + "-checkpoint") if args.resume else None,
-        checkpoint_every=60.0,
+        callbacks=[Checkpoint(kept, every=60)] if args.resume else None,
         latent_diffusion=args.latent,
         random_state=args.seed,
         verbose=1,
     )
     cpu, started = time.process_time(), time.perf_counter()
-    gen.fit(train, y, resume=args.resume)
+    gen.fit(train, y, resume_from=kept if args.resume else None)
     report = {
         "fit_seconds": time.perf_counter() - started,
         "training_seconds": gen.history_["seconds"][-1],

@@ -1,8 +1,8 @@
 """Fits that are killed at random moments, taken up again, and compared with one that was not.
 
 Each case is fitted once undisturbed. Then the same fit runs in a process that gets SIGKILL at a random moment, is
-started again with ``resume=True``, and so on until it ends by itself; as many fits as it takes for --kills kills. The
-model, its history and the rows that it draws must be bit for bit those of the undisturbed fit.
+started again with ``resume_from=folder``, and so on until it ends by itself; as many fits as it takes for --kills
+kills. The model, its history and the rows that it draws must be bit for bit those of the undisturbed fit.
 
     python benchmarks/kill.py                          # 20 kills of each case
     python benchmarks/kill.py --case cells --kills 5
@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_pbmc68k_counts, load_penguins
-from tabdiff.training.checkpoint import FILE, read_checkpoint
+from tabdiff.training import Checkpoint
+from tabdiff.training.checkpoint import checkpoint_files, read_checkpoint
 
 TINY: dict[str, Any] = {"hidden_size": 16, "n_blocks": 1, "batch_size": 64, "random_state": 0}
 CASES = ("table", "array", "cells")
@@ -40,7 +41,12 @@ CASES = ("table", "array", "cells")
 def make_case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return parameters of the estimator and arguments of its fit."""
     if name == "table":  # everything that has a state: learned times, dropout, held-out rows
-        parameters = {"max_steps": 150, "times": "loss_aware", "dropout": 0.1, "early_stopping": True}
+        parameters = {
+            "max_steps": 150,
+            "training": TrainingOptions(times="loss_aware"),
+            "dropout": 0.1,
+            "early_stopping": True,
+        }
         return {**TINY, **parameters}, {"X": load_penguins(), "condition": "species"}
     if name == "array":
         rng = np.random.default_rng(0)
@@ -84,12 +90,16 @@ def read_step(folder: Path) -> int:
     return 0 if saved is None else int(saved["training"]["step"])
 
 
+def forget(folder: Path) -> None:
+    for path in checkpoint_files(folder):
+        path.unlink()
+
+
 def wait(folder: Path, answer: Path, n_checkpoints: int, more: float) -> None:
     """Wait until a process has written so many checkpoints and some seconds have passed, or until it has its answer."""
-    path, seen, last = folder / FILE, 0, 0
-    while seen < n_checkpoints and not answer.is_file():
-        written = path.stat().st_mtime_ns if path.is_file() else 0
-        seen, last = seen + (0 < last != written), written
+    before, seen = set(checkpoint_files(folder)), set[Path]()
+    while len(seen - before) < n_checkpoints and not answer.is_file():
+        seen.update(checkpoint_files(folder))
         time.sleep(0.0005)
     time.sleep(more)
 
@@ -105,8 +115,8 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
             return digest(DiffusionGenerator(**parameters).fit(**arguments))
 
         def resumed() -> str:
-            gen = DiffusionGenerator(**parameters, checkpoint_dir=folder, checkpoint_every=0)
-            return digest(gen.fit(**arguments, resume=True))
+            gen = DiffusionGenerator(**parameters, callbacks=[Checkpoint(folder, every=0)])
+            return digest(gen.fit(**arguments, resume_from=folder))
 
         def finish(process: int) -> bool:
             """Wait for a process, and say whether it ended by itself."""
@@ -123,7 +133,7 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
         seconds = time.perf_counter() - begun
         ends = [answer.read_text()]
         n_steps = read_step(folder)
-        (folder / FILE).unlink()
+        forget(folder)
         steps: list[int] = []
         halves = 0
         while True:
@@ -136,13 +146,13 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
                 wait(folder, answer, n, rng.uniform(0, part))
                 os.kill(process, signal.SIGKILL)  # to one that has ended by itself, this does nothing
             if not finish(process):
-                halves += any(folder.glob(f"{FILE}*.part"))
+                halves += any(folder.glob("*.part"))
                 steps.append(read_step(folder))
                 continue
             ends.append(answer.read_text())
             if len(steps) == kills:
                 break
-            (folder / FILE).unlink()
+            forget(folder)
         left = sorted(p.name for p in folder.iterdir())
     return {
         "case": name,
@@ -165,7 +175,7 @@ def main() -> int:
     for name in args.case or CASES:
         result = run(name, args.kills, args.seed)
         print(json.dumps(result), flush=True)
-        failed |= result["equal"] != result["fits"] or result["files_left"] != [FILE]
+        failed |= result["equal"] != result["fits"] or len(result["files_left"]) != 1
     return int(failed)
 
 

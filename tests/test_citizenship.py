@@ -15,7 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import tabdiff
-from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler
+from tabdiff import (
+    DiffusionGenerator,
+    DiffusionImputer,
+    DiffusionOutlierDetector,
+    DiffusionOverSampler,
+    TrainingOptions,
+)
 from tabdiff.datasets import load_penguins
 
 
@@ -38,7 +44,7 @@ def test_searches_prefer_what_is_likelier(numbers):
     rng = np.random.default_rng(0)
     X = rng.multivariate_normal([0, 0], [[1, 0.95], [0.95, 1]], size=400)
     grid = {"max_steps": [2, 400]}
-    gen = quick(hidden_size=32, learning_rate=3e-3, ema_decay=0.95)
+    gen = quick(hidden_size=32, learning_rate=3e-3, training=TrainingOptions(ema_decay=0.95))
     search = GridSearchCV(gen, grid, cv=2, error_score="raise").fit(X)
     assert search.best_params_ == {"max_steps": 400} and search.best_estimator_.n_steps_ == 400
     assert search.best_score_ == pytest.approx(search.cv_results_["mean_test_score"].max())

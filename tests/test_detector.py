@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tabdiff import DiffusionGenerator, DiffusionOutlierDetector
+from tabdiff import DiffusionGenerator, DiffusionOutlierDetector, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.estimators.detector import Marginal
 
@@ -32,7 +32,13 @@ def correlated():
 
 @pytest.fixture(scope="module")
 def fitted(correlated):
-    parameters = {"max_steps": 400, "hidden_size": 64, "n_blocks": 2, "learning_rate": 3e-3, "ema_decay": 0.98}
+    parameters = {
+        "max_steps": 400,
+        "hidden_size": 64,
+        "n_blocks": 2,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.98),
+    }
     return detector({**parameters, "observed_masks": 0.0}).fit(correlated[0])
 
 
@@ -100,7 +106,12 @@ def test_by_default_a_broken_rule_counts():
     frame = pd.DataFrame({"city": city, "country": np.where(np.isin(city, ["Rome", "Milan"]), "Italy", "France")})
     frame["x"] = rng.normal(size=400)
     broken = frame.head(20).assign(country=frame["country"].head(20).map({"Italy": "France", "France": "Italy"}))
-    parameters = {"max_steps": 300, "hidden_size": 32, "learning_rate": 3e-3, "ema_decay": 0.95}
+    parameters = {
+        "max_steps": 300,
+        "hidden_size": 32,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.95),
+    }
     blind = detector(parameters).fit(frame)
     np.testing.assert_array_equal(blind.score_samples(broken), blind.score_samples(frame.head(20)))
     seeing = detector({**parameters, "dependencies": False}).fit(frame)

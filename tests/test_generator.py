@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.diffusion import METHODS, ClassifierFreeGuidance, LogitNormal, Loss
 
@@ -209,13 +209,13 @@ def test_methods_targets_and_discrete_time_work_together(method, n_timesteps, ta
     "parameters",
     [
         {"schedule": "rectified_flow", "target": "flow"},
-        {"schedule": "edm", "target": "edm", "times": "log_normal"},
+        {"schedule": "edm", "target": "edm", "training": TrainingOptions(times="log_normal")},
         {"schedule": "sigmoid", "loss": "min_snr"},
         {"schedule": "vp", "target": "score", "loss": "elbo"},
-        {"schedule": "sub_vp", "target": "x0", "times": "uniform"},
+        {"schedule": "sub_vp", "target": "x0", "training": TrainingOptions(times="uniform")},
         {"schedule": "ve", "target": "edm"},
-        {"loss": "huber", "times": "loss_aware"},
-        {"times": LogitNormal(0.0, 1.0), "loss": Loss("min_snr", gamma=1.0)},
+        {"loss": "huber", "training": TrainingOptions(times="loss_aware")},
+        {"training": TrainingOptions(times=LogitNormal(0.0, 1.0)), "loss": Loss("min_snr", gamma=1.0)},
     ],
     ids=str,
 )
@@ -421,11 +421,8 @@ def test_a_condition_that_the_model_does_not_have():
         ("dropout", 1.0),
         ("condition_dropout", 1.5),
         ("learning_rate", 0),
-        ("ema_decay", 1.0),
         ("max_time", 0),
         ("n_timesteps", 0),
-        ("clip_grad_norm", -1.0),
-        ("weight_decay", -0.1),
         ("learning_rate", "fast"),
         ("dropout", None),
         ("precision", "float16"),

@@ -7,10 +7,16 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler
+from tabdiff import (
+    DiffusionGenerator,
+    DiffusionImputer,
+    DiffusionOutlierDetector,
+    DiffusionOverSampler,
+    TrainingOptions,
+)
 from tabdiff.diffusion import METHODS
 from tabdiff.nn import ResidualMLP, UNet
-from tabdiff.training import Callback, PeriodicSamples
+from tabdiff.training import Callback, Checkpoint, PeriodicSamples
 
 QUICK = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
 
@@ -43,7 +49,13 @@ def test_images_are_learned(digits):
     chosen = np.isin(y, [0, 1])
     images, y = images[chosen], y[chosen]
     gen = DiffusionGenerator(
-        max_steps=120, hidden_size=16, n_blocks=1, batch_size=64, learning_rate=3e-3, ema_decay=0.95, random_state=0
+        max_steps=120,
+        hidden_size=16,
+        n_blocks=1,
+        batch_size=64,
+        learning_rate=3e-3,
+        training=TrainingOptions(ema_decay=0.95),
+        random_state=0,
     ).fit(images, y)
     wanted = np.repeat([0, 1], 40)
     drawn = gen.sample(condition=wanted, steps=20, random_state=0)
@@ -137,8 +149,11 @@ def test_an_mlp_and_a_callable_see_rows_of_pixels(digits):
 
 def test_the_pipeline_of_the_papers():
     gen = quick(
-        schedule="linear", target="eps", n_timesteps=1000, augment="flip", accumulation_steps=2, times="uniform",
-        learning_rate=2e-4, learning_rate_schedule="constant", dropout=0.1, ema_decay=0.9999, max_steps=12,
+        schedule="linear", target="eps", n_timesteps=1000, augment="flip", learning_rate=2e-4, dropout=0.1,
+        training=TrainingOptions(
+            accumulation_steps=2, times="uniform", learning_rate_schedule="constant", ema_decay=0.9999,
+            betas=(0.9, 0.999), warmup_steps=0,
+        ), max_steps=12,
     ).fit(noise(30, 8, 8, 3))  # fmt: skip
     assert set(gen.history_["learning_rate"]) == {2e-4} and np.isfinite(gen.history_["gradient_norm"]).all()
     assert gen.sample(2, method="ddpm", steps=5).shape == (2, 8, 8, 3)
@@ -152,7 +167,9 @@ def test_accumulated_batches_make_the_step_of_one(digits):
     images = np.stack([digits[0][0]] * 8)
     norms = []
     for accumulation, batch in ((1, 64), (2, 32)):
-        gen = quick(accumulation_steps=accumulation, batch_size=batch, max_steps=1, times="stratified").fit(images)
+        gen = quick(training=TrainingOptions(accumulation_steps=accumulation), batch_size=batch, max_steps=1).fit(
+            images
+        )
         norms.append(gen.history_["gradient_norm"][0])
     assert norms[0] == pytest.approx(norms[1], rel=0.2)
     # The rate of rows counts both.
@@ -181,13 +198,12 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(digits, tmp_path):
     settings = {"dropout": 0.1, "augment": "crop", "max_steps": 4}
     images, y = digits[0][:60], digits[1][:60]
     whole = quick(**settings).fit(images, y)
-    checkpoints = {"checkpoint_dir": tmp_path, "checkpoint_every": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        quick(**settings, **checkpoints, callbacks=[Interrupt()]).fit(images, y)
-    resumed = quick(**settings, **checkpoints).fit(images, y, resume=True)
+        quick(**settings, callbacks=[Interrupt(), Checkpoint(tmp_path, every=0)]).fit(images, y)
+    resumed = quick(**settings).fit(images, y, resume_from=tmp_path)
     np.testing.assert_array_equal(resumed.sample(3, random_state=0), whole.sample(3, random_state=0))
     with pytest.raises(ValueError, match="other data"):
-        quick(**settings, **checkpoints).fit(images[::-1], y, resume=True)
+        quick(**settings).fit(images[::-1], y, resume_from=tmp_path)
 
 
 def test_warm_start_goes_on_with_images_of_the_same_kind(digits):
@@ -234,8 +250,8 @@ def test_labels_of_another_length_are_refused(digits):
         (noise(10, 8, 8), {"constraints": ["a < b"]}, ValueError, "DataFrame"),
         (np.zeros((10, 8)), {"augment": "flip"}, ValueError, "for images"),
         (noise(10, 8, 8), {"augment": "turn"}, ValueError, "'flip', 'crop'"),
-        (noise(10, 8, 8), {"accumulation_steps": 0}, ValueError, "accumulation_steps"),
-        (noise(10, 8, 8), {"learning_rate_schedule": "linear"}, ValueError, "'cosine' or 'constant'"),
+        (noise(10, 8, 8), {"training": TrainingOptions(accumulation_steps=0)}, ValueError, "accumulation_steps"),
+        (noise(10, 8, 8), {"training": {"ema_decay": 0.9}}, TypeError, "TrainingOptions"),
         (noise(10, 8, 8), {"learning_rate": "fast"}, ValueError, "learning_rate"),
         ("no such folder", {}, TypeError, "does not exist"),
     ],

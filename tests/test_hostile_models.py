@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from tabdiff import DiffusionGenerator
 from tabdiff.io.model_files import _checksum
 from tabdiff.io.serialization import CONFIG, WEIGHTS, ModelFileError
-from tabdiff.training import CheckpointError
-from tabdiff.training.checkpoint import FILE, read_checkpoint
+from tabdiff.training import Checkpoint, CheckpointError
+from tabdiff.training.checkpoint import checkpoint_files, read_checkpoint
 
 FORMS = ("folder", "file")
 # What a file that ran code, or reached for another one, would give away.
@@ -70,7 +70,12 @@ def good(tmp_path_factory):
     """A model in both forms, and a checkpoint."""
     root = tmp_path_factory.mktemp("good")
     gen = DiffusionGenerator(
-        max_steps=2, hidden_size=8, n_blocks=1, refine=False, random_state=0, checkpoint_dir=root / "checkpoint"
+        max_steps=2,
+        hidden_size=8,
+        n_blocks=1,
+        refine=False,
+        random_state=0,
+        callbacks=[Checkpoint(root / "checkpoint")],
     )
     gen.fit(frame(), condition="y")
     gen.save(root / "folder")
@@ -371,12 +376,13 @@ def test_random_edits_are_refused(good, tmp_path, form):
 
 def test_random_corruptions_of_a_checkpoint_are_refused(good, tmp_path):
     rng = random.Random("checkpoint")
-    content = (good / "checkpoint" / FILE).read_bytes()
+    (path,) = checkpoint_files(good / "checkpoint")
+    content = path.read_bytes()
     truth = read_checkpoint(good / "checkpoint")
     survived = []
     for _ in range(100):
         damaged, what = corrupt(content, rng)
-        (tmp_path / FILE).write_bytes(damaged)
+        (tmp_path / path.name).write_bytes(damaged)
         try:
             with nothing_runs(tmp_path):
                 read = read_checkpoint(tmp_path)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.codecs.conditions.image import ImageAttribute
 
 QUICK = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
@@ -40,7 +40,13 @@ def test_images_follow_the_image_beside_them(digits):
     images, y = digits
     chosen = np.isin(y, [0, 1])
     images, y = images[chosen], y[chosen]
-    settings = {"max_steps": 150, "hidden_size": 16, "batch_size": 64, "learning_rate": 3e-3, "ema_decay": 0.95}
+    settings = {
+        "max_steps": 150,
+        "hidden_size": 16,
+        "batch_size": 64,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.95),
+    }
     gen = quick(**settings).fit(images[80:], condition=left_half(images[80:]))
     drawn = gen.sample(condition=left_half(images[:80]), steps=20, random_state=0)
     knn = KNeighborsClassifier(3).fit(images[80:].reshape(len(images) - 80, -1), y[80:])

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from tabdiff import DiffusionGenerator, DiffusionImputer
+from tabdiff import DiffusionGenerator, DiffusionImputer, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.nn import ResidualMLP
 from tabdiff.utils.random import RowStreams
@@ -94,7 +94,12 @@ def test_the_best_guess_follows_what_was_learned_and_draws_have_its_spread():
     X = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=1500)
     X[rng.random(1500) < 0.3, 1] = np.nan
     gen = DiffusionGenerator(
-        max_steps=500, hidden_size=64, n_blocks=2, learning_rate=3e-3, ema_decay=0.98, observed_masks=0.75
+        max_steps=500,
+        hidden_size=64,
+        n_blocks=2,
+        learning_rate=3e-3,
+        training=TrainingOptions(ema_decay=0.98),
+        observed_masks=0.75,
     )
     rows = np.column_stack([np.repeat([-1.0, 1.0], 300), np.full(600, np.nan)])
     guess = DiffusionImputer(gen, random_state=0).fit(X)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, draw_given, given_inputs
 from tabdiff.nn import ResidualMLP
@@ -11,7 +11,14 @@ from tabdiff.nn import ResidualMLP
 QUICK = {"max_steps": 20, "hidden_size": 32, "n_blocks": 1, "random_state": 0}
 # Enough to learn a small table in seconds.
 LEARNS = {
-    **{"max_steps": 500, "hidden_size": 64, "n_blocks": 2, "learning_rate": 3e-3, "ema_decay": 0.98, "batch_size": 256},
+    **{
+        "max_steps": 500,
+        "hidden_size": 64,
+        "n_blocks": 2,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.98),
+        "batch_size": 256,
+    },
     **{"observed_masks": 0.75, "refine": False, "random_state": 0},
 }
 

@@ -9,7 +9,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.model.autoguidance import SCALES, least_distinct, resolve_autoguidance
-from tabdiff.training import Callback
+from tabdiff.training import Callback, Checkpoint
 
 QUICK = {"hidden_size": 64, "n_blocks": 2, "refine": False, "random_state": 0, "learning_rate": 3e-3}
 
@@ -106,10 +106,9 @@ class Stop(Callback):
 def test_a_fit_that_was_stopped_goes_on_to_the_same_networks(tmp_path):
     settings = {**QUICK, "max_steps": 60, "autoguidance": 1.5}
     whole = DiffusionGenerator(**settings).fit(table(300))
-    settings |= {"checkpoint_dir": tmp_path, "checkpoint_every": 0}
     with pytest.raises(KeyboardInterrupt):
-        DiffusionGenerator(**settings, callbacks=[Stop()]).fit(table(300))
-    again = DiffusionGenerator(**settings).fit(table(300), resume=True)
+        DiffusionGenerator(**settings, callbacks=[Stop(), Checkpoint(tmp_path, every=0)]).fit(table(300))
+    again = DiffusionGenerator(**settings).fit(table(300), resume_from=tmp_path)
     pd.testing.assert_frame_equal(again.sample(20, random_state=0), whole.sample(20, random_state=0))
 
 

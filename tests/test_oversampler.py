@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-from tabdiff import DiffusionGenerator, DiffusionOverSampler
+from tabdiff import DiffusionGenerator, DiffusionOverSampler, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.estimators.oversampler import read_strategy
 
@@ -109,7 +109,13 @@ def test_originals_come_first_and_everything_keeps_its_kind(penguins):
 
 def test_rows_of_a_class_are_like_that_class():
     X, y = imbalanced(600)
-    parameters = {"max_steps": 400, "hidden_size": 64, "n_blocks": 2, "learning_rate": 3e-3, "ema_decay": 0.98}
+    parameters = {
+        "max_steps": 400,
+        "hidden_size": 64,
+        "n_blocks": 2,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.98),
+    }
     more, labels = sampler(parameters).fit_resample(X, y)
     new = more[600:]
     assert (labels[600:] == 1).all() and (labels == 1).sum() == (y == 0).sum()

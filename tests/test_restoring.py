@@ -4,7 +4,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.generation.inverse_problems import restore, super_resolve
 
 
@@ -24,7 +24,9 @@ def digits():
 def learned(digits):
     images, y = digits
     settings = {"max_steps": 120, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "learning_rate": 3e-3}
-    return DiffusionGenerator(**settings, ema_decay=0.95, random_state=0).fit(images[60:], y[60:])
+    return DiffusionGenerator(**settings, training=TrainingOptions(ema_decay=0.95), random_state=0).fit(
+        images[60:], y[60:]
+    )
 
 
 @pytest.fixture(scope="module")

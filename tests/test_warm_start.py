@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from tabdiff import DiffusionGenerator
 from tabdiff.datasets import load_penguins
-from tabdiff.training import Callback, CheckpointError
+from tabdiff.training import Callback, Checkpoint, CheckpointError
 
 QUICK = {"max_steps": 60, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "random_state": 0, "warm_start": True}
 
@@ -142,11 +142,10 @@ def test_a_warm_fit_that_was_interrupted_goes_on(penguins, tmp_path):
         return DiffusionGenerator(**QUICK).fit(penguins)
 
     whole = fitted().fit(penguins)
-    settings = {"checkpoint_dir": tmp_path, "checkpoint_every": 0}
     with pytest.raises(KeyboardInterrupt):
-        fitted().set_params(**settings, callbacks=[Stop()]).fit(penguins)
-    again = fitted().set_params(**settings).fit(penguins, resume=True)
+        fitted().set_params(callbacks=[Stop(), Checkpoint(tmp_path, every=0)]).fit(penguins)
+    again = fitted().fit(penguins, resume_from=tmp_path)
     assert same_weights(again, whole) and again.n_steps_ == whole.n_steps_ == 120
     # The same data and parameters, but what it started from is another fit.
     with pytest.raises(CheckpointError, match="started after 60 steps"):
-        DiffusionGenerator(**QUICK, **settings).fit(penguins, resume=True)
+        DiffusionGenerator(**QUICK).fit(penguins, resume_from=tmp_path)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.codecs import LatentImageCodec, latent_image
 from tabdiff.generation.inverse_problems import super_resolve
 from tabdiff.nn.image_autoencoder import ImageAutoencoder, autoencoder_from_weights
@@ -121,7 +121,13 @@ def test_diffusion_in_latents_learns_classes(digits, monkeypatch):
     monkeypatch.setattr(latent_image, "STEPS_RANGE", (200, 200))
     chosen = np.isin(y, [0, 1])
     images, y = images[chosen], y[chosen]
-    settings = {"max_steps": 150, "hidden_size": 16, "batch_size": 64, "learning_rate": 3e-3, "ema_decay": 0.95}
+    settings = {
+        "max_steps": 150,
+        "hidden_size": 16,
+        "batch_size": 64,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.95),
+    }
     gen = quick(**settings).fit(images, y)
     wanted = np.repeat([0, 1], 40)
     drawn = gen.sample(condition=wanted, steps=20, random_state=0)

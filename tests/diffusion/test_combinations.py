@@ -21,7 +21,7 @@ from tabdiff.diffusion import (
     sample,
 )
 from tabdiff.nn import ResidualMLP
-from tabdiff.training import train
+from tabdiff.training import TrainingOptions, train
 
 SCHEDULES = {
     "cosine": make_schedule("cosine"),
@@ -117,9 +117,8 @@ def test_a_sensible_combination_trains_and_samples(schedule, target, mixture, sl
         max_steps=300,
         batch_size=256,
         learning_rate=6e-3,
-        ema_decay=0.98,
         # Uniform times on [0.002, 80] would leave 1 in 80 rows with less noise than signal.
-        times="log_normal" if schedule == "edm" else "stratified",
+        options=TrainingOptions(ema_decay=0.98, times="log_normal" if schedule == "edm" else "stratified"),
         generator=generator,
     )
     trained, grid = result.denoiser, "auto"

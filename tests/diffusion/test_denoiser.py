@@ -195,7 +195,8 @@ def test_weightings_are_those_of_the_papers():
         ("min_snr", "v"): snr.clamp(max=5) / (snr + 1),
         ("snr", "eps"): torch.ones(3).double(),
         ("truncated_snr", "x0"): snr.clamp(min=1),
-        ("inverse_snr", "x0"): (1 / snr).clamp(max=5),
+        ("inverse_snr", "eps"): 1 / snr,
+        ("clipped_inverse_snr", "x0"): (1 / snr).clamp(max=5),
         ("edm", "v"): torch.ones(3).double(),
         ("simple", "eps"): torch.ones(3).double(),
     }

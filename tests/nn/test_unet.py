@@ -4,7 +4,7 @@ import torch
 from tabdiff.diffusion import CosineSchedule, Denoiser, sample
 from tabdiff.nn import ImageCondition
 from tabdiff.nn.unet import UNet, unet_preset
-from tabdiff.training import train
+from tabdiff.training import TrainingOptions, train
 
 
 def small(shape=(1, 8, 8), condition_size=0, **kwargs):
@@ -98,7 +98,13 @@ def test_a_denoiser_follows_an_image_beside_the_noisy_one():
     torch.manual_seed(0)
     network = small((1, 6, 6), multipliers=(1,), attention=(), extra_channels=2)
     denoiser = Denoiser(network, CosineSchedule(), "x0", ImageCondition((1, 6, 6)))
-    settings = {"max_steps": 80, "batch_size": 64, "learning_rate": 5e-3, "ema_decay": 0.9, "condition_dropout": 0.2}
+    settings = {
+        "max_steps": 80,
+        "batch_size": 64,
+        "learning_rate": 5e-3,
+        "options": TrainingOptions(ema_decay=0.9),
+        "condition_dropout": 0.2,
+    }
     trained = train(denoiser, images, -images, **settings, generator=generator).denoiser
     noise = torch.randn((64, 36), generator=generator)
     fresh = torch.randint(0, 2, (64, 36), generator=generator) * 2.0 - 1

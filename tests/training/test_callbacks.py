@@ -10,10 +10,10 @@ import pytest
 from anndata import AnnData, read_h5ad
 from sklearn.base import clone
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.evaluation import ClassifierFeatures, frechet_distance
-from tabdiff.training import Callback, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
+from tabdiff.training import Callback, Checkpoint, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
 
 QUICK = {"max_steps": 120, "hidden_size": 16, "n_blocks": 1, "batch_size": 32, "random_state": 0}
 
@@ -142,7 +142,13 @@ def test_at_the_end_a_snapshot_is_the_model_that_is_kept():
             self.last = training.snapshot()
 
     X, keep = np.random.default_rng(0).normal(size=(40, 3)), Keep()
-    settings = {"max_steps": 4000, "hidden_size": 128, "learning_rate": 3e-3, "ema_decay": 0.9, "patience": 1}
+    settings = {
+        "max_steps": 4000,
+        "hidden_size": 128,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.9),
+        "n_iter_no_change": 1,
+    }
     gen = fit(X, keep, **settings, early_stopping=True)
     assert gen.n_steps_ < 4000
     np.testing.assert_array_equal(keep.last.sample(5, random_state=0), gen.sample(5, random_state=0))
@@ -171,11 +177,11 @@ def test_the_log_grows_with_the_fit_and_is_whole_after_a_resume(penguins, tmp_pa
             if training.step == 110 and len(lengths) == 110:
                 raise KeyboardInterrupt
 
-    settings = {**QUICK, "checkpoint_dir": tmp_path, "checkpoint_every": 0, "callbacks": [CSVLog(path), Look()]}
+    settings = {**QUICK, "callbacks": [CSVLog(path), Look(), Checkpoint(tmp_path, every=0)]}
     with pytest.raises(KeyboardInterrupt):
         DiffusionGenerator(**settings).fit(penguins)
     assert lengths[48:51] == [1, 2, 2]
-    gen = DiffusionGenerator(**settings).fit(penguins, resume=True)
+    gen = DiffusionGenerator(**settings).fit(penguins, resume_from=tmp_path)
     assert pd.read_csv(path, float_precision="round_trip")["loss"].to_list() == gen.history_["loss"]
 
 
@@ -293,13 +299,14 @@ def test_any_object_with_the_four_methods_will_do(penguins):
 
 def test_a_model_is_saved_without_what_watched_its_fit(penguins, tmp_path):
     log = CSVLog(tmp_path / "log.csv")
-    gen = fit(penguins, log, max_steps=3, checkpoint_dir=tmp_path / "checkpoints", early_stopping=True, patience=3)
-    assert gen.callbacks == [log]
+    kept = Checkpoint(tmp_path / "checkpoints")
+    gen = fit(penguins, log, kept, max_steps=3, early_stopping=True, n_iter_no_change=3)
+    assert gen.callbacks == [log, kept]
     assert isinstance(clone(gen).callbacks[0], CSVLog)
     gen.save(tmp_path / "model")
     loaded = DiffusionGenerator.load(tmp_path / "model")
-    assert loaded.callbacks is None and loaded.checkpoint_dir is None
-    assert loaded.early_stopping is True and loaded.patience == 3 and loaded.history_ == gen.history_
+    assert loaded.callbacks is None
+    assert loaded.early_stopping is True and loaded.n_iter_no_change == 3 and loaded.history_ == gen.history_
 
 
 def test_a_fit_stops_on_a_score_and_keeps_the_best_weights():

@@ -11,10 +11,16 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
-from tabdiff.training import Callback, CheckpointError, Training
-from tabdiff.training.checkpoint import FILE, describe_parameters, fingerprint, read_checkpoint, write_checkpoint
+from tabdiff.training import Callback, Checkpoint, CheckpointError, Training
+from tabdiff.training.checkpoint import (
+    checkpoint_files,
+    describe_parameters,
+    fingerprint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 QUICK = {"max_steps": 60, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "random_state": 0}
 KILL = Path(__file__).resolve().parents[2] / "benchmarks" / "kill.py"
@@ -57,10 +63,10 @@ def assert_same_model(a, b):
 
 
 def interrupt(folder, step, arguments, every=0.0, **parameters):
-    settings = {**QUICK, **parameters, "checkpoint_dir": folder, "checkpoint_every": every}
+    settings, kept = {**QUICK, **parameters}, Checkpoint(folder, every=every)
     with pytest.raises(Interruption):
-        DiffusionGenerator(**settings, callbacks=[InterruptAt(step)]).fit(**arguments)
-    return DiffusionGenerator(**settings)
+        DiffusionGenerator(**settings, callbacks=[InterruptAt(step), kept]).fit(**arguments)
+    return DiffusionGenerator(**settings, callbacks=[kept])
 
 
 def cells():
@@ -74,26 +80,36 @@ def cells():
 
 def test_a_fit_on_its_way_to_stopping_early_stops_where_it_would_have(tmp_path):
     arguments = {"X": np.random.default_rng(0).normal(size=(40, 3))}
-    parameters = {"max_steps": 4000, "hidden_size": 128, "learning_rate": 3e-3, "ema_decay": 0.9}
-    parameters |= {"early_stopping": True, "patience": 2}
+    parameters = {
+        "max_steps": 4000,
+        "hidden_size": 128,
+        "learning_rate": 3e-3,
+        "training": TrainingOptions(ema_decay=0.9),
+    }
+    parameters |= {"early_stopping": True, "n_iter_no_change": 2}
     whole = DiffusionGenerator(**{**QUICK, **parameters}).fit(**arguments)
     best = 50 * (1 + int(np.argmin(whole.history_["validation_loss"])))
     assert best + 100 == whole.n_steps_ < 4000
     # The best weights are behind, and one of two chances is gone.
     again = interrupt(tmp_path, best + 60, arguments, **parameters)
-    assert_same_model(again.fit(**arguments, resume=True), whole)
+    assert_same_model(again.fit(**arguments, resume_from=tmp_path), whole)
 
 
 # The step 51 is the first after an entry of the history, 60 the last.
 @pytest.mark.parametrize("step", [1, 2, 50, 51, 60])
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(penguins, tmp_path, step):
-    everything = {"dropout": 0.1, "times": "loss_aware", "early_stopping": True, "patience": 1}
+    everything = {
+        "dropout": 0.1,
+        "training": TrainingOptions(times="loss_aware"),
+        "early_stopping": True,
+        "n_iter_no_change": 1,
+    }
     arguments = {"X": penguins, "condition": ["species", "year"]}
     whole = DiffusionGenerator(**QUICK, **everything).fit(**arguments)
     again = interrupt(tmp_path, step, arguments, **everything)
     # The interruption comes before the checkpoint of its own step; before the first one there is none.
     assert (read_checkpoint(tmp_path) is None) == (step == 1)
-    assert_same_model(again.fit(**arguments, resume=True), whole)
+    assert_same_model(again.fit(**arguments, resume_from=tmp_path), whole)
 
 
 @pytest.mark.parametrize("kind", ["weighted array", "cells", "discrete"])
@@ -108,14 +124,14 @@ def test_every_kind_of_fit_can_be_interrupted(kind, tmp_path):
         parameters = {"n_timesteps": 100, "target": "eps"}
     whole = DiffusionGenerator(**QUICK, **parameters).fit(**arguments)
     again = interrupt(tmp_path, 30, arguments, **parameters)
-    assert_same_model(again.fit(**arguments, resume=True), whole)
+    assert_same_model(again.fit(**arguments, resume_from=tmp_path), whole)
 
 
 def test_what_follows_training_can_be_interrupted_too(tmp_path, monkeypatch):
     X = np.random.default_rng(0).normal(size=(60, 2))
     parameters = {**QUICK, "max_steps": 20, "refine": True}
     whole = DiffusionGenerator(**parameters).fit(X)
-    again = DiffusionGenerator(**parameters, checkpoint_dir=tmp_path)
+    again = DiffusionGenerator(**parameters, callbacks=[Checkpoint(tmp_path)])
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionGenerator, "_calibrate", lambda *_: (_ for _ in ()).throw(Interruption))
         with pytest.raises(Interruption):
@@ -126,16 +142,16 @@ def test_what_follows_training_can_be_interrupted_too(tmp_path, monkeypatch):
         def on_step_end(self, training):
             steps.append(training.step)
 
-    assert_same_model(again.set_params(callbacks=[Count()]).fit(X, resume=True), whole)
+    assert_same_model(again.set_params(callbacks=[Count()]).fit(X, resume_from=tmp_path), whole)
     assert steps == []
 
 
 def test_a_fit_is_the_same_with_and_without_checkpoints_and_resume(penguins, tmp_path):
     plain = DiffusionGenerator(**QUICK).fit(penguins)
-    kept = DiffusionGenerator(**QUICK, checkpoint_dir=tmp_path, checkpoint_every=0).fit(penguins, resume=True)
+    kept = DiffusionGenerator(**QUICK, callbacks=[Checkpoint(tmp_path, every=0)]).fit(penguins, resume_from=tmp_path)
     assert_same_model(kept, plain)
-    assert [p.name for p in tmp_path.iterdir()] == [FILE]
-    rarely = DiffusionGenerator(**QUICK, checkpoint_dir=tmp_path / "new" / "folder").fit(penguins)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-0000060.safetensors"]
+    rarely = DiffusionGenerator(**QUICK, callbacks=[Checkpoint(tmp_path / "new" / "folder")]).fit(penguins)
     assert_same_model(rarely, plain)
     assert read_checkpoint(tmp_path / "new" / "folder")["training"]["finished"]
 
@@ -148,17 +164,17 @@ def test_without_resume_a_fit_starts_over(penguins, tmp_path):
         def on_fit_begin(self, training: Training):
             seen.append(training.step)
 
-    settings = {**QUICK, "random_state": 1, "checkpoint_dir": tmp_path, "callbacks": [First()]}
+    settings = {**QUICK, "random_state": 1, "callbacks": [First(), Checkpoint(tmp_path)]}
     DiffusionGenerator(**settings).fit(penguins)
-    DiffusionGenerator(**settings).fit(penguins, resume=True)
+    DiffusionGenerator(**settings).fit(penguins, resume_from=tmp_path)
     assert seen == [0, 60]
 
 
 def test_a_fit_without_a_seed_keeps_the_one_that_it_drew(penguins, tmp_path):
     again = interrupt(tmp_path / "a", 30, {"X": penguins}, random_state=None)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    first = again.fit(penguins, resume=True)
-    second = DiffusionGenerator(**{**again.get_params(), "checkpoint_dir": tmp_path / "b"}).fit(penguins, resume=True)
+    first = again.fit(penguins, resume_from=tmp_path / "a")
+    second = DiffusionGenerator(**{**again.get_params(), "callbacks": None}).fit(penguins, resume_from=tmp_path / "b")
     assert_same_model(first, second)
 
 
@@ -167,17 +183,22 @@ def test_time_before_an_interruption_counts(penguins, tmp_path):
     saved = read_checkpoint(tmp_path)
     saved["training"]["seconds"] = 599.99
     write_checkpoint(tmp_path, saved)
-    gen = again.fit(penguins, resume=True)
+    gen = again.fit(penguins, resume_from=tmp_path)
     assert 30 <= gen.n_steps_ < 1000
     assert gen.history_["seconds"][-1] >= 599.99
 
 
 @pytest.mark.cuda
 def test_a_fit_on_cuda_goes_on(penguins, tmp_path):
-    parameters = {"device": "cuda", "early_stopping": True, "times": "loss_aware", "dropout": 0.1}
+    parameters = {
+        "device": "cuda",
+        "early_stopping": True,
+        "training": TrainingOptions(times="loss_aware"),
+        "dropout": 0.1,
+    }
     whole = DiffusionGenerator(**QUICK, **parameters).fit(penguins, condition="species")
     again = interrupt(tmp_path, 55, {"X": penguins, "condition": "species"}, **parameters)
-    again.fit(penguins, condition="species", resume=True)
+    again.fit(penguins, condition="species", resume_from=tmp_path)
     # Products on a GPU add up in no fixed order.
     assert again.n_steps_ == 60
     np.testing.assert_allclose(again.history_["loss"], whole.history_["loss"], rtol=1e-2)
@@ -202,7 +223,7 @@ def test_a_fit_on_cuda_goes_on(penguins, tmp_path):
 def test_other_parameters_are_refused_and_named(penguins, tmp_path, parameters, message):
     again = interrupt(tmp_path, 20, {"X": penguins})
     with pytest.raises(CheckpointError, match=message):
-        again.set_params(**parameters).fit(penguins, resume=True)
+        again.set_params(**parameters).fit(penguins, resume_from=tmp_path)
     # A refusal leaves what is there.
     assert read_checkpoint(tmp_path)["training"]["step"] == 19
 
@@ -226,14 +247,14 @@ def scaled(X):
 def test_other_data_are_refused(penguins, tmp_path, change, extra):
     again = interrupt(tmp_path, 20, {"X": penguins}, refine=False)
     with pytest.raises(CheckpointError, match="other data"):
-        again.fit(change(penguins), **extra, resume=True)
+        again.fit(change(penguins), **extra, resume_from=tmp_path)
 
 
 def test_what_does_not_change_the_result_may_differ(penguins, tmp_path):
     interrupt(tmp_path / "a", 20, {"X": penguins})
     shutil.move(tmp_path / "a", tmp_path / "b")
-    moved = DiffusionGenerator(**QUICK, checkpoint_dir=str(tmp_path / "b"), checkpoint_every=10, callbacks=[Callback()])
-    assert_same_model(moved.fit(penguins, resume=True), DiffusionGenerator(**QUICK).fit(penguins))
+    moved = DiffusionGenerator(**QUICK, callbacks=[Callback(), Checkpoint(tmp_path / "c", every=10)])
+    assert_same_model(moved.fit(penguins, resume_from=str(tmp_path / "b")), DiffusionGenerator(**QUICK).fit(penguins))
 
 
 def test_objects_among_the_parameters_are_told_apart_by_what_they_are():
@@ -242,11 +263,16 @@ def test_objects_among_the_parameters_are_told_apart_by_what_they_are():
     def text(**parameters):
         return describe_parameters(DiffusionGenerator(**parameters).get_params())
 
-    assert text(times=LogitNormal(0.5)) == text(times=LogitNormal(0.5)) != text(times=LogitNormal(0.6))
+    def times(mean):
+        return text(training=TrainingOptions(times=LogitNormal(mean)))
+
+    assert times(0.5) == times(0.5) != times(0.6)
+    assert text(training=TrainingOptions(betas=(0.9, 0.9))) != text(training=TrainingOptions())
+    assert text(training=TrainingOptions(clip_grad_norm=None)) != text(training=TrainingOptions())
     assert text(loss=Loss("snr")) != text(loss=Loss("elbo"))
     assert text(verbose=0, random_state=0) == text(verbose=1, random_state=None)
     # An address would differ in the next process.
-    assert "0x" not in json.dumps(text(denoiser=lambda n, m, c: None, times=LogitNormal()))
+    assert "0x" not in json.dumps(text(denoiser=lambda n, m, c: None, training=TrainingOptions(times=LogitNormal())))
 
 
 def test_the_fingerprint_sees_shapes_and_missing_parts():
@@ -267,9 +293,16 @@ def test_the_fingerprint_sees_shapes_and_missing_parts():
     assert fingerprint(Codec(), rows, None) == fingerprint(Codec(), rows.clone(), None)
 
 
-def test_resume_needs_a_folder(penguins):
-    with pytest.raises(ValueError, match="needs checkpoint_dir"):
-        DiffusionGenerator(**QUICK).fit(penguins, resume=True)
+def test_going_on_needs_a_checkpoint_or_a_fit_that_writes_there(penguins, tmp_path):
+    gen = DiffusionGenerator(**{**QUICK, "max_steps": 2})
+    for path in (tmp_path / "typo", tmp_path / "checkpoint-0000002.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"resume_from must hold a checkpoint; got .*leave resume_from out"):
+            gen.fit(penguins, resume_from=path)
+    with pytest.raises(TypeError, match="resume_from must be the path"):
+        gen.fit(penguins, resume_from=True)
+    # As the message says.
+    gen.set_params(callbacks=[Checkpoint(tmp_path / "typo")]).fit(penguins, resume_from=tmp_path / "typo")
+    gen.set_params(callbacks=None).fit(penguins, resume_from=tmp_path / "typo")
 
 
 # ------------------------------------------------------------ damage and disks
@@ -289,9 +322,9 @@ def test_resume_needs_a_folder(penguins):
 )
 def test_a_damaged_checkpoint_is_refused(penguins, tmp_path, damage, message):
     again = interrupt(tmp_path, 3, {"X": penguins})
-    damage(tmp_path / FILE)
+    damage(checkpoint_files(tmp_path)[0])
     with pytest.raises(CheckpointError, match=message):
-        again.fit(penguins, resume=True)
+        again.fit(penguins, resume_from=tmp_path)
 
 
 def rewrite(path, **changes):
@@ -320,7 +353,7 @@ def test_a_checkpoint_takes_its_place_only_when_it_is_whole_on_the_disk(tmp_path
 def read_without_cleaning(folder):
     from safetensors import safe_open
 
-    with safe_open(folder / FILE, framework="numpy") as file:
+    with safe_open(checkpoint_files(folder)[-1], framework="numpy") as file:
         return json.loads(file.metadata()["description"])["training"]
 
 
@@ -341,14 +374,13 @@ class FillDisk(Callback):
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_last_checkpoint(penguins, tmp_path):
-    settings = {**QUICK, "checkpoint_dir": tmp_path, "checkpoint_every": 0}
+    kept = Checkpoint(tmp_path, every=0)
     with pytest.raises(OSError, match=r"checkpoint of step 30 could not be written.*The last one is whole.*Make room"):
-        DiffusionGenerator(**settings, callbacks=[FillDisk(30)]).fit(penguins)
-    assert [p.name for p in tmp_path.iterdir()] == [FILE]
+        DiffusionGenerator(**QUICK, callbacks=[FillDisk(30), kept]).fit(penguins)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-0000029.safetensors"]
     assert read_checkpoint(tmp_path)["training"]["step"] == 29
-    assert_same_model(
-        DiffusionGenerator(**settings).fit(penguins, resume=True), DiffusionGenerator(**QUICK).fit(penguins)
-    )
+    again = DiffusionGenerator(**QUICK, callbacks=[kept]).fit(penguins, resume_from=tmp_path)
+    assert_same_model(again, DiffusionGenerator(**QUICK).fit(penguins))
 
 
 def test_a_folder_that_turns_read_only_is_an_error_and_leaves_the_last_checkpoint(penguins, tmp_path, monkeypatch):
@@ -362,8 +394,8 @@ def test_a_folder_that_turns_read_only_is_an_error_and_leaves_the_last_checkpoin
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match=r"step 5 could not be written.*Read-only file system"):
-        DiffusionGenerator(**QUICK, checkpoint_dir=tmp_path, checkpoint_every=0).fit(penguins)
-    assert [p.name for p in tmp_path.iterdir()] == [FILE]
+        DiffusionGenerator(**QUICK, callbacks=[Checkpoint(tmp_path, every=0)]).fit(penguins)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-0000004.safetensors"]
     assert read_checkpoint(tmp_path)["training"]["step"] == 4
 
 
@@ -376,8 +408,8 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_the_work_is_done(pen
             begun.append(training)
 
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match=r"checkpoint_dir='.*file.*' is no folder that can be written to"):
-            DiffusionGenerator(**QUICK, checkpoint_dir=folder, callbacks=[Begun()]).fit(penguins)
+        with pytest.raises(OSError, match=r"Checkpoint\('.*file.*'\) cannot be written to"):
+            DiffusionGenerator(**QUICK, callbacks=[Begun(), Checkpoint(folder)]).fit(penguins)
     assert begun == []
 
 
