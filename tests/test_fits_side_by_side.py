@@ -36,7 +36,7 @@ def work():
 
 
 def fit(gen, X, condition):
-    return joblib.hash(_rows(DiffusionGenerator(**gen.get_params()).fit(X, condition=condition).sample(10)))
+    return joblib.hash(_rows(DiffusionGenerator(**gen.get_params(deep=False)).fit(X, condition=condition).sample(10)))
 
 
 def _rows(rows):

@@ -166,18 +166,51 @@ class _Named:
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
 
     def __call__(self, images: Images) -> np.ndarray:
-        features = read_array(self._function(images.array()), "what features returned", np.float64)
+        features = self._features(images)
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(
                 f"features must return an array (n, k) for n images, however: shape {features.shape} for {len(images)}."
             )
         return features
 
+    def _features(self, images: Images) -> np.ndarray:
+        return read_array(self._function(images.array()), "what features returned", np.float64)
+
+
+class _Module(_Named):
+    """A user's network, given pixels in [0, 1] in batches, in evaluation mode and on its own device."""
+
+    def __init__(self, module: nn.Module, images: Images) -> None:
+        super().__init__(module)
+        self._range = ImageCodec().fit(images).range_
+
+    @torch.no_grad()
+    def _features(self, images: Images) -> np.ndarray:
+        module = self._function
+        device = next((p.device for p in module.parameters()), torch.device("cpu"))
+        pixels, before = images.array(), module.training
+        scale, shift = {"byte": (1 / 255, 0.0), "unit": (1.0, 0.0), "symmetric": (0.5, 0.5)}[self._range]
+        module.eval()
+        try:
+            parts = [
+                module(torch.from_numpy(pixels[i : i + BATCH].astype(np.float32)).to(device) * scale + shift)
+                for i in range(0, len(images), BATCH)
+            ]
+        finally:
+            module.train(before)
+        # Networks that give a list of the maps of several layers, as pytorch-fid's, give one of them here.
+        parts = [p[0] if isinstance(p, list | tuple) and len(p) == 1 else p for p in parts]
+        if not all(isinstance(part, Tensor) for part in parts):
+            raise ValueError(f"features must return one tensor (n, k); got {type(parts[0]).__name__} from {self.name}.")
+        return torch.cat(parts).flatten(1).double().cpu().numpy()
+
 
 def as_features(features: Any, images: Images, labels: np.ndarray | None, random_state: int) -> ImageFeatures:
     """Return what `evaluate` was asked to compare by: by default a classifier, or pixels where there are no labels."""
-    if features is not None:
+    if features is not None and not (isinstance(features, str) and features == "auto"):
         if not callable(features):
             raise TypeError(f"features must be a callable of images, however: {features!r}.")
+        if isinstance(features, nn.Module):
+            return _Module(features, images)
         return features if isinstance(features, ClassifierFeatures | PixelFeatures) else _Named(features)
     return PixelFeatures(images) if labels is None else ClassifierFeatures(images, labels, random_state)

@@ -135,9 +135,12 @@ def evaluate_images(
         that it has not seen. Without a holdout, one half of `real` is compared with the other for the floor.
     labels : dict of array-like, optional
         Classes by the name of the images: ``{"real": y, "synthetic": asked_for, "holdout": y_test}``.
-    features : callable, optional
-        What maps images, as an array (n, c, h, w), to features (n, k); its ``name`` identifies it in the result. By
-        default a classifier that is trained on `real` here, or principal components of pixels without labels.
+    features : callable, torch module, "auto" or list of them, optional
+        What maps images, as an array (n, c, h, w), to features (n, k); its ``name`` identifies it in the result. A
+        module is given float32 pixels in [0, 1], in evaluation mode; over an Inception network that resizes and scales
+        them as its weights want it, and gives its pool features, ``frechet_distance`` is FID. "auto", the default, is a
+        classifier that is trained on `real` here, or principal components of pixels without labels. A list compares by
+        all: metrics of the first have their plain names, those of each other its name behind, in brackets.
     max_rows : int or None, default=5000
         Most images of each side.
     random_state : int, optional
@@ -154,7 +157,16 @@ def evaluate_images(
     Raises
     ------
     ValueError
-        If sizes differ, or labels of another length.
+        If sizes differ, labels have another length, or features one name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> images = np.random.default_rng(0).random((60, 4, 4))
+    >>> scores = evaluate_images(images[:40], images[40:], features=["auto", nn.AvgPool2d(2)]).set_index("metric")
+    >>> list(scores.index[scores.index.str.startswith("frechet")])
+    ['frechet_distance', 'frechet_distance (AvgPool2d)']
     """
     sides = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
     images = {name: _read(name, value) for name, value in sides.items()}
@@ -170,9 +182,12 @@ def evaluate_images(
             classes["real"] = classes["real"][order[::2]]
     else:
         floor, floor_classes = images["holdout"], classes.get("holdout")
-    network = as_features(features, train, classes.get("real"), seed)
-    judge = network
-    if not isinstance(judge, ClassifierFeatures) and "real" in classes:
+    asked = features if isinstance(features, list | tuple) else [features]
+    networks = {n.name: n for n in (as_features(f, train, classes.get("real"), seed) for f in asked)}
+    if not networks or len(networks) < len(asked):
+        raise ValueError(f"features must have names of their own; got {list(networks)}. Give each a .name.")
+    judge = next((n for n in networks.values() if isinstance(n, ClassifierFeatures)), None)
+    if judge is None and "real" in classes:
         judge = ClassifierFeatures(train, classes["real"], seed)
 
     # As many of each, for distances fall with the number alone.
@@ -185,18 +200,19 @@ def evaluate_images(
         "floor": (floor.take(places["floor"]), floor_classes, places["floor"]),
         "independent": (independent, None, np.arange(n)),
     }
-    known, codec = network(reference), ImageCodec().fit(train)
+    known = {name: network(reference) for name, network in networks.items()}
+    codec = ImageCodec().fit(train)
     neighbours = NearestNeighbors(n_neighbors=1).fit(codec.read(train).numpy())
     columns: dict[str, dict[str, float]] = {}
     nearest = {}
     for name, (side, side_classes, chosen) in compared.items():
-        found = network(side)
-        scores = {
-            "frechet_distance": frechet_distance(known, found),
-            "kernel_distance": kernel_distance(known, found),
-            **precision_recall(known, found),
-        }
-        if side_classes is not None and isinstance(judge, ClassifierFeatures):
+        scores = {}
+        for i, (kind, network) in enumerate(networks.items()):
+            pair = known[kind], network(side)
+            distances = {"frechet_distance": frechet_distance(*pair), "kernel_distance": kernel_distance(*pair)}
+            for metric, value in (distances | precision_recall(*pair)).items():
+                scores[metric if i == 0 else f"{metric} ({kind})"] = value
+        if side_classes is not None and judge is not None:
             scores["class_accuracy"] = float(np.mean(judge.predict(side) == side_classes[chosen]))
         nearest[name] = float(np.median(neighbours.kneighbors(codec.read(side).numpy())[0]))
         columns[name] = scores
@@ -204,7 +220,7 @@ def evaluate_images(
         scores["memorisation_ratio"] = nearest[name] / nearest["floor"] if nearest["floor"] else np.nan
     table = pd.DataFrame(columns).rename_axis("metric").reset_index()
     table["better"] = [BETTER.get(m, "lower" if "distance" in m else "higher") for m in table["metric"]]
-    table.attrs["features"] = network.name
+    table.attrs["features"] = "; ".join(networks)
     return table
 
 

@@ -33,7 +33,7 @@ def evaluate(
     target: Any = None,
     classifier: Callable[[], Any] | None = None,
     labels: Mapping[str, Any] | None = None,
-    features: Callable[..., Any] | None = None,
+    features: Any = None,
     max_rows: int | str | None = "auto",
     random_state: int | None = 0,
 ) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from tabdiff.diffusion import (
     make_loss,
     target_of,
     to_eps,
+    to_x0,
     uniform,
     x0_factor,
 )
@@ -202,6 +203,31 @@ def test_weightings_are_those_of_the_papers():
     }
     for (loss, target), expected in cases.items():
         torch.testing.assert_close(make_loss(loss).relative_weight(schedule, t, target), expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_inverse_snr_is_the_error_of_the_noise_over_the_snr(target):
+    """1 / SNR(t) times the squared error of eps, whatever is predicted; at these times it is .116, 1.52 and 3461."""
+    schedule = VPSchedule()
+    t = torch.tensor([0.1, 0.3, 0.9], dtype=torch.float64)
+    loss = make_loss("inverse_snr")
+    torch.testing.assert_close(
+        loss.relative_weight(schedule, t, "eps"), torch.tensor([0.116, 1.52, 3461.0]).double(), rtol=5e-3, atol=0
+    )
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, output = torch.randn((3, 3, 4), generator=generator, dtype=torch.float64)
+    alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+    x_t = alpha * x0 + sigma * eps
+    error = output - target_of(x0, eps, alpha, sigma, target)
+    eps_error = (x_t - alpha * to_x0(output, x_t, alpha, sigma, target)) / sigma - eps
+    expected = eps_error.square().mean(1) / schedule.log_snr(t).exp()
+    torch.testing.assert_close(loss(error, schedule, t, target), expected, rtol=1e-9, atol=0)
+    # On the clean row it is a weight of 1, and gamma plays no part.
+    torch.testing.assert_close(loss.weight(schedule, t, target), torch.ones(3).double())
+    clipped = make_loss("clipped_inverse_snr")
+    torch.testing.assert_close(
+        clipped.relative_weight(schedule, t, "eps"), torch.tensor([0.013, 2.3, 17303.0]).double(), rtol=0.05, atol=0
+    )
 
 
 def test_elbo_weight_sums_to_the_whole_of_the_snr():

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from torch import nn
 
 from tabdiff import evaluate
 from tabdiff.evaluation import (
@@ -123,9 +125,52 @@ def test_any_features_and_no_labels(digits):
     assert "principal components" in evaluate(train[:100], test[:100]).attrs["features"]
 
 
+class Half(nn.Module):
+    """Stands where a user's Inception would: pixels in [0, 1] to features, through a layer that knows its mode."""
+
+    def __init__(self, name=None):
+        super().__init__()
+        self.pool, self.drop = nn.AvgPool2d(2), nn.Dropout(0.9)
+        if name is not None:
+            self.name = name
+
+    def forward(self, images):
+        assert images.dtype == torch.float32 and images.shape[1:] == (1, 8, 8) and len(images) <= 128
+        assert 0 <= images.min() and 0.9 < images.max() <= 1
+        return [self.drop(self.pool(images))]
+
+
+@pytest.mark.parametrize("form", ["bytes", "unit", "symmetric"])
+def test_a_network_of_the_user_stands_beside_the_built_in_features(digits, form):
+    train, test, y_train, _ = digits
+    network = Half()
+    network.train()
+    change = {"bytes": lambda x: x, "unit": lambda x: x / 255, "symmetric": lambda x: x / 127.5 - 1}[form]
+    given = {"holdout": change(test[200:]), "max_rows": 200}
+    both = evaluate(change(train[:300]), change(test[:200]), features=["auto", network], **given)
+    assert network.training  # as it was
+    assert both.attrs["features"].endswith("of 300 real images; Half")
+    both = both.set_index("metric")
+    alone = evaluate(change(train[:300]), change(test[:200]), **given).set_index("metric")
+    assert both.loc[alone.index].equals(alone)
+    # The same features by hand: means of squares of pixels, of the same rows.
+    single = evaluate(change(train[:300]), change(test[:200]), features=network, **given).set_index("metric")
+    for metric in ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"):
+        np.testing.assert_array_equal(both.loc[f"{metric} (Half)"], single.loc[metric])
+    by_hand = frechet_distance(*(x.reshape(-1, 4, 2, 4, 2).mean((2, 4)).reshape(-1, 16) / 255 for x in (train, test)))
+    found = evaluate(train, test, holdout=test, features=network, max_rows=None).set_index("metric")
+    assert found.loc["frechet_distance", "synthetic"] == pytest.approx(by_hand, rel=0.2)
+    if form == "bytes":
+        labels = {"real": y_train[:300], "synthetic": np.zeros(200, int), "holdout": np.zeros(len(test) - 200, int)}
+        judged = evaluate(train[:300], test[:200], labels=labels, features=[network, "auto"], **given)
+        assert "class_accuracy" in set(judged["metric"]) and "frechet_distance (" in judged["metric"].str.cat()
+
+
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
+        ({"features": [Half(), Half()]}, ValueError, "names of their own"),
+        ({"features": []}, ValueError, "names of their own"),
         ({"synthetic": np.zeros((9, 9, 9), np.uint8)}, ValueError, "8 × 8 pixels"),
         ({"labels": {"real": [1, 2]}}, ValueError, r"labels of 'real' must have shape \(50,\)"),
         ({"labels": {"reel": [1]}}, ValueError, "none of the images"),

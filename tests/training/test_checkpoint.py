@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
-from tabdiff.training import Callback, Checkpoint, CheckpointError, Training
+from tabdiff.training import Callback, Checkpoint, CheckpointError, PeriodicSamples, Training
 from tabdiff.training.checkpoint import (
     checkpoint_files,
     describe_parameters,
@@ -174,7 +174,9 @@ def test_a_fit_without_a_seed_keeps_the_one_that_it_drew(penguins, tmp_path):
     again = interrupt(tmp_path / "a", 30, {"X": penguins}, random_state=None)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     first = again.fit(penguins, resume_from=tmp_path / "a")
-    second = DiffusionGenerator(**{**again.get_params(), "callbacks": None}).fit(penguins, resume_from=tmp_path / "b")
+    second = DiffusionGenerator(**{**again.get_params(deep=False), "callbacks": None}).fit(
+        penguins, resume_from=tmp_path / "b"
+    )
     assert_same_model(first, second)
 
 
@@ -293,16 +295,109 @@ def test_the_fingerprint_sees_shapes_and_missing_parts():
     assert fingerprint(Codec(), rows, None) == fingerprint(Codec(), rows.clone(), None)
 
 
-def test_going_on_needs_a_checkpoint_or_a_fit_that_writes_there(penguins, tmp_path):
-    gen = DiffusionGenerator(**{**QUICK, "max_steps": 2})
+def test_going_on_needs_a_checkpoint_or_a_fit_that_writes_there(tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    gen = DiffusionGenerator(**{**QUICK, "max_steps": 2}, refine=False)
     for path in (tmp_path / "typo", tmp_path / "checkpoint-0000002.safetensors"):
         with pytest.raises(FileNotFoundError, match=r"resume_from must hold a checkpoint; got .*leave resume_from out"):
-            gen.fit(penguins, resume_from=path)
+            gen.fit(X, resume_from=path)
     with pytest.raises(TypeError, match="resume_from must be the path"):
-        gen.fit(penguins, resume_from=True)
+        gen.fit(X, resume_from=True)
     # As the message says.
-    gen.set_params(callbacks=[Checkpoint(tmp_path / "typo")]).fit(penguins, resume_from=tmp_path / "typo")
-    gen.set_params(callbacks=None).fit(penguins, resume_from=tmp_path / "typo")
+    gen.set_params(callbacks=[Checkpoint(tmp_path / "typo")]).fit(X, resume_from=tmp_path / "typo")
+    gen.set_params(callbacks=None).fit(X, resume_from=tmp_path / "typo")
+
+
+# ------------------------------------------------------------------ a series
+
+
+def steps_in(folder):
+    return [int(path.stem.split("-")[1]) for path in checkpoint_files(folder)]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [60]), (3, [40, 50, 60]), (None, [10, 20, 30, 40, 50, 60])])
+def test_the_last_checkpoints_are_kept_and_each_is_whole(tmp_path, keep, kept):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    whole = DiffusionGenerator(**QUICK, refine=False).fit(X)
+    series = Checkpoint(tmp_path, every=10, unit="steps", keep=keep)
+    DiffusionGenerator(**QUICK, refine=False, callbacks=[series]).fit(X)
+    assert steps_in(tmp_path) == kept
+    assert [read_checkpoint(path)["training"]["step"] for path in checkpoint_files(tmp_path)] == kept
+    for path in checkpoint_files(tmp_path)[-3:-1]:
+        assert_same_model(DiffusionGenerator(**QUICK, refine=False).fit(X, resume_from=path), whole)
+
+
+def test_going_on_from_an_earlier_one_leaves_the_later_ones_behind(tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    series = Checkpoint(tmp_path, every=15, unit="steps", keep=3)
+    gen = DiffusionGenerator(**QUICK, refine=False, callbacks=[series]).fit(X)
+    first = checkpoint_files(tmp_path)[0]
+    assert steps_in(tmp_path) == [30, 45, 60]
+
+    class Look(Callback):
+        def on_step_end(self, training):
+            if training.step == 46:
+                assert steps_in(tmp_path) == [30, 45]
+
+    again = DiffusionGenerator(**QUICK, refine=False, callbacks=[series, Look()]).fit(X, resume_from=first)
+    assert_same_model(again, gen)
+    # A new fit replaces them all with its first.
+    (tmp_path / "notes.txt").write_text("mine")
+    DiffusionGenerator(**{**QUICK, "max_steps": 16}, refine=False, callbacks=[series]).fit(X)
+    assert steps_in(tmp_path) == [15, 16] and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_epochs_are_of_the_rows_that_training_has(tmp_path):
+    """60 rows in batches of 25: the steps 3, 5, 8, ... complete an epoch. Each row is encoded eight times over."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    settings = {**QUICK, "batch_size": 25, "max_steps": 13, "refine": False}
+    seen = []
+    watch = PeriodicSamples(lambda step, rows: seen.append(step), every=1, unit="epochs", n_samples=2)
+    kept = Checkpoint(tmp_path, every=2, unit="epochs", keep=None)
+    DiffusionGenerator(**settings, callbacks=[watch, kept]).fit(X)
+    assert seen == [3, 5, 8, 10, 12]
+    assert steps_in(tmp_path) == [5, 10, 13]  # and the end
+    with pytest.raises(ValueError, match="unit must be 'steps' or 'epochs'; got 'seconds'"):
+        PeriodicSamples("folder", unit="seconds")
+
+
+def test_a_damaged_one_names_another_that_works(tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    series = Checkpoint(tmp_path, every=20, unit="steps", keep=2)
+    gen = DiffusionGenerator(**QUICK, refine=False, callbacks=[series]).fit(X)
+    last = checkpoint_files(tmp_path)[-1]
+    last.write_bytes(last.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"damaged .*go on from another: resume_from='(.*)'\.") as refused:
+        gen.fit(X, resume_from=tmp_path)
+    other = str(refused.value).split("resume_from=")[1].strip("'.")
+    assert_same_model(DiffusionGenerator(**QUICK, refine=False).fit(X, resume_from=other), gen)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_passed_over(penguins, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"anything")
+    gen = DiffusionGenerator(**QUICK, callbacks=[Checkpoint(tmp_path)])
+    with pytest.raises(CheckpointError, match="start over without resume_from"):
+        gen.fit(penguins, resume_from=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"folder": 3},
+        {"every": -1},
+        {"every": float("nan")},
+        {"every": "often"},
+        {"every": 0, "unit": "steps"},
+        {"every": 1.5, "unit": "epochs"},
+        {"unit": "minutes"},
+        {"keep": 0},
+        {"keep": 2.0},
+    ],
+)
+def test_bad_settings_of_checkpoints_are_named(settings, tmp_path):
+    name = "every" if "every" in settings else next(iter(settings))
+    with pytest.raises(ValueError, match=f"{name} must be .*; got "):
+        Checkpoint(**{"folder": tmp_path, **settings})
 
 
 # ------------------------------------------------------------ damage and disks

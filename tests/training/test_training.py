@@ -1,13 +1,26 @@
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tabdiff.diffusion import Denoiser, make_schedule
+from tabdiff import DiffusionGenerator
+from tabdiff.diffusion import Denoiser, LossAware, make_schedule
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
-from tabdiff.training import EMA, autocast_dtype, resolve_device, train
-from tabdiff.utils.device import cpu_multiplies_bfloat16
+from tabdiff.training import (
+    EMA,
+    Callback,
+    TrainingOptions,
+    Validation,
+    autocast_dtype,
+    resolve_device,
+    sampling_dtype,
+    train,
+)
+from tabdiff.training.checkpoint import read_checkpoint, write_checkpoint
+from tabdiff.utils.device import cpu_multiplies_bfloat16, cuda_dtype
 
 
 def make_denoiser(dropout=0.0, seed=0):
@@ -104,8 +117,200 @@ def test_devices_and_precisions_by_name():
     assert autocast_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
     with pytest.raises(ValueError, match="tpu9"):
         resolve_device("tpu9")
-    with pytest.raises(ValueError, match="float16"):
+    with pytest.raises(ValueError, match=r"'float32' or 'bfloat16' on the device 'cpu'; got 'float16'"):
         autocast_dtype("float16", torch.device("cpu"))
+    assert autocast_dtype("float16", torch.device("cuda")) is torch.float16
+    # A model that was trained in it draws anywhere.
+    assert sampling_dtype("float16", torch.device("cpu")) is None
+    assert sampling_dtype("float16", torch.device("cuda")) is torch.float16
+    with pytest.raises(ValueError, match="got 'half'"):
+        sampling_dtype("half", torch.device("cpu"))
+
+
+def test_a_gpu_gets_the_type_that_its_tensor_cores_multiply():
+    assert cuda_dtype((9, 0)) is cuda_dtype((8, 0)) is cuda_dtype((8, 6)) is torch.bfloat16
+    assert cuda_dtype((7, 0)) is cuda_dtype((7, 5)) is torch.float16  # V100, T4
+    assert cuda_dtype((6, 1)) is cuda_dtype((5, 2)) is None
+    assert cuda_dtype((7, 5), is_rocm=True) is torch.bfloat16
+
+
+# --------------------------------------------------- what a step is made of
+
+
+class Levels(nn.Module):
+    """Has a loss that is known at each time, a number in each quarter of the times, times its only parameter."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.schedule = make_schedule("cosine")
+        self.value = nn.Parameter(torch.ones(()))
+        self.losses = torch.tensor(losses)
+
+    def at(self, t):
+        share = (t - self.schedule.t_min) / (self.schedule.t_max - self.schedule.t_min)
+        return self.losses[(share * len(self.losses)).long().clamp(max=len(self.losses) - 1)]
+
+    def loss(self, x0, condition=None, *, t, eps):
+        return self.value * self.at(t)
+
+
+class Keep(Callback):
+    """Keeps the fit in progress, and what it was after a step."""
+
+    def __init__(self, step=None):
+        self.step = step
+
+    def on_step_end(self, training):
+        self.training = training
+        if training.step == self.step:
+            self.state = copy.deepcopy(training.state_dict())  # its tensors are those in training
+
+
+def step(denoiser, callbacks=(), **options):
+    """One step on rows that do not matter."""
+    options = TrainingOptions(clip_grad_norm=None, **options)
+    rows, generator = torch.zeros(64, 2), torch.Generator().manual_seed(0)
+    result = train(
+        denoiser, rows, max_steps=1, batch_size=64, options=options, generator=generator, callbacks=callbacks
+    )
+    return result.history["loss"][0], result.history["gradient_norm"][0]
+
+
+def learned_times(denoiser):
+    """Times drawn in proportion to the losses of a denoiser."""
+    times = LossAware(4, history=1, uniform_share=1e-6)
+    t = denoiser.schedule.t_min + (torch.arange(4) + 0.5) / 4 * (denoiser.schedule.t_max - denoiser.schedule.t_min)
+    times.update(t, denoiser.at(t), denoiser.schedule)
+    return times
+
+
+def test_learned_times_leave_the_loss_and_its_gradient_those_of_uniform_times():
+    denoiser = Levels([1.0, 2.0, 4.0, 9.0])
+    # Drawn in proportion to its loss and weighted by the inverse, each row counts the mean, 4. Without the weights it
+    # would be the mean of the squares over the mean, 6.4.
+    loss, gradient = step(denoiser, times=learned_times(denoiser))
+    assert loss == pytest.approx(4.0, rel=1e-4) and gradient == pytest.approx(4.0, rel=1e-4)
+
+
+def test_learned_times_are_told_the_losses_without_their_weights():
+    denoiser, keep = Levels([1.0, 2.0, 4.0, 9.0]), Keep()
+    times = learned_times(denoiser)
+    step(denoiser, [keep], times=times)
+    assert torch.equal(keep.training.times.state_dict()["losses"], times.state_dict()["losses"])
+    assert (keep.training.times.state_dict()["counts"] > times.state_dict()["counts"]).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_accumulated_batches_make_the_mean_of_their_gradients(n):
+    loss, gradient = step(Levels([3.0]), accumulation_steps=n)
+    assert loss == pytest.approx(3.0, rel=1e-6) and gradient == pytest.approx(3.0, rel=1e-6)
+
+
+def test_held_out_rows_are_seen_by_the_average_of_the_weights():
+    settings = {"max_steps": 50, "learning_rate": 1e-2, "options": TrainingOptions(ema_decay=0.95)}
+    plain, keep = fit(**settings), Keep()
+    held = torch.randn(40, 2, generator=torch.Generator().manual_seed(7))
+    validation = Validation(
+        held,
+        (held[:, :1] > 0).float(),
+        denoiser=make_denoiser(),
+        event_shape=(2,),
+        generator=torch.Generator().manual_seed(8),
+    )
+    result = fit(**settings, validation=validation, callbacks=[keep])
+    # Looking at them changes nothing, and what is logged and kept is the average, not the last weights.
+    assert torch.equal(weights(result), weights(plain))
+    assert result.history["validation_loss"] == [validation.loss(plain.denoiser)]
+    assert result.history["validation_loss"] != [validation.loss(keep.training.denoiser)]
+
+
+# ------------------------------------------------------------------- float16
+
+
+def overflowing(at):
+    """A denoiser whose gradient is infinite in a step."""
+    denoiser, calls = make_denoiser(), []
+
+    def overflow(gradient):
+        calls.append(gradient)
+        return torch.full_like(gradient, math.inf) if len(calls) == at else gradient
+
+    next(denoiser.network.parameters()).register_hook(overflow)
+    return denoiser
+
+
+class Steps(Callback):
+    """Notes the weights and the scale after each step."""
+
+    def __init__(self):
+        self.weights, self.scales = [], []
+
+    def on_step_end(self, training):
+        self.weights.append(torch.cat([p.detach().flatten() for p in training.denoiser.parameters()]).clone())
+        self.scales.append(training.scaler.get_scale())
+
+
+def test_a_step_with_infinite_gradients_is_left_out_and_the_scale_halved():
+    watch = Steps()
+    result = fit(overflowing(3), max_steps=8, precision=torch.float16, callbacks=[watch])
+    assert watch.scales == [65536.0] * 2 + [32768.0] * 6
+    same = [torch.equal(a, b) for a, b in zip(watch.weights, watch.weights[1:])]
+    assert same == [False, True, False, False, False, False, False]
+    assert weights(result).isfinite().all() and math.isfinite(result.history["gradient_norm"][0])
+
+
+def test_gradients_are_clipped_at_their_own_size_not_the_scaled_one():
+    """The scale is 65,536: a norm of gradients that were not scaled back would be that much larger."""
+    half, full = (fit(max_steps=1, precision=p).history["gradient_norm"][0] for p in (torch.float16, None))
+    assert half == pytest.approx(full, rel=0.05)
+
+
+def test_the_scale_goes_into_checkpoints_and_back(tmp_path):
+    whole, keep = Steps(), Keep(step=5)
+    settings = {"max_steps": 12, "precision": torch.float16}
+    expected = fit(overflowing(3), callbacks=[whole, keep], **settings)
+    write_checkpoint(tmp_path, {"fit": {}, "training": keep.state})
+    saved = read_checkpoint(tmp_path)["training"]
+    assert saved["scaler"]["scale"] == 32768.0
+    rest = Steps()
+    again = fit(make_denoiser(), callbacks=[rest], saved=saved, **settings)
+    assert rest.scales == whole.scales[5:] == [32768.0] * 7
+    assert torch.equal(weights(again), weights(expected))
+
+
+def test_other_precisions_have_no_scale():
+    keep = Keep(step=1)
+    fit(max_steps=1, callbacks=[keep])
+    assert keep.state["scaler"] == {} and not keep.training.scaler.is_enabled()
+
+
+def test_float16_is_refused_without_a_gpu_and_what_the_message_says_works():
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    gen = DiffusionGenerator(max_steps=2, hidden_size=8, device="cpu", random_state=0)
+    with pytest.raises(ValueError, match=r"Use precision='bfloat16'.* or precision='auto'"):
+        gen.set_params(precision="float16").fit(X)
+    for precision in ("bfloat16", "auto", "float32"):
+        gen.set_params(precision=precision).fit(X)
+    expected = gen.sample(4, random_state=0)
+    # Trained in float16 elsewhere, it draws here in float32.
+    np.testing.assert_array_equal(gen.set_params(precision="float16").sample(4, random_state=0), expected)
+
+
+@pytest.mark.cuda
+def test_float16_trains_on_cuda_as_float32_does(tmp_path):
+    watch, keep = Steps(), Keep(step=40)
+    losses = {}
+    for precision in (torch.float16, None):
+        denoiser = make_denoiser().to("cuda")
+        settings = {"generator": torch.Generator("cuda").manual_seed(0), "precision": precision}
+        result = fit(denoiser, max_steps=100, callbacks=[watch, keep], **settings)
+        losses[precision] = result.history["loss"][-1]
+    assert losses[torch.float16] == pytest.approx(losses[None], rel=0.05)
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    gen = DiffusionGenerator(max_steps=50, hidden_size=16, device="cuda", precision="float16", random_state=0).fit(X)
+    gen.save(tmp_path / "model")
+    assert np.isfinite(gen.sample(20)).all()
+    assert np.isfinite(DiffusionGenerator.load(tmp_path / "model", device="cpu").sample(20)).all()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
