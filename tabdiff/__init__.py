@@ -34,6 +34,13 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("tabdiff")
+        except PackageNotFoundError:  # run from a clone that is not installed
+            return "0+unknown"
     # Imported when first asked for, so that `tabdiff --help` does not wait for torch.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)

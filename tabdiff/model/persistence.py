@@ -7,19 +7,16 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tabdiff.codecs import CODECS, codec_name, is_anndata
-from tabdiff.codecs.columns import is_storable
+from tabdiff.codecs import CODECS, codec_name
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.sequences import SequenceForm
 from tabdiff.diffusion import Denoiser
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.io.serialization import pack
 from tabdiff.model.autoguidance import build_guiding_denoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
@@ -28,7 +25,7 @@ from tabdiff.model.old_names import current_loss, current_names, is_old
 from tabdiff.model.refinement.refinement import Refinement
 from tabdiff.training import TrainingOptions
 
-__all__ = ["check_labels", "check_storable", "describe", "restore"]
+__all__ = ["describe", "restore"]
 
 # Elements that a model may always make beside those of its weights: a schedule's table, say.
 SMALL = 10_000_000
@@ -89,39 +86,8 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def check_labels(features: Any) -> None:
-    """Raise a TypeError before a fit for names of columns, or annotations of genes, that `save` could not store.
-
-    Parameters
-    ----------
-    features : ndarray, DataFrame, AnnData, Images or Series
-        What is modelled.
-    """
-    if isinstance(features, pd.DataFrame):
-        for name in features.columns:
-            if not (is_storable(name) or name != name):
-                raise TypeError(
-                    f"names of columns must be strings, numbers, dates or tuples of such; got {name!r:.80} of type "
-                    f"{type(name).__name__}. Rename them: X.columns = X.columns.map(str)."
-                )
-    elif is_anndata(features):
-        for name in features.var.columns:
-            try:
-                pack(features.var[name], {})
-            except TypeError as error:
-                raise TypeError(
-                    f"adata.var[{name!r}] must hold numbers, text, dates or categories, which a model can be saved "
-                    f"with; got {features.var[name].iloc[0]!r:.80}. Make it text, adata.var[{name!r}] = "
-                    f"adata.var[{name!r}].astype(str), or drop it."
-                ) from error
 
 
-def check_storable(codec: Any, conditions: Conditions | None) -> None:
-    """Raise a TypeError, before the training, if `save` could not store what was read of the data."""
-    try:
-        pack({"codec": codec.state(), "conditions": conditions.state() if conditions is not None else None}, {})
-    except TypeError as error:
-        raise TypeError(f"a model of these data could not be saved, so it is not fitted: {error}.") from error
 
 
 def _arrays(denoiser: Denoiser | None) -> dict[str, np.ndarray]:

@@ -24,8 +24,8 @@ from tabdiff.diffusion.masks import draw_given
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
-from tabdiff.model.persistence import check_labels, check_storable
 from tabdiff.model.sample_weights import population, take_rows, weigh
+from tabdiff.model.storable import check_labels, check_storable
 from tabdiff.training import Checkpoint, CheckpointError, options_of
 from tabdiff.training.checkpoint import describe_parameters, fingerprint, read_checkpoint
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -10,13 +10,10 @@ from tabdiff.codecs.columns import ConstantColumn, NumericColumn, TimeColumn, is
 from tabdiff.codecs.tables.dependencies import DependentColumn
 from tabdiff.codecs.tables.rebuilt import Rebuilt
 
-if TYPE_CHECKING:
-    from tabdiff.codecs.tables.codec import TableCodec
-
 __all__ = ["table_schema"]
 
 
-def table_schema(codec: TableCodec) -> pd.DataFrame:
+def table_schema(codec: Any) -> pd.DataFrame:
     """Return a row for each column of a fitted codec.
 
     Returns
@@ -70,7 +67,7 @@ def table_schema(codec: TableCodec) -> pd.DataFrame:
     return schema
 
 
-def _follows_from(codec: TableCodec, j: int) -> list[Any] | None:
+def _follows_from(codec: Any, j: int) -> list[Any] | None:
     for rule in codec.joint_rules_.rules_:
         if codec.column_of(rule.target) == j:
             main = [codec.column_of(i) for i in rule.inputs[: rule.n_main]]
@@ -95,7 +92,7 @@ def _grid(column: Any) -> str | None:
     return f"multiples of {multiple / 10**decimals:g}" if multiple > 1 else None
 
 
-def _often_equals(codec: TableCodec, j: int) -> dict[Any, float] | None:
+def _often_equals(codec: Any, j: int) -> dict[Any, float] | None:
     equalities = codec.equalities_
     shares = zip(equalities.sources_.get(j, []), equalities.shares_.get(j, []), strict=True)
     return {codec.columns_[a].name: round(share, 3) for a, share in shares} or None
