@@ -112,7 +112,7 @@ def test_scores_do_not_depend_on_the_container(polars_frame):
 
 
 def test_a_lazy_frame_is_refused(polars_frame):
-    with pytest.raises(TypeError, match=r"lazy frame \(polars.LazyFrame\).*collect\(\)"):
+    with pytest.raises(TypeError, match=r"polars.LazyFrame. Its rows are not there yet. Pass X.collect\(\)"):
         quick().fit(polars_frame.lazy())
 
 

@@ -66,10 +66,10 @@ def check_container(X: Any) -> Any:
 
 
 def _read_container(X: Any) -> tuple[Any, ForeignFrame | CsvForm | SequenceForm | None]:
-    X = as_known(X)
     images = read_images(X)
     if images is not None:
         return images, None
+    X = as_known(X)
     sequences = read_sequences(X)
     if sequences is not None:
         return sequences

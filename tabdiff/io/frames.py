@@ -52,7 +52,8 @@ class ForeignFrame:
         frame = nw.from_native(X, pass_through=True, allow_series=True)
         kind = f"{type(X).__module__.split('.')[0]}.{type(X).__name__}"
         if isinstance(frame, nw.LazyFrame):
-            raise TypeError(f"X is a lazy frame ({kind}), whose rows are not there yet. Pass X.collect().")
+            fix = "collect" if hasattr(X, "collect") else "compute"
+            raise TypeError(f"X is a lazy frame ({kind}), whose rows are not there yet. Pass X.{fix}().")
         if isinstance(frame, nw.Series):
             raise TypeError(f"X is a {kind}, a single column; pass a frame that has it as a column.")
         if not isinstance(frame, nw.DataFrame):

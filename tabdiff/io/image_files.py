@@ -20,9 +20,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 KEPT_BYTES = 2**31
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "F": 1}
 SHOWN = 5
-# What says how a picture is to be turned, and the formats that know of it.
+# What says how a picture is to be turned, and the formats in which it need not stand at the head of the file.
 ORIENTATION = 0x0112
-WITH_ORIENTATION = ("JPEG", "MPO", "TIFF", "WEBP")
+WITH_ORIENTATION = ("JPEG", "MPO", "WEBP")
 
 
 def _pillow() -> Any:
@@ -69,6 +69,8 @@ def mode_of(image: Any) -> str:
 
 def upright(image: Any) -> Any:
     """Return a PIL image turned as its EXIF orientation says, and itself where that says nothing."""
+    if image.format == "TIFF":  # PIL turns it as it loads it
+        return image
     if "exif" not in image.info and image.format not in WITH_ORIENTATION:
         return image
     if image.getexif().get(ORIENTATION, 1) == 1:
@@ -227,7 +229,8 @@ class ImageFiles:
         return (CHANNELS[mode], height, width), mode
 
     def _read(self, path: Path) -> Tensor:
-        with _pillow().open(path) as image:
+        # A stream, because PIL maps a TIFF that it knows by name, and turns some of those wrongly.
+        with open(path, "rb") as stream, _pillow().open(stream) as image:
             return torch.from_numpy(pixels(upright(image), self.mode).reshape(-1).copy())
 
     @property
