@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gzip
 import io
 import re
@@ -38,7 +39,7 @@ _WITH_UNIT = re.compile(r"[$€£¥]\s?[+-]?[\d.,]+|[+-]?[\d.,]+\s?([%$€£¥]|
 MOSTLY = 0.9
 # Rows from which on whole numbers that count the rows are taken for a key.
 MIN_KEY_ROWS = 20
-_KEY_NAME = re.compile(r"(.*[^a-z])?(id|key|index|idx|nr|no|row|rowid|rownames?)", re.IGNORECASE)
+_KEY_NAME = re.compile(r"(.*([^A-Za-z]|(?<=[a-z])(?=[A-Z])))?(?i:id|key|index|idx|nr|no|row|rowid|rownames?)")
 
 
 @dataclass
@@ -104,13 +105,18 @@ def read_csv(path: Path, options: CsvOptions) -> pd.DataFrame:
         For what the file, or the options, make impossible.
     """
     layout = read_layout(path, options)
-    for name in options.text:
-        if name not in layout.names:
-            raise CsvError(f"text names the column {name!r}, which it lacks. Columns: {layout.names}.")
+    for option, names in (("text", options.text), ("drop", options.drop)):
+        for name in names:
+            if name not in layout.names:
+                near = difflib.get_close_matches(name, layout.names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise CsvError(f"{option} names the column {name!r}, which it lacks.{hint} Columns: {layout.names}.")
     texts = _read_texts(path, options, layout)
     columns, forms, marks, hints = {}, {}, [], []
     comma = False
     for j, name in enumerate(layout.names):
+        if name in options.drop:
+            continue
         codes, uniques = pd.factorize(texts.pop(j), use_na_sentinel=False)
         counts = np.bincount(codes, minlength=len(uniques))
         column, mark = _read_column([str(u) for u in uniques], counts, name, options, layout)
@@ -130,7 +136,7 @@ def read_csv(path: Path, options: CsvOptions) -> pd.DataFrame:
             forms.setdefault(name, {})["missing"] = mark
     form.columns = forms
     frame = pd.DataFrame(columns)
-    frame.columns = pd.Index(layout.names)
+    layout.unnamed = [name for name in layout.unnamed if name in columns]
     _warn_of_keys(path, frame, layout)
     return form.write(frame) if form != CsvForm() else frame
 
@@ -187,7 +193,7 @@ def _spread(values: pd.Series, missing: np.ndarray) -> pd.Series:
     dtypes = {"int64": "Int64", "bool": "boolean"}
     values = values.astype(dtypes.get(str(values.dtype), values.dtype))
     positions = np.where(missing, -1, np.cumsum(~missing) - 1)
-    return pd.Series(pd.api.extensions.take(values.array, positions, allow_fill=True))
+    return values.reindex(positions).reset_index(drop=True)  # -1 is no label
 
 
 def _are_codes(texts: list[str]) -> bool:
@@ -262,6 +268,10 @@ _HINTS: dict[str, str] = {
         "is text, and looks like numbers with separated thousands ({example!r}). If it is, say thousands={mark!r} "
         "(--thousands {mark!r})"
     ),
+    "both": (
+        "is text, and looks like numbers with separated thousands and a decimal comma ({example!r}). If it is, say "
+        "thousands={mark!r}, decimal=',' (--thousands {mark!r} --decimal ',')"
+    ),
     "either": (
         "is text, and looks like numbers ({example!r}) in which the comma may come before decimals or thousands. Say "
         "decimal=',' (--decimal ',') or thousands=',' (--thousands ',')"
@@ -289,11 +299,15 @@ def _hint(texts: list[str], counts: np.ndarray, options: CsvOptions, layout: Csv
     if len(day_orders(texts)) == 2:
         return "days", texts[0]
     grouped = [match for match in map(_GROUPED.fullmatch, texts) if match]
-    plain = [text for text in texts if _NUMBER.fullmatch(text)]
-    comma = [text for text in texts if _COMMA.fullmatch(text)]
-    if grouped and len(grouped) + len(plain) == len(texts):
-        mark = grouped[0][1]
-        return ("either" if layout.sep != "," and mark == "," and not plain else "thousands"), grouped[0][0]
+    others = [text for text in texts if not _GROUPED.fullmatch(text)]
+    plain = [text for text in others if _NUMBER.fullmatch(text)]
+    comma = [text for text in others if _COMMA.fullmatch(text)]
+    if grouped and len(plain) + len(comma) == len(others):
+        mark, example = grouped[0][1], grouped[0][0]
+        if mark == "," and layout.sep != "," and not plain:
+            return "either", example
+        with_comma = mark != "," and (comma or any((match[3] or "").startswith(",") for match in grouped))
+        return ("both" if with_comma else "thousands"), example
     if comma and len(comma) + len(plain) == len(texts):
         return "decimal", comma[0]
     if all(map(_WITH_UNIT.fullmatch, texts)) and len(texts) > 2 and any(re.search("[%$€£¥]", t) for t in texts):
@@ -321,7 +335,7 @@ def _warn_of_hints(path: Path, hints: list[tuple[str, str, str]]) -> None:
         values: dict[str, Any] = {"example": example}
         if kind[0] == "marks":
             values = {"example": ", ".join(map(repr, words)), "words": words, "shell": " ".join(map(repr, words))}
-        elif kind[0] == "thousands":
+        elif kind[0] in ("thousands", "both"):
             match = _GROUPED.fullmatch(example)
             values["mark"] = match[1] if match else ","
         more = f" and {len(names) - 1} more like it" if names[1:] else ""

@@ -43,6 +43,7 @@ class CsvOptions:
     missing: tuple[str, ...] | None = None
     text: tuple[str, ...] = ()
     dates: str | None = None
+    drop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("sep", self.sep), ("decimal", self.decimal), ("thousands", self.thousands)):
@@ -215,7 +216,7 @@ def _check(path: Path, options: CsvOptions, layout: CsvLayout) -> CsvLayout:
         if head is None:
             raise CsvError("it is empty." if not options.skip else f"it has no more than {options.skip} lines to skip.")
         start, width = reader.line_num + options.skip, len(head)
-        full = trailing = n_short = surplus = 0
+        full = trailing = n_short = by_one = surplus = 0
         ends_empty = True
         short: list[int] = []
         first: tuple[int, list[str]] | None = None
@@ -235,12 +236,21 @@ def _check(path: Path, options: CsvOptions, layout: CsvLayout) -> CsvLayout:
                     line, text = reader.line_num + options.skip, layout.sep.join(record)
                     raise CsvError(f"line {line}, {text!r:.60}, looks like a comment. Delete such lines.")
                 n_short += 1
+                by_one += len(record) == width - 1
                 short = (short + [reader.line_num + options.skip])[:3]
     n_rows = full + surplus + n_short + (not options.header)
     if first is not None and (trailing < surplus or full or n_short):
         raise CsvError(_surplus_message(layout, head, start, *first, every=not full and not n_short))
     if n_rows == 0:
         raise CsvError(f"it has a header, {layout.sep.join(head)!r:.80}, and no rows.")
+    if n_short == n_rows > 0 and not head[-1].strip() and by_one == n_short:
+        head, n_short = head[:-1], 0  # the header alone has a separator at its end
+    elif n_short == n_rows > 1:
+        raise CsvError(
+            f"the header on line {start}, {layout.sep.join(head)!r:.60}, has {width} fields, and every line after it "
+            f"fewer. If lines above the header are no part of the table, say skip={start} (--skip {start}); if "
+            f"{SEPARATORS.get(layout.sep, repr(layout.sep))} is not what separates fields, say sep=... (--sep)."
+        )
     if n_short:
         lines = ", ".join(map(str, short)) + (", ..." if n_short > len(short) else "")
         warn(

@@ -164,11 +164,9 @@ def read_data(
         raise DataFileError(f"{path}: {given[0]} is for csv files. Leave it out.")
     try:
         if suffix.startswith(".csv"):
-            options = CsvOptions(
-                sep, decimal, thousands, encoding, header, skip, _strings(missing), _strings(text) or (), dates
-            )
-            data = read_csv(path, options)
-        elif suffix == ".parquet":
+            named = {"text": _strings(text) or (), "drop": _strings(drop) or (), "missing": _strings(missing)}
+            return read_csv(path, CsvOptions(sep, decimal, thousands, encoding, header, skip, dates=dates, **named))
+        if suffix == ".parquet":
             import pandas as pd
 
             data = pd.read_parquet(path, engine="pyarrow")
