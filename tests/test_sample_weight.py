@@ -118,7 +118,7 @@ def test_the_distribution_of_a_number_is_that_of_repeated_rows():
     repeated = NumericColumn(values.repeat(copies), np.dtype("float64"), "x")
     np.testing.assert_allclose(weighted.cdf_, repeated.cdf_)
     # A value is no spike for its weight, but for how often it occurs.
-    assert not weighted.is_heavy(values).any() and repeated.is_heavy(values).any()
+    assert not weighted.has_probability(values).any() and repeated.has_probability(values).any()
     again = NumericColumn.from_state(weighted.state())
     assert np.array_equal(again.cdf_, weighted.cdf_) and np.array_equal(again.mass_, weighted.mass_)
     inside = np.linspace(values[:-1].min(), values[:-1].max(), 20_001)

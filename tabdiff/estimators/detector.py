@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.inputs import read_features, read_fit_inputs
+from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
@@ -31,6 +32,8 @@ FENCE = 1.5
 NOISE_LEVELS = {-1.0: 11, 1.0: 15, 3.0: 18, 6.0: 24}
 BATCH = 2048
 MAX_CENTRES = 512
+# Of a number from the others, in their standard deviations: its square is a float too.
+FARTHEST = 1e150
 
 
 class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
@@ -46,7 +49,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     generator : DiffusionGenerator, optional
         Model to clone and fit; by default ``DiffusionGenerator(refine=False, autoguidance=1.0, observed_masks=0.0,
         dependencies=False)``.
-        With ``dependencies=True`` columns that others determine take no part in the score.
+        With ``dependencies=True`` columns that others determine take no part in the score, unless they break the rule.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5], which sets the threshold at that quantile of their
         scores. "auto" knows of none and takes the lower fence of Tukey's box plot of the training scores, the lower
@@ -82,8 +85,13 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     a share of one row in a broad Student distribution, so that any value has a finite score. The spacing of values,
     and whether one of them repeats, tells nothing about outliers.
 
-    A row's score does not depend on the rows beside it. A category that was not there in `fit` is an error, as in
-    `DiffusionGenerator.score_samples`.
+    A row's score does not depend on the rows beside it.
+
+    A row with what was never seen in `fit` scores below all training rows and is an outlier: with a category that its
+    column did not have, a missing value in a column without any, and, with ``dependencies=True``, a cell that breaks a
+    dependency. It scores as `DiffusionGenerator.score_samples` says, and at least ``log(n_samples + 1)`` below the
+    threshold and the lowest training score for each such cell. The density of a number outside its range falls off as
+    a power of its distance.
 
     References
     ----------
@@ -149,12 +157,14 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         self.generator_ = gen.fit(X)
         numbers = [(j, column) for j, column in enumerate(gen.codec_.columns_) if isinstance(column, NumericColumn)]
         self._marginals = {j: Marginal(column.values_, column.counts_) for j, column in numbers}
+        self._floor = np.inf
         scores = self.score_samples(X)
         if number:
             self.offset_ = float(np.percentile(scores, 100 * float(share)))
         else:
             low, high = np.percentile(scores, [25, 75])
             self.offset_ = float(low - FENCE * (high - low))
+        self._floor = min(self.offset_, float(scores.min()))
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -173,25 +183,27 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For columns or categories that differ from those of `fit`.
+            For columns that differ from those of `fit`, and infinities.
         """
         check_is_fitted(self)
         model = self.generator_.model_
         codec = model.codec
         features, _ = read_features(self.generator_, X, model.container, [], "none")
-        data = codec.encode(features)
+        rows = read_rows(codec, pd.DataFrame(features), model.n_samples)
         exact = copy.deepcopy(model.denoiser).cpu().double()
-        parts = []
-        for i in range(0, len(data), BATCH):
-            rows = data[i : i + BATCH].double()
-            bounds = [row_bound(exact, rows, log_snr_max=level, steps=n) for level, n in NOISE_LEVELS.items()]
-            parts.append(torch.stack(bounds).mean(dim=0))
-        total: np.ndarray = torch.cat(parts).numpy() + codec.log_jacobian(features, data)
-        frame = codec.constraints_.reduce(codec.storage_.read(pd.DataFrame(features)))
-        for j, marginal in self._marginals.items():
-            values = codec.columns_[j].read(frame.iloc[:, j])
-            total += marginal.log_density(values) - codec.columns_[j].log_density(values)
-        return total
+
+        def bound(data: torch.Tensor, _: np.ndarray) -> np.ndarray:
+            parts = []
+            for i in range(0, len(data), BATCH):
+                batch = data[i : i + BATCH].double()
+                bounds = [row_bound(exact, batch, log_snr_max=level, steps=n) for level, n in NOISE_LEVELS.items()]
+                parts.append(torch.stack(bounds).mean(dim=0))
+            return torch.cat(parts).numpy()
+
+        total = least_likely(codec, rows, bound) + log_jacobian(codec, rows, self._marginals)
+        # However likely the rest of the row is.
+        odd = rows.cells.any(axis=1)
+        return np.where(odd, np.minimum(total, self._floor - rows.surprise), total)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return `score_samples` less the threshold: negative for outliers.
@@ -257,7 +269,8 @@ class Marginal:
     def log_density(self, values: np.ndarray) -> np.ndarray:
         """Log of the density of each value (n,), 0 where missing."""
         missing = np.isnan(values)
-        x = np.where(missing, 0.0, values / self.unit)
+        with np.errstate(over="ignore"):
+            x = np.where(missing, 0.0, np.clip(values / self.unit, -FARTHEST, FARTHEST))
         # In blocks, because each value meets every centre.
         kernels = np.concatenate(
             [
@@ -265,6 +278,9 @@ class Marginal:
                 for i in range(0, len(x), BATCH)
             ]
         )
-        broad = student.pdf((x - self.mean) / self.spread, df=3) / self.spread
-        log_p = np.log((1 - self.broad) * kernels + self.broad * broad) - np.log(self.unit)
+        # By its logarithm, which stays finite where the density itself is too small for a float.
+        broad = student.logpdf(np.clip((x - self.mean) / self.spread, -FARTHEST, FARTHEST), df=3) - np.log(self.spread)
+        with np.errstate(divide="ignore"):
+            log_kernels = np.log(kernels)
+        log_p = np.logaddexp(np.log1p(-self.broad) + log_kernels, np.log(self.broad) + broad) - np.log(self.unit)
         return np.where(missing, 0.0, log_p)

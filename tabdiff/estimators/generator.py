@@ -819,8 +819,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
         Continuous values count by their density, spikes and categories by their probability. Everything is evaluated
         at fixed times and noises in float64, so a row's score does not depend on the rows beside it.
-        Columns that others determine (``schema_["determined_by"]``) take no part, so a row that breaks such a rule
-        scores like one that keeps it.
+        Columns that others determine (``schema_["determined_by"]``) take no part where they keep the rule.
+
+        What was never seen at fit makes a row unlikely, but not impossible: for each level that its column did not
+        have, missing value in a column without any, and cell that breaks a dependency, a row scores
+        ``log(n_samples_fit_ + 1)`` below the least likely of the rows with a value that was seen there. The density of
+        a number outside its range falls off exponentially (see ``docs/unseen.md``).
 
         Parameters
         ----------

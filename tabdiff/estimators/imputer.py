@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tabdiff.codecs.columns import LevelColumn, is_numeric
+from tabdiff.codecs.columns import is_numeric
 from tabdiff.codecs.inputs import check_container, read_features, read_fit_inputs
 from tabdiff.codecs.tables.observed import patch
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
@@ -195,7 +195,6 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         known: np.ndarray = ~self._empty
         rows = _columns(table, known)
         model = self.generator_.model_
-        rows = rows if self._array else _hide_unknown(model.codec, rows)
         features, own = read_features(self.generator_, rows, model.container, [], "none")
         filled = impute(
             model,
@@ -379,21 +378,3 @@ def _as_before(series: pd.Series, dtype: Any, *, always: bool) -> pd.Series:
     except (TypeError, ValueError):
         return series
     return series if cast.isna().any() else cast
-
-
-def _hide_unknown(codec: Any, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame without the categories that the model has not seen, of which it knows nothing."""
-    standard, out = codec.storage_.read(frame), frame.copy(deep=False)
-    for j, entry in enumerate(codec.columns_):
-        column = getattr(entry, "column", entry)  # of a dependent column, what it is
-        unknown = column.is_unknown(standard.iloc[:, j]) if isinstance(column, LevelColumn) else np.zeros(1, dtype=bool)
-        if unknown.any():
-            series = frame.iloc[:, j]
-            warnings.warn(
-                f"column {column.name!r} holds values that it did not have in fit, such as "
-                f"{series[unknown].iloc[0]!r}. They stay, and say nothing about the holes beside them.",
-                UserWarning,
-                stacklevel=3,
-            )
-            out.isetitem(j, series.mask(unknown))
-    return out

@@ -253,17 +253,19 @@ def _check(column: Any, storage: Storage, levels: list | None, name: Any, series
         raise ValueError(message) from error
     if not exact and not pd.api.types.is_float_dtype(dtype):
         raise ValueError(f"condition {name!r}: {plain(observed.iloc[0])!r} is no value of a {dtype} column.")
+    if isinstance(column, LevelColumn) and pd.api.types.is_datetime64_any_dtype(dtype):
+        unknown = column.is_unknown(cast)
+        if unknown.any():
+            shown = [str(level) for level in column.levels_]
+            raise ValueError(unknown_level_message(f"condition {name!r}", str(cast[unknown].iloc[0]), shown))
     if isinstance(column, NumericColumn):
         numbers = column.read(standardise(cast, name))
         if np.isinf(numbers).any():
             raise ValueError(f"condition {name!r} contains infinite values (inf).")
         outside = (numbers < column.values_[0]) | (numbers > column.values_[-1])
         if outside.any():
-            ends = column.decode_values(np.array([-40.0, 40.0]))
-            if isinstance(column, TimeColumn):
-                low, high = (time_text(end) for end in column.to_series(ends))
-            else:
-                low, high = (f"{end:g}" for end in ends)
+            ends = column.at(np.array([0, len(column.values_) - 1]))
+            low, high = (time_text(end) if isinstance(column, TimeColumn) else f"{end:g}" for end in ends)
             warnings.warn(
                 f"condition {name!r}: {observed[outside].iloc[0]!s} lies outside the fitted range [{low}, {high}]; "
                 "the other columns are drawn as for the end of the range.",

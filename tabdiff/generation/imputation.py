@@ -18,6 +18,7 @@ from tabdiff.codecs.columns import NumericColumn, is_numeric
 from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.tables.layout import slots
 from tabdiff.codecs.tables.observed import copies, likeliest, patch, repeat, settle
+from tabdiff.codecs.tables.unseen import hide_unknown, read_rows
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.masks import LEFT_OUT, PRESENT
 from tabdiff.utils.random import RowStreams
@@ -116,7 +117,16 @@ def impute(
     # As the codec reads them: Arrow's numbers can be NaN beside null.
     every = model.codec.storage_.read(frame).isna().to_numpy()
     rows = np.flatnonzero(every.any(axis=1))
-    part, holes = frame.iloc[rows].reset_index(drop=True), every[rows]
+    part, examples = hide_unknown(model.codec, frame.iloc[rows].reset_index(drop=True))
+    for name, example in examples.items():
+        warnings.warn(
+            f"column {name!r} holds values that it did not have in fit, such as {example!r}. They stay, and say "
+            "nothing about the holes beside them.",
+            UserWarning,
+            stacklevel=3,
+        )
+    # To the model an unknown level is a hole too; what it draws there is not put in.
+    holes = model.codec.storage_.read(part).isna().to_numpy()
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
     mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
     settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": model.precision}
@@ -276,13 +286,16 @@ def encode_given(
         if hole.any():
             value = example.iloc[0, j]
             complete[name] = _fill(frame[name], hole, value)
-    data = codec.encode(complete, None, generator)
+    # What is counted from a hole may be none of the levels that were seen.
+    rows = read_rows(codec, complete, len(complete), generator=generator)
+    data = rows.data
     given = torch.full_like(data, torch.nan)
     # What stands for a rebuilt column is its distance from others, which holes in these leave unknown.
     parts = {target.column: [i for _, i in target.parts] for target in codec.constraints_.rebuilt_}
     for j, slot in enumerate(slots(codec)):
         unknown = torch.from_numpy(holes[:, [j, *parts.get(j, [])]].any(axis=1))
         for i in slot.values:
+            unknown = unknown | rows.hidden[:, i]
             given[:, i] = torch.where(unknown, PRESENT if filling else torch.nan, data[:, i])
         if slot.presence is not None:
             if filling:

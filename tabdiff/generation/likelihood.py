@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
+from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
 from tabdiff.diffusion import flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
@@ -59,16 +60,26 @@ def log_likelihood(
         if method == "flow":
             raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
         return image_log_likelihood(model, features, codes)
-    data = model.codec.encode(features, codes, None)
+    table = model.codec.columns_known_
+    if table:
+        rows = read_rows(model.codec, pd.DataFrame(features), model.n_samples, codes)
+    data = rows.data if table else model.codec.encode(features, codes, None)
     if method == "flow" and isinstance(model.denoiser, MixedDenoiser):
         raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
     log_density: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood
     exact = copy.deepcopy(model.denoiser).cpu().double()
-    parts = [
-        log_density(exact, data[i : i + SCORE_BATCH].double(), _part(codes, i)).detach()
-        for i in range(0, n, SCORE_BATCH)
-    ]
-    return torch.cat(parts).numpy() + model.codec.log_jacobian(features, data)
+
+    def score(data: Tensor, where: np.ndarray) -> np.ndarray:
+        theirs = None if codes is None else codes[torch.from_numpy(where)]
+        parts = [
+            log_density(exact, data[i : i + SCORE_BATCH].double(), _part(theirs, i)).detach()
+            for i in range(0, len(data), SCORE_BATCH)
+        ]
+        return torch.cat(parts).numpy()
+
+    if not table:
+        return score(data, np.arange(n)) + model.codec.log_jacobian(features, data)
+    return least_likely(model.codec, rows, score) + log_jacobian(model.codec, rows)
 
 
 def _part(codes: Tensor | None, i: int) -> Tensor | None:

@@ -19,7 +19,7 @@ from tabdiff.codecs.columns.grids import (
     Residues,
     Window,
     find_residues,
-    log_choices,
+    log_chance,
     runs,
 )
 
@@ -312,17 +312,22 @@ def _find_days(days: np.ndarray, period: int = 1) -> Days | None:
     allowed = np.ones(len(every), dtype=bool)
     values: dict[str, list[int]] = {}
     while True:
-        best, chance = None, LOG_MAX_CHANCE
+        best, chance, values_of_best = None, LOG_MAX_CHANCE, np.empty(0)
         for name in ATTRIBUTES.keys() - values.keys():
+            possible = np.unique(all_days[name][allowed])
             seen = np.unique(theirs[name])
-            possible, among = np.unique(all_days[name][allowed]), np.isin(all_days[name], seen) & allowed
-            log_chance = log_choices(len(possible), len(seen)) + math.log(len(ATTRIBUTES))
-            log_chance += len(days) * math.log(among.sum() / allowed.sum())
-            if (log_chance, name) < (chance, best or "~"):
-                best, chance = name, log_chance
+            between = possible[(possible >= seen[0]) & (possible <= seen[-1])]
+            n_seen, n_between = (int((np.isin(all_days[name], some) & allowed).sum()) for some in (seen, between))
+            if log_chance(len(between), len(seen), len(days), n_seen / n_between) > LOG_MAX_CHANCE:
+                seen, n_seen = between, n_between
+            in_a_row = len(seen) == len(between)
+            of_this = log_chance(len(possible), len(seen), len(days), n_seen / allowed.sum(), in_a_row=in_a_row)
+            of_this += math.log(len(ATTRIBUTES))
+            if (of_this, name) < (chance, best or "~"):
+                best, chance, values_of_best = name, of_this, seen
         if best is None:
             break
-        values[best] = np.unique(theirs[best]).tolist()
+        values[best] = values_of_best.tolist()
         allowed &= np.isin(all_days[best], values[best])
     return Days(values, period, first % period) if values else None
 
@@ -337,12 +342,12 @@ def _find_time_of_day(ticks: np.ndarray, step: int, per_day: int) -> Residues | 
     gaps = np.diff(np.append(seen, seen[0] + per_day))
     before = int(gaps.argmax())
     window = Window(per_day, int(seen[(before + 1) % len(seen)]), per_day - int(gaps[before]))
-    candidates: list[tuple[float, Residues | Window]] = [
-        (log_choices(possible, len(seen)) + m * math.log(times.count(first, last) / total), times),
-        (math.log(possible) + m * math.log(window.count(first, last, step) / total), window),
-    ]
-    chance, best = min(candidates, key=lambda candidate: candidate[0])
-    return best if chance + math.log(len(candidates)) < LOG_MAX_CHANCE else None
+    n_times, n_window = times.count(first, last), window.count(first, last, step)
+    best: Residues | Window = window
+    of_this = log_chance(possible, 1, m, n_window / total, in_a_row=True)
+    if log_chance(window.length // step + 1, len(seen), m, n_times / n_window) < LOG_MAX_CHANCE:
+        best, of_this = times, log_chance(possible, len(seen), m, n_times / total)
+    return best if of_this + math.log(2) < LOG_MAX_CHANCE else None
 
 
 def _attributes(days: np.ndarray) -> dict[str, np.ndarray]:

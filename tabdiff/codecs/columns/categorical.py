@@ -22,6 +22,8 @@ __all__ = ["ConstantColumn", "LevelColumn", "unknown_level_message"]
 # A level that was seen less often has too few rows for the network to learn what goes with it, if there are so many
 # levels that they are pooled at all.
 MIN_OWN_COUNT = 5
+# Largest distance from the range that tells in a score, in standard deviations.
+FARTHEST = 1e100
 # From here on, a column without a value that repeats is taken for an identifier.
 MIN_IDENTIFIER_ROWS = 50
 
@@ -125,6 +127,7 @@ class LevelColumn:
         known = self._index.get_indexer(pd.Index(items, dtype=object))
         unknown = np.flatnonzero(known < 0)
         if len(unknown) and is_numeric(self.dtype) and is_numeric(series.dtype) and self.levels_:
+            self._check_finite(np.asarray(items, dtype=np.float64))
             known[unknown] = _nearest(np.asarray(self.levels_), np.asarray(items)[unknown])
         elif len(unknown):
             value = items[unknown[0]]
@@ -132,13 +135,33 @@ class LevelColumn:
         # The last entry is what the missing code -1 picks.
         return np.append(known, -1)[codes]
 
+    def _check_finite(self, values: np.ndarray) -> None:
+        if np.isinf(values).any():
+            raise ValueError(
+                f"column {self.name!r} must hold finite values; got {int(np.isinf(values).sum())} infinite ones (inf). "
+                "Replace them by a finite value, or by NaN, which stands for a missing one."
+            )
+
     def is_unknown(self, series: pd.Series) -> np.ndarray:
         """Whether each value of a Series (n,) is one that `encode` refuses: not missing, and no level."""
-        if is_numeric(self.dtype) and is_numeric(series.dtype):
+        if is_numeric(self.dtype) and is_numeric(series.dtype) and self.levels_:
             return np.zeros(len(series), dtype=bool)
         codes, values = _factorize(series, self.name)
         unknown = self._index.get_indexer(pd.Index([plain(v) for v in values], dtype=object)) < 0
         return np.append(unknown, False)[codes]
+
+    def distance(self, series: pd.Series) -> np.ndarray:
+        """How far each value (n,) is outside the range of levels that are numbers, in their standard deviations."""
+        if not (is_numeric(self.dtype) and is_numeric(series.dtype) and self.levels_):
+            return np.zeros(len(series))
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        self._check_finite(values)
+        levels = np.asarray(self.levels_, dtype=np.float64)
+        mean = np.average(levels, weights=self.counts_)
+        spread = np.sqrt(np.average((levels - mean) ** 2, weights=self.counts_)) or abs(mean) or 1.0
+        with np.errstate(over="ignore"):
+            outside = np.maximum(levels.min() - values, 0) + np.maximum(values - levels.max(), 0)
+            return np.minimum(np.nan_to_num(outside / spread, posinf=FARTHEST), FARTHEST)
 
     def positions(self, series: pd.Series) -> np.ndarray:
         """Position (n,) of each value in `levels_`; missing is ``len(levels_)``. Rare levels have each their own."""
@@ -156,6 +179,18 @@ class LevelColumn:
         rare = self.counts_[self._rare]
         shares[self._rare] = np.log(rare) - np.log(max(rare.sum(), 1))
         return shares[level]
+
+    def one_more_rare(self) -> tuple[int, float]:
+        """Position of the rarest level behind the shared code, and by how much an unknown one's log-share is less."""
+        counts = self.counts_[self._rare]
+        rarest, total = int(counts.argmin()), int(counts.sum())
+        return int(self._rare[rarest]), float(np.log(counts[rarest] / total) + np.log(total + 1.0))
+
+    def rarest_codes(self, n: int) -> np.ndarray:
+        """Return the n codes that were seen least often, all where there are no more; missing counts as never."""
+        counts = [*self.counts_[self._own], *([self.counts_[self._rare].sum()] if self.n_rare_ else [])]
+        counts += [0] if self.has_missing_ else []
+        return np.argsort(counts, kind="stable")[:n]
 
     def decode(self, codes: np.ndarray, rng: np.random.Generator | RowStreams | None = None) -> pd.Series:
         """Map codes (n,) to a Series of the fitted dtype; NaN and the missing code become missing.

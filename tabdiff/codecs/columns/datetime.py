@@ -92,6 +92,8 @@ class Clock:
             return np.full(len(series), np.nan)
         try:
             times = series.astype(self.dtype)
+        except (pd.errors.OutOfBoundsDatetime, pd.errors.OutOfBoundsTimedelta):
+            return self._read_far(series)
         except (TypeError, ValueError) as error:
             raise TypeError(f"column {self.name!r} has dtype {series.dtype}, but {self.dtype} at fit.") from error
         integers = (times.dt.tz_localize(None) if self.wall_ else times).array.asi8
@@ -100,6 +102,15 @@ class Clock:
         distance = np.where(after, _distance(integers, origin), _distance(origin, integers))
         counts = np.where(after, 1.0, -1.0) * (distance // np.uint64(self.step_)).astype(np.float64)
         return np.where(missing, np.nan, counts)
+
+    def _read_far(self, series: pd.Series) -> np.ndarray:
+        """Counts (n,) of times that the dtype cannot hold, by their whole seconds."""
+        zone = isinstance(self.dtype, pd.DatetimeTZDtype)
+        coarse = pd.DatetimeTZDtype("s", self.dtype.tz) if zone else np.dtype(f"{self.dtype.kind}8[s]")
+        times = series.astype(coarse)
+        seconds = (times.dt.tz_localize(None) if self.wall_ else times).array.asi8
+        origin = self.origin_ * self._nanoseconds / 1e9
+        return np.where(series.isna(), np.nan, np.floor((seconds - origin) / self.seconds_))
 
     def to_series(self, counts: np.ndarray, missing: np.ndarray | None = None) -> pd.Series:
         """Make a Series of the fitted dtype of counts (n,) and a mask of missing entries (n,).
@@ -241,7 +252,7 @@ class TimeColumn(NumericColumn):
     def log_density(self, values: np.ndarray) -> np.ndarray:
         """Log of the density per second (light values) or probability (heavy values) of counts, 0 where missing."""
         log_p = super().log_density(values)
-        return np.where(np.isnan(values) | self.is_heavy(values), log_p, log_p - np.log(self.clock_.seconds_))
+        return np.where(np.isnan(values) | self.has_probability(values), log_p, log_p - np.log(self.clock_.seconds_))
 
     def state(self) -> dict:
         """Plain description, for persistence."""

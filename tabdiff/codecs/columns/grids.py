@@ -1,8 +1,10 @@
 r"""Numbers that keep to a grid: odd ones, prices that end in 99, months written as 202401.
 
-A rule is found at fit if every training row keeps it and chance would not have it so: of :math:`m` distinct values that
-lie anywhere in the column's range, all would fall on a grid that holds a share :math:`p` of the range with a probability
-of :math:`p^m`, times the number of grids of that size that might have been found. It must be below `MAX_CHANCE`.
+A rule is found at fit if every training row keeps it and chance would not have it so: :math:`m` distinct values that
+lie anywhere in the column's range would all fall on a grid that holds a share :math:`p` of the range with a probability
+of :math:`p^m`, times the number of grids of that size that might have been found. It must be below `MAX_CHANCE`. The
+same goes for what is left out between the first and the last of the digits, days or times that were seen: minutes that
+only happen to be missing are filled in.
 
 A grid is a set of integers, that of a column of decimals in units of its last digit. The rules for times and for dates
 written as numbers are in `tabdiff.codecs.columns.calendar`.
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import gammaln
 
-__all__ = ["LOG_MAX_CHANCE", "Grid", "NumberGrid", "Residues", "Window", "find_residues", "log_choices", "runs"]
+__all__ = ["LOG_MAX_CHANCE", "Grid", "NumberGrid", "Residues", "Window", "find_residues", "log_chance", "runs"]
 
 MAX_CHANCE = 1e-6
 LOG_MAX_CHANCE = math.log(MAX_CHANCE)
@@ -210,16 +212,26 @@ def find_residues(ticks: np.ndarray, multiple: int) -> Residues | None:
         if len(residues) == choices or modulus > high - low:
             continue
         rule = Residues(modulus, residues.tolist())
-        log_chance = log_choices(choices, len(residues)) + len(ticks) * math.log(rule.count(low, high) / total)
-        log_chance += math.log(1 + len(MODULI))
-        if log_chance < chance:
-            best, chance = rule, log_chance
+        between = range(int(residues[0]), int(residues[-1]) + 1, math.gcd(modulus, multiple))
+        whole = Residues(modulus, between)
+        share = rule.count(low, high) / whole.count(low, high)
+        if log_chance(len(between), len(residues), len(ticks), share) > LOG_MAX_CHANCE:
+            rule = whole
+        share = rule.count(low, high) / total
+        of_this = log_chance(choices, len(rule.residues), len(ticks), share, in_a_row=rule.residues == list(between))
+        of_this += math.log(1 + len(MODULI))
+        if of_this < chance:
+            best, chance = rule, of_this
     return best
 
 
-def log_choices(n: int, k: int) -> float:
-    """Return the log of the number of ways to choose k of n."""
-    return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+def log_chance(n: int, k: int, m: int, share: float, *, in_a_row: bool = False) -> float:
+    """Return the log of a bound on the chance that m values lie on one of the grids of k parts out of n.
+
+    `share` is that of the values which are on the one at hand; parts in a row could be fewer others.
+    """
+    choices = math.log(n * (n + 1) / 2) if in_a_row else float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+    return choices + m * math.log(share)
 
 
 def runs(numbers: Sequence[int], names: Sequence[str]) -> str:

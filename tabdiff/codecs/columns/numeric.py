@@ -15,8 +15,9 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import poisson
 
 from tabdiff.codecs.columns.calendar import find_number_grid, number_grid_from_state
+from tabdiff.codecs.columns.categorical import FARTHEST
 from tabdiff.codecs.columns.grids import LOG_MAX_CHANCE
-from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
+from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, is_time
 from tabdiff.utils.random import RowStreams
 
 __all__ = ["NumericColumn", "check_range", "restore", "to_float"]
@@ -30,21 +31,33 @@ BLOCK, MIN_RATIO = 25, 4.0
 MAX_EXACT = 2**53
 
 
-def to_float(series: pd.Series, name: Any) -> np.ndarray:
-    """Values as float64 with NaN for missing ones; infinities are an error that names the column."""
+def to_float(series: pd.Series, name: Any, *, exact: bool = True) -> np.ndarray:
+    """Values as float64 with NaN for missing ones; infinities are an error that names the column.
+
+    Integers that float64 cannot hold are an error too, unless `exact` is False: they are rounded then.
+    """
     if pd.api.types.is_complex_dtype(series.dtype):
         raise ValueError(
             f"Complex data not supported, however column {name!r} is complex. Make two columns of it, "
             f"df[{name!r}].map(numpy.real) and df[{name!r}].map(numpy.imag)."
         )
-    if pd.api.types.is_integer_dtype(series.dtype) and series.notna().any():
+    if exact and pd.api.types.is_integer_dtype(series.dtype) and series.notna().any():
         low, high = int(series.min()), int(series.max())
         if max(abs(low), abs(high)) > MAX_EXACT:
             raise ValueError(
                 f"column {name!r} holds integers beyond 2**53 ({low} to {high}), which cannot be modelled exactly. "
                 f"Subtract an offset if it is a number; drop it or make it a string if it is an identifier."
             )
-    values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    try:
+        if is_time(series.dtype):
+            raise TypeError
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        first = series[series.notna()].iloc[0]
+        raise TypeError(
+            f"column {name!r} must hold numbers, as at fit; got {first!r} of dtype {series.dtype}. Convert it, for "
+            f'example pd.to_numeric(df[{name!r}], errors="coerce").'
+        ) from None
     if np.isinf(values).any():
         raise ValueError(
             f"column {name!r} contains {int(np.isinf(values).sum())} infinite values (inf). Replace them by a finite "
@@ -178,7 +191,8 @@ class NumericColumn:
 
     def read(self, series: pd.Series) -> np.ndarray:
         """Values of a Series (n,) as float64 with NaN for missing ones; an infinity is a ValueError."""
-        return to_float(series, self.name)
+        # Integers too large for float64 lie outside the range, or at its end.
+        return to_float(series, self.name, exact=False)
 
     def positions(self, series: pd.Series) -> np.ndarray:
         """Position (n,) of each value in `values_`, that of the nearest for one never seen; missing is the last + 1."""
@@ -250,16 +264,16 @@ class NumericColumn:
         """Map normal scores (n,) and a mask of missing entries (n,) to a Series of the fitted dtype."""
         return self.to_series(self.decode_values(z), missing)
 
-    def is_heavy(self, values: np.ndarray) -> np.ndarray:
-        """Whether each value (n,) was seen at fit as a spike, which is returned exactly and has a probability."""
-        step = self._step(np.where(np.isnan(values), self.values_[0], values))
-        low, high = self.edges_[step].T
-        return (low == high) & (self.values_[step] == values)
+    def has_probability(self, values: np.ndarray) -> np.ndarray:
+        """Whether `log_density` of each value (n,) is that of a probability: the nearest one seen at fit is heavy."""
+        low, high = self.edges_[self._step(np.where(np.isnan(values), self.values_[0], values))].T
+        return low == high
 
     def log_density(self, values: np.ndarray) -> np.ndarray:
         """Log of the marginal density (light values) or probability (heavy values) of each value, 0 where missing.
 
-        Outside the observed range the density falls off exponentially over one standard deviation.
+        Outside the observed range, from half a row's share on, it falls off exponentially over one standard deviation:
+        the density, or the probability where the end of the range is a heavy value.
         """
         missing = np.isnan(values)
         v = np.where(missing, self.values_[0], values)
@@ -274,8 +288,11 @@ class NumericColumn:
         # Far outside of tiny values the quotient is infinite, and so is the distance.
         with np.errstate(over="ignore"):
             v, low, high = v / largest, self.values_[0] / largest, self.values_[-1] / largest
-        outside = (np.maximum(low - v, 0) + np.maximum(v - high, 0)) / spread
-        tail = np.log(0.5 / self.n_observed_) - np.log(spread) - np.log(largest) - outside
+            outside = (np.maximum(low - v, 0) + np.maximum(v - high, 0)) / spread
+        # A row's score stays finite, however far away it is.
+        outside = np.minimum(outside, FARTHEST)
+        tail = np.log(0.5 / self.n_observed_) - outside
+        tail -= np.where(width > 0, np.log(spread) + np.log(largest), 0.0)
         return np.where(missing, 0.0, np.where(outside > 0, tail, log_p))
 
     def state(self) -> dict:

@@ -9,7 +9,7 @@ Columns that another one determines (`tabdiff.codecs.tables.dependencies`) are l
 declared constraint rebuilds (`tabdiff.codecs.tables.constraints`) are replaced by their difference from the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -88,8 +88,8 @@ class TableCodec(Codec):
     Notes
     -----
     A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum: rows that
-    break such a relation get the tensor, and so the likelihood, of those that keep it. A row that breaks an inequality
-    is one with a gap below any that was seen, which is unlikely but finite.
+    break such a relation get the tensor of those that keep it; `tabdiff.codecs.tables.unseen` tells them. A row that breaks an
+    inequality is one with a gap below any that was seen, which is unlikely but finite.
     """
 
     columns_known_ = True
@@ -296,9 +296,16 @@ class TableCodec(Codec):
 
         The same as `encode` as often, but the columns are read once.
         """
-        frame = self.constraints_.reduce(self.storage_.read(frame))
-        out = self._encode(frame, [_numpy_stream(generator) for _ in range(n_copies)])
+        out = self._encode(self.read(frame), [_numpy_stream(generator) for _ in range(n_copies)])
         return torch.from_numpy(out.reshape(-1, out.shape[-1]))
+
+    def read(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return a frame (n, d) as its columns are coded: of standard dtypes, differences in place of rebuilt ones."""
+        return self.constraints_.reduce(self.storage_.read(frame))
+
+    def encode_read(self, frame: pd.DataFrame, generator: torch.Generator | RowStreams | None = None) -> Tensor:
+        """Map what `read` returned, as `encode` does."""
+        return torch.from_numpy(self._encode(frame, [_numpy_stream(generator)])[0])
 
     def _encode(self, frame: pd.DataFrame, rngs: Sequence[np.random.Generator | RowStreams | None]) -> np.ndarray:
         """Map a standardised, reduced frame (n, d) once for each source of places: an array (n_copies, n, ...)."""
@@ -317,9 +324,14 @@ class TableCodec(Codec):
             out[..., i] = column.encode(frame.iloc[:, j])
         for i, b in zip(self.equality_positions_, self.equalities_.sources_, strict=True):
             out[..., i] = self.equalities_.codes(numbers, b)
-        for j, mask in self.mask_of_.items():
-            out[..., self.first_mask_ + mask] = frame.iloc[:, j].isna().to_numpy()
+        for mask in range(self.n_masks_):
+            out[..., self.first_mask_ + mask] = self.masked(frame, mask)
         return out
+
+    def masked(self, frame: pd.DataFrame, mask: int) -> np.ndarray:
+        """Whether all columns that share a mark of missing numbers are missing in the rows of a frame, (n,)."""
+        columns = [j for j, m in self.mask_of_.items() if m == mask]
+        return np.asarray(frame.iloc[:, columns].isna().to_numpy().all(axis=1))
 
     def decode(
         self,
@@ -378,9 +390,18 @@ class TableCodec(Codec):
         r"""Log of the marginal density over the density of the normal scores, summed over numeric columns, (n,).
 
         The density of a row is that of its tensor times this factor, :math:`\prod_j p_j(x_j) / \varphi(z_j)`: the
-        network supplies the copula, the columns their marginals. A rare level brings its share among the rare.
+        network supplies the copula, the columns their marginals. A rare level brings its share among the rare. Numbers
+        whose score is NaN are left out.
         """
-        frame = self.constraints_.reduce(self.storage_.read(frame))
+        return self.log_jacobian_read(self.read(frame), data)
+
+    def log_jacobian_read(
+        self, frame: pd.DataFrame, data: Tensor, marginals: Mapping[int, Any] | None = None
+    ) -> np.ndarray:
+        """Return `log_jacobian` (n,) of what `read` returned.
+
+        `marginals` take the place of numeric columns, by position, for their ``log_density``.
+        """
         total = np.zeros(len(frame))
         for j in self.level_positions_:
             level_column = self.columns_[j]
@@ -391,7 +412,8 @@ class TableCodec(Codec):
             assert isinstance(column, NumericColumn)
             z = data[:, i].double().numpy()
             log_phi = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
-            total += np.where(np.isnan(z), 0.0, column.log_density(column.read(frame.iloc[:, j])) - log_phi)
+            marginal = column if marginals is None else marginals[j]
+            total += np.where(np.isnan(z), 0.0, marginal.log_density(column.read(frame.iloc[:, j])) - log_phi)
         return total
 
     # -------------------------------------------------------------- state
