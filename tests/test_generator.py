@@ -399,6 +399,24 @@ def test_bad_input_to_sample_says_what(fitted, arguments, message):
         fitted.sample(**arguments)
 
 
+def test_guidance_of_a_scale_is_that_of_the_formula(denoiser):
+    """The scale that is asked for is the one of `ClassifierFreeGuidance`, and 0 is the unconditional model exactly."""
+    kinds = ["a", "b"] * 30
+    rows = pd.DataFrame({"x": np.linspace(0, 1, 60), "copy": kinds, "k": kinds})
+    settings = {"learning_rate": 1e-2, "refine": False, "dependencies": False, "condition_dropout": 0.3}
+    gen = quick(**settings).fit(rows, condition="k")
+
+    def drawn(condition="a", **settings):
+        return gen.sample(60, condition, random_state=0, **settings).drop(columns="k")
+
+    own = drawn(guidance_scale=1.5, guidance=lambda d, scale: ClassifierFreeGuidance(d, 2.0))
+    pd.testing.assert_frame_equal(drawn(guidance_scale=2.0), own)
+    # Categories are drawn by the last estimate, which must not look at the condition either.
+    unconditional = drawn("unconditional")
+    pd.testing.assert_frame_equal(drawn(guidance_scale=0.0), unconditional)
+    assert not drawn()["copy"].equals(unconditional["copy"])
+
+
 def test_a_condition_that_the_model_does_not_have():
     gen = quick(max_steps=2).fit(frame())
     with pytest.raises(ValueError, match="fitted without one"):
@@ -425,7 +443,7 @@ def test_a_condition_that_the_model_does_not_have():
         ("n_timesteps", 0),
         ("learning_rate", "fast"),
         ("dropout", None),
-        ("precision", "float16"),
+        ("precision", "half"),
         ("device", "abacus"),
     ],
 )

@@ -56,6 +56,14 @@ def test_density_ratio_of_two_normals_and_of_levels():
     assert np.array_equal(again.log_ratio(rows[0]), ratio.log_ratio(rows[0]))
 
 
+@pytest.mark.parametrize(("n", "m"), [(200, 2400), (2400, 200)])
+def test_density_ratio_does_not_depend_on_how_many_rows_each_side_has(n, m):
+    """Rows of one distribution have the ratio 1; counted as they are, it would be that of the numbers, up to 15."""
+    rng = np.random.default_rng(0)
+    ratio = DensityRatio().fit(rng.normal(size=(n, 1)), rng.normal(size=(m, 1)), [0], seed=0)
+    assert abs(np.log(np.exp(ratio.log_ratio(rng.normal(size=(1000, 1)))).mean())) < 0.5
+
+
 def test_density_ratio_passes_over_a_column_that_is_missing_everywhere():
     rng = np.random.default_rng(0)
     real, drawn = (np.stack([rng.normal(mean, 1, 2000), np.full(2000, np.nan)], axis=1) for mean in (0.0, 1.0))

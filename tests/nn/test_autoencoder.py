@@ -181,3 +181,18 @@ def test_training_stops_in_time_and_reports() -> None:
     _, history = fit(simulated(150)[0], max_steps=10_000, max_time=0.3, callback=reports.append)
     assert history.n_steps < 10_000
     assert reports[-1]["stage"] == "autoencoder" and reports[-1]["n_steps"] == 10_000
+
+
+def test_posterior_draws_have_the_covariance_of_the_posterior() -> None:
+    """Unit noises, one after another, give the columns of a root of the covariance, the inverse of the precision."""
+    model = autoencoder(n_latent=3).double()
+    # Loadings that are no two alike, so that the latents of a row depend on each other.
+    torch.nn.init.normal_(model.loadings.weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    counts = torch.poisson(torch.full((1, 12), 5.0, dtype=torch.float64), generator=torch.Generator().manual_seed(2))
+    counts, classes = counts.repeat(3, 1), torch.zeros(3, dtype=torch.long)
+    mean, cholesky = model.posterior(counts, classes, None)
+    draws, _ = model.sample_posterior(counts, classes, None, torch.eye(3, dtype=torch.float64))
+    root = (draws - mean).mT
+    precision = cholesky[0] @ cholesky[0].mT
+    assert (precision - torch.diag(torch.diagonal(precision))).abs().max() > 0.1
+    torch.testing.assert_close(root @ root.mT, torch.linalg.inv(precision), rtol=1e-9, atol=1e-12)

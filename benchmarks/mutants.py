@@ -1,0 +1,213 @@
+"""Deliberate bugs, and whether the tests next to them notice.
+
+    python benchmarks/mutants.py                     # all of them, a table, exit code 1 if one survives
+    python benchmarks/mutants.py --only accumulation
+
+Each entry of ``MUTANTS`` is one bug: a name, a file, the text that stands there once, what the bug makes of it, and the
+tests that have to fail. The tree is copied to a temporary folder, where the tests must pass first; then each bug is put
+in, its tests run, and it is taken out again. A new bug is a new entry. `tests/test_mutants.py` checks that every text
+still stands in its file and that every test is there, so that the list cannot rot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What the tests need of the tree.
+PARTS = ("tabdiff", "tests", "benchmarks", "pyproject.toml")
+PASSED, FAILED = 0, 1  # exit codes of pytest; others mean that no test was run
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A deliberate bug.
+
+    Attributes
+    ----------
+    name : str
+        What is wrong.
+    file : str
+        Where.
+    original, mutated : str
+        What stands there, once, and what the bug makes of it.
+    tests : tuple of str
+        Node ids of pytest, at least one of which must fail.
+    """
+
+    name: str
+    file: str
+    original: str
+    mutated: str
+    tests: tuple[str, ...]
+
+    def mutate(self, root: Path) -> None:
+        """Put the bug into a tree."""
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.original) != 1:
+            raise ValueError(f"{self.name}: {self.original!r} stands {text.count(self.original)} times in {self.file}")
+        path.write_text(text.replace(self.original, self.mutated), encoding="utf-8")
+
+
+LOOP, STEP = "tabdiff/training/loop.py", "tests/training/test_training.py::"
+MUTANTS = (
+    Mutant(
+        "importance weights are not applied in the loop",
+        LOOP,
+        "losses = importance * losses",
+        "losses = losses",
+        (STEP + "test_learned_times_leave_the_loss_and_its_gradient_those_of_uniform_times",),
+    ),
+    Mutant(
+        "learned times are told weighted losses",
+        LOOP,
+        "draw_times.update(t, losses, denoiser.schedule)",
+        "draw_times.update(t, importance * losses, denoiser.schedule)",
+        (STEP + "test_learned_times_are_told_the_losses_without_their_weights",),
+    ),
+    Mutant(
+        "accumulation does not divide",
+        LOOP,
+        "part = losses.mean() / int(options.accumulation_steps)",
+        "part = losses.mean()",
+        (STEP + "test_accumulated_batches_make_the_mean_of_their_gradients",),
+    ),
+    Mutant(
+        "validation looks at the raw weights",
+        "tabdiff/training/state.py",
+        "self.validation.watch(self.ema.model)",
+        "self.validation.watch(self.denoiser)",
+        (STEP + "test_held_out_rows_are_seen_by_the_average_of_the_weights",),
+    ),
+    Mutant(
+        "gradients are clipped before they are scaled back",
+        LOOP,
+        "            scaler.unscale_(optimizer)\n",
+        "",
+        (STEP + "test_gradients_are_clipped_at_their_own_size_not_the_scaled_one",),
+    ),
+    Mutant(
+        "the scale of gradients is not taken from a checkpoint",
+        "tabdiff/training/state.py",
+        'self.scaler.load_state_dict(state["scaler"])',
+        "pass",
+        (STEP + "test_the_scale_goes_into_checkpoints_and_back",),
+    ),
+    Mutant(
+        "the second beta is the default whatever was asked for",
+        "tabdiff/training/options.py",
+        "betas=(first, second)",
+        "betas=(first, 0.99)",
+        ("tests/training/test_options.py::test_betas_and_weight_decay_reach_the_optimiser",),
+    ),
+    Mutant(
+        "an epoch counts rows as often as they were encoded",
+        "tabdiff/estimators/generator.py",
+        "epoch_rows=len(start.training.data) // start.n_draws",
+        "epoch_rows=len(start.training.data)",
+        ("tests/training/test_checkpoint.py::test_epochs_are_of_the_rows_that_training_has",),
+    ),
+    Mutant(
+        "inverse_snr is clipped, and weighs the clean row",
+        "tabdiff/diffusion/losses.py",
+        "return torch.ones_like(snr)",
+        "return (1 / snr).clamp(max=self.gamma)",
+        ("tests/diffusion/test_denoiser.py::test_inverse_snr_is_the_error_of_the_noise_over_the_snr",),
+    ),
+    Mutant(
+        "the last categorical step is conditional at scale 0",
+        "tabdiff/generation/sampling.py",
+        "condition_last=self.guidance_scale != 0",
+        "condition_last=True",
+        ("tests/test_generator.py::test_guidance_of_a_scale_is_that_of_the_formula",),
+    ),
+    Mutant(
+        "guidance goes by scale - 1 in the estimator",
+        "tabdiff/generation/sampling.py",
+        "else self.guided, guidance_scale, guidance)",
+        "else self.guided, guidance_scale - 1, guidance)",
+        ("tests/test_generator.py::test_guidance_of_a_scale_is_that_of_the_formula",),
+    ),
+    Mutant(
+        "the autoencoder draws without the spread of its posterior",
+        "tabdiff/nn/count_autoencoder.py",
+        "z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]",
+        "z = mean",
+        ("tests/nn/test_autoencoder.py::test_posterior_draws_have_the_covariance_of_the_posterior",),
+    ),
+    Mutant(
+        "the autoencoder draws by the root of the precision",
+        "tabdiff/nn/count_autoencoder.py",
+        "z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]",
+        "z = mean + (cholesky @ eps[:, :, None])[:, :, 0]",
+        ("tests/nn/test_autoencoder.py::test_posterior_draws_have_the_covariance_of_the_posterior",),
+    ),
+    Mutant(
+        "the density ratio learns from unbalanced classes",
+        "tabdiff/model/refinement/density_ratio.py",
+        "own * (len(shown) / len(real))",
+        "own",
+        ("tests/test_refining.py::test_density_ratio_does_not_depend_on_how_many_rows_each_side_has",),
+    ),
+)
+
+
+def run_tests(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Run tests in a tree; return pytest's exit code and what it said."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+def copy_tree(to: Path) -> None:
+    """Copy what the tests need."""
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        else:
+            shutil.copy(ROOT / part, to / part)
+
+
+def main(mutants: tuple[Mutant, ...] = MUTANTS) -> int:
+    """Try the bugs, print a table, and return 1 if one survived."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="bugs whose names hold this text")
+    args = parser.parse_args()
+    chosen = [m for m in mutants if args.only in m.name]
+    if not chosen:
+        print(f"no bug's name holds {args.only!r}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as temporary:
+        tree = Path(temporary)
+        copy_tree(tree)
+        code, said = run_tests(tree, tuple(dict.fromkeys(test for m in chosen for test in m.tests)))
+        if code != PASSED:
+            print(f"the tests must pass without a bug first:\n{said}", file=sys.stderr)
+            return 2
+        survivors = 0
+        print("| deliberate bug | file | caught | seconds |\n|---|---|---|---|", flush=True)
+        for mutant in chosen:
+            path, began = tree / mutant.file, time.perf_counter()
+            kept = path.read_text(encoding="utf-8")
+            mutant.mutate(tree)
+            code, said = run_tests(tree, mutant.tests)
+            path.write_text(kept, encoding="utf-8")
+            verdict = {PASSED: "**survived**", FAILED: "yes"}.get(code, f"pytest ended with {code}")
+            survivors += code != FAILED
+            print(f"| {mutant.name} | {mutant.file} | {verdict} | {time.perf_counter() - began:.1f} |", flush=True)
+        print(f"\n{len(chosen) - survivors} of {len(chosen)} caught")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
