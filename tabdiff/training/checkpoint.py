@@ -287,8 +287,19 @@ def _to_torch(value: Any) -> Any:
 
 
 def describe_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters of an estimator that its result depends on as texts, the same in every process."""
-    return {name: _as_text(value) for name, value in sorted(parameters.items()) if name not in FREE}
+    """Return the parameters of an estimator that its result depends on as texts, the same in every process.
+
+    An object of options is its kind, and each of its options by itself: ``training__ema_decay``.
+    """
+    found = {}
+    for name, value in sorted(parameters.items()):
+        if isinstance(value, BaseEstimator):
+            found[name] = type(value).__name__
+            options = describe_parameters(value.get_params(deep=False))
+            found.update({f"{name}__{option}": text for option, text in options.items()})
+        elif name not in FREE:
+            found[name] = _as_text(value)
+    return found
 
 
 def _as_text(value: Any) -> str:
@@ -298,9 +309,6 @@ def _as_text(value: Any) -> str:
         return repr(value.item() if isinstance(value, np.generic) else value)
     if isinstance(value, torch.device):
         return str(value)
-    if isinstance(value, BaseEstimator):
-        options = (f"{name}={_as_text(v)}" for name, v in sorted(value.get_params(deep=False).items()))
-        return f"{type(value).__name__}({', '.join(options)})"
     kind = value if hasattr(value, "__qualname__") else type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     plain = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}

@@ -219,6 +219,10 @@ def test_a_fit_on_cuda_goes_on(penguins, tmp_path):
             r"hidden_size was 16 and is 8; learning_rate was 'auto' and is 0\.1",
         ),
         ({"random_state": 1}, "another random_state"),
+        (
+            {"training": TrainingOptions(betas=(0.9, 0.9))},
+            r"fit: training__betas was \[0\.9, 0\.99\] and is .*0\.9\]\.",
+        ),
         ({"early_stopping": True}, "early_stopping was False"),
     ],
 )

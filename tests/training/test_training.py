@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tabdiff import DiffusionGenerator
 from tabdiff.diffusion import Denoiser, LossAware, make_schedule
@@ -276,6 +277,29 @@ def test_the_scale_goes_into_checkpoints_and_back(tmp_path):
     again = fit(make_denoiser(), callbacks=[rest], saved=saved, **settings)
     assert rest.scales == whole.scales[5:] == [32768.0] * 7
     assert torch.equal(weights(again), weights(expected))
+
+
+class HostReads(TorchDispatchMode):
+    """Counts where a value goes from a tensor to Python, which makes a GPU and its host wait for each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += any(name in str(func) for name in ("_local_scalar_dense", "nonzero"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, None])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_a_step_reads_nothing_back(precision, optimizer):
+    counts = []
+    for max_steps in (5, 15):
+        with HostReads() as reads:
+            fit(max_steps=max_steps, precision=precision, options=TrainingOptions(optimizer=optimizer))
+        counts.append(reads.n)
+    assert counts[0] == counts[1] > 0  # of the one entry of the history
 
 
 def test_other_precisions_have_no_scale():
