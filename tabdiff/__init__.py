@@ -10,19 +10,26 @@ if TYPE_CHECKING:
     from tabdiff.estimators.oversampler import DiffusionOverSampler
     from tabdiff.estimators.pipeline import sample_pipeline
     from tabdiff.evaluation import evaluate
+    from tabdiff.model.networks import MLP, DiT, UNet
     from tabdiff.training.options import TrainingOptions
 
 __all__ = [
+    "MLP",
+    "DiT",
     "DiffusionGenerator",
     "DiffusionImputer",
     "DiffusionOutlierDetector",
     "DiffusionOverSampler",
     "TrainingOptions",
+    "UNet",
     "evaluate",
     "sample_pipeline",
 ]
 
 _HOME = {
+    "MLP": "tabdiff.model.networks",
+    "DiT": "tabdiff.model.networks",
+    "UNet": "tabdiff.model.networks",
     "DiffusionGenerator": "tabdiff.estimators.generator",
     "DiffusionImputer": "tabdiff.estimators.imputer",
     "DiffusionOutlierDetector": "tabdiff.estimators.detector",

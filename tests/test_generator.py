@@ -429,7 +429,7 @@ def test_a_condition_that_the_model_does_not_have():
     ("parameter", "value"),
     [
         ("denoiser", "transformer"),
-        ("conditioning", "film"),
+        ("conditioning", "hyper"),
         ("time_embedding", "clock"),
         ("schedule", "sine"),
         ("target", "noise"),

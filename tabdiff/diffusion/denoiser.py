@@ -8,18 +8,20 @@ form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tabdiff.diffusion.learned_variance import VLB_WEIGHT, bound_terms, step_log_variances, to_share
 from tabdiff.diffusion.losses import Loss, make_loss
 from tabdiff.diffusion.masks import given_inputs
 from tabdiff.diffusion.schedules.registry import Schedule
 from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
 
-__all__ = ["Denoiser", "DenoiserLike", "coefficients"]
+__all__ = ["Denoiser", "DenoiserLike", "coefficients", "learned_variance"]
 
 
 class DenoiserLike(Protocol):
@@ -84,6 +86,10 @@ class Denoiser(nn.Module):
         Number of columns of the data, where the network can be told which entries of a row are given; else 0. It is
         then called as ``network(x, t, c, given)``, and a condition may have `n_given` columns more, at its end, that
         say what is given: see `tabdiff.diffusion.masks`.
+    learned_variance : bool
+        Whether the network also says how wide each ancestral step is: it then returns twice as many entries along the
+        first dimension of a row, the prediction and behind it one number for each variance; see
+        `tabdiff.diffusion.learned_variance`. The loss is the hybrid one. It needs a discrete schedule.
 
     Attributes
     ----------
@@ -100,7 +106,7 @@ class Denoiser(nn.Module):
     ------
     ValueError
         If the target is unknown, or makes no sense with the schedule: "eps" and "score" where the schedule
-        leaves no signal at ``t_max``, "v" where the noise explodes.
+        leaves no signal at ``t_max``, "v" where the noise explodes; for a learned variance in continuous time.
 
     Examples
     --------
@@ -126,9 +132,12 @@ class Denoiser(nn.Module):
         sigma_data: float = 1.0,
         bounds: Tensor | None = None,
         n_given: int = 0,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         check_target(target)
+        if learned_variance:
+            step_log_variances(schedule, torch.ones(1))  # raises where there are no steps
         last_alpha, last_sigma = schedule.alpha(schedule.t_max).item(), schedule.sigma(schedule.t_max).item()
         if target in ("eps", "score") and last_alpha == 0:
             raise ValueError(
@@ -147,6 +156,7 @@ class Denoiser(nn.Module):
         self.objective = make_loss(loss)
         self.sigma_data = sigma_data
         self.n_given = n_given
+        self.learned_variance = learned_variance
         self.n_attributes = len(getattr(condition_embedding, "n_levels", ()))
         self.bounds: Tensor | None
         self.register_buffer("bounds", bounds)
@@ -172,9 +182,20 @@ class Denoiser(nn.Module):
         Tensor
             The estimate of the clean row, of the shape and dtype of `x_t`.
         """
+        return self._estimate(self.predict(x_t, t, condition), x_t, t, condition)
+
+    def x0_and_share(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the estimate of the clean rows, and the share v in [0, 1] that says the variance of each entry's step.
+
+        For a denoiser with a learned variance alone; see `forward` for the arguments.
+        """
+        prediction, share = self._parts(self.raw(x_t, t, condition), x_t, t)
+        assert share is not None
+        return self._estimate(prediction, x_t, t, condition), share.clamp(0, 1)
+
+    def _estimate(self, prediction: Tensor, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         alpha, sigma = coefficients(self.schedule, t, x_t)
-        output = self.predict(x_t, t, condition)
-        return self.hold(self.clip(_to_x0(output, x_t, alpha, sigma, self.target, self.sigma_data)), condition)
+        return self.hold(self.clip(_to_x0(prediction, x_t, alpha, sigma, self.target, self.sigma_data)), condition)
 
     def split(self, condition: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return the condition proper (B, k), and what is given of the rows (B, n_given); None where there is none."""
@@ -199,8 +220,15 @@ class Denoiser(nn.Module):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the network's prediction of the target itself; see `forward` for the arguments."""
-        output = self.raw(x_t, t, condition)
-        return output / coefficients(self.schedule, t, x_t)[1] if self.target == "score" else output
+        return self._parts(self.raw(x_t, t, condition), x_t, t)[0]
+
+    def _parts(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the prediction of the target, and the share v of each entry where the variance is learned."""
+        share = None
+        if self.learned_variance:
+            output, variance = output.chunk(2, dim=1)
+            share = to_share(variance)
+        return output / coefficients(self.schedule, t, x_t)[1] if self.target == "score" else output, share
 
     def raw(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return what the network returns; see `forward` for the arguments."""
@@ -246,13 +274,30 @@ class Denoiser(nn.Module):
         -------
         Tensor
             Shape ``(B,)``. For the loss "simple" the mean squared error of the target over the entries of the
-            row (for "score", of ``sigma * score``).
+            row (for "score", of ``sigma * score``). With a learned variance 0.001 times the variational bound, in bits
+            per entry, comes on top of it; for times drawn uniformly its mean is the sum over all steps.
         """
         alpha, sigma = coefficients(self.schedule, t, x0)
         x_t = alpha * x0 + sigma * eps
         target = target_of(x0, eps, alpha, sigma, self.target, sigma_data=self.sigma_data)
-        error = self.predict(x_t, t, condition) - target
+        prediction, share = self._parts(self.raw(x_t, t, condition), x_t, t)
+        error = prediction - target
         given = self.split(condition)[1]
-        if given is not None:  # what the network sees costs nothing
-            error = error.masked_fill(given_inputs(given)[0], 0.0)
-        return self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)
+        seen = None if given is None else given_inputs(given)[0]
+        if seen is not None:  # what the network sees costs nothing
+            error = error.masked_fill(seen, 0.0)
+        rows = self.objective(error, self.schedule, t, self.target, sigma_data=self.sigma_data)
+        if share is None:
+            return rows
+        estimate = _to_x0(prediction, x_t, alpha, sigma, self.target, self.sigma_data)
+        terms = bound_terms(x0, estimate, share, self.schedule, t)
+        if seen is not None:
+            terms = terms.masked_fill(seen, 0.0)
+        steps = self.schedule.n_timesteps or 1
+        return rows + terms.flatten(1).mean(1) * (VLB_WEIGHT * steps / math.log(2))
+
+
+def learned_variance(denoiser: DenoiserLike) -> Denoiser | None:
+    """Return the denoiser with a learned variance that guidance wraps, or that it is; None where there is none."""
+    modules = denoiser.modules() if isinstance(denoiser, nn.Module) else ()
+    return next((m for m in modules if isinstance(m, Denoiser) and m.learned_variance), None)

@@ -31,6 +31,7 @@ from tabdiff.io.frames import ForeignFrame
 from tabdiff.model import persistence
 from tabdiff.model.fit import fit_model
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.networks import NetworkSettings
 from tabdiff.model.old_names import refuse_old_names, what_replaces
 from tabdiff.model.refinement.refinement import (
     Refinement,
@@ -55,7 +56,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    denoiser : "auto", "mlp", "dit", "unet" or callable, default="auto"
+    denoiser : "auto", "mlp", "dit", "unet", object with settings or callable, default="auto"
         The network: "mlp", a residual MLP; "dit", a diffusion transformer (Peebles and Xie, 2023) with a token for each
         column, latent dimension, patch of an image or position of a sequence; or "unet", for images, of a size that
         suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
@@ -66,7 +67,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         one where the MLP sees their mean. A callable
         ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
         c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
-        returns (B, n_outputs).
+        returns (B, n_outputs). An object (`tabdiff.MLP`, `tabdiff.DiT`, `tabdiff.UNet`) has the network's name and all
+        of its settings; `hidden_size` to `conditioning` below are then left out.
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
         `tabdiff.diffusion`.
@@ -77,19 +79,24 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         of `tabdiff.diffusion.losses`.
     n_timesteps : int, optional
         Number of steps of a discrete schedule, 1000 in the DDPM paper. None is continuous time.
+    variance : {"fixed", "learned"}, default="fixed"
+        Whether the network learns how wide each step of ``method="ddpm"`` is, by the hybrid loss (Nichol and Dhariwal,
+        2021). It needs `n_timesteps`, and data of numbers alone: arrays, cells or images. A callable `denoiser` is then
+        asked for two outputs a number, the variances last.
     hidden_size, n_blocks : "auto" or int, default="auto"
         Width and depth of the network; "auto" is 256 and 3 for the MLP, 512 and 4 for tables of 5,000 rows or more, and
         for the transformer 96 and 3, and 128 and 4. Of a U-Net the channels of its first level, and the residual blocks
         of each level.
     dropout : float, default=0.0
         Dropout inside the network, in [0, 1).
-    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
-        What the network is told of the time: sines of fixed frequencies, or of ones that are learned.
+    time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
+        What the network is told of the time: sines of fixed frequencies, sines of ones that are learned, or a learned
+        vector for each of `n_timesteps` times.
     conditioning : {"auto", "adaln", "addition", "concatenation", "cross_attention"}, default="auto"
-        Where the condition enters: with the time into the modulation of the blocks (AdaLN); added to what the blocks
-        work on; beside the noisy row, as inputs or tokens; or as tokens that the transformer attends to. "auto" is
-        "cross_attention" for conditions of several vectors a row with ``denoiser="dit"``, and "adaln" otherwise. A
-        callable denoiser and a U-Net decide for themselves.
+        Where the condition enters: into the modulation of the blocks (AdaLN, or "film"); added to what the blocks work
+        on; beside the noisy row, as inputs, tokens or channels; or as tokens that the transformer or the U-Net attends
+        to. "auto" is "cross_attention" in these two for conditions of several vectors a row; else "adaln", in a U-Net
+        as the time enters. A callable denoiser decides for itself.
     text_encoder : callable or dict, optional
         What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
         array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
@@ -245,11 +252,12 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        denoiser: str | Callable[[int, int, int], nn.Module] = "auto",
+        denoiser: str | NetworkSettings | Callable[[int, int, int], nn.Module] = "auto",
         schedule: Any = "cosine",
         target: str = "v",
         loss: Any = "simple",
         n_timesteps: int | None = None,
+        variance: str = "fixed",
         hidden_size: str | int = "auto",
         n_blocks: str | int = "auto",
         dropout: float = 0.0,
@@ -286,6 +294,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         self.target = target
         self.loss = loss
         self.n_timesteps = n_timesteps
+        self.variance = variance
         self.hidden_size = hidden_size
         self.n_blocks = n_blocks
         self.dropout = dropout

@@ -9,7 +9,7 @@ import numpy as np
 from tabdiff.codecs.conditions.text import check_text_encoder
 from tabdiff.codecs.images.codec import augmentations
 from tabdiff.diffusion import make_loss
-from tabdiff.model.defaults import check_network
+from tabdiff.model.networks import check_denoiser
 from tabdiff.training import Callback, options_of
 
 __all__ = ["check_parameters"]
@@ -18,7 +18,9 @@ __all__ = ["check_parameters"]
 def check_parameters(parameters: Any) -> None:
     """Raise a ValueError that names the first parameter out of range and what is allowed."""
     p = parameters
-    check_network(p.denoiser, p.conditioning, p.time_embedding)
+    check_denoiser(p)
+    if p.variance not in ("fixed", "learned"):
+        raise ValueError(f"variance must be 'fixed' or 'learned'; got {p.variance!r}.")
     check_text_encoder(p.text_encoder)
     make_loss(p.loss)  # raises where a name is unknown
     options_of(p.training)

@@ -16,6 +16,7 @@ from tabdiff.model.defaults import (
     LATENT_TOKENS,
     MAX_TOKENS,
 )
+from tabdiff.model.networks import NetworkSettings, canonical
 from tabdiff.nn import (
     ColumnTokens,
     ConditionEmbedding,
@@ -29,7 +30,16 @@ from tabdiff.nn import (
 )
 from tabdiff.utils.seeding import borrowed_rng
 
-__all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
+__all__ = ["CONDITION_SIZE", "build_denoiser", "make_network", "network_options"]
+
+
+def network_options(settings: NetworkSettings, network: str) -> dict[str, Any]:
+    """Return what an MLP or a transformer is built from beside its size; a U-Net has all of it in one place."""
+    if network not in ("mlp", "dit"):
+        return {}
+    shared = {"hidden_size", "n_blocks", "dropout", "conditioning", "time_embedding"}
+    values = {name: canonical(value) for name, value in settings.get_params().items() if name not in shared}
+    return {settings.built[name]: value for name, value in values.items() if value != "auto"}
 
 
 def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
@@ -50,9 +60,11 @@ def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given
         "dropout": spec.dropout,
         "conditioning": spec.conditioning,
         "time_embedding": spec.time_embedding,
+        "n_timesteps": spec.schedule.n_timesteps,
     }
     if spec.network == "unet":
-        return UNet(condition_size=condition_size, dropout=spec.dropout, **(spec.unet or {}))
+        settings = {name: shared[name] for name in ("dropout", "conditioning", "time_embedding", "n_timesteps")}
+        return UNet(condition_size=condition_size, n_per_value=spec.n_per_number, **settings, **(spec.unet or {}))
     if spec.network != "dit":
         return ResidualMLP(
             spec.width,
@@ -64,8 +76,9 @@ def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given
             n_waved=spec.n_continuous if spec.n_frequencies else 0,
             n_frequencies=spec.n_frequencies,
             **shared,
+            **spec.options,
         )
-    return DiT(_make_tokens(spec, n_given), condition_size, **shared)
+    return DiT(_make_tokens(spec, n_given), condition_size, **shared, **spec.options)
 
 
 def _make_tokens(spec: ModelConfig, n_given: int) -> ColumnTokens | PatchTokens | SequenceTokens:
@@ -80,7 +93,7 @@ def _make_tokens(spec: ModelConfig, n_given: int) -> ColumnTokens | PatchTokens 
             stride=-(-len(spec.frequencies) // MAX_TOKENS),
         )
     if layout["kind"] == "patches":
-        return PatchTokens(layout["shape"], spec.hidden_size, patch=layout["patch"])
+        return PatchTokens(layout["shape"], spec.hidden_size, patch=layout["patch"], n_per_value=spec.n_per_number)
     return ColumnTokens(
         spec.n_continuous,
         [len(f) for f in spec.frequencies],
@@ -88,6 +101,7 @@ def _make_tokens(spec: ModelConfig, n_given: int) -> ColumnTokens | PatchTokens 
         embedding_size=spec.embedding_size,
         given=n_given > 0,
         max_tokens=LATENT_TOKENS if layout["kind"] == "latent" else MAX_TOKENS,
+        n_per_number=spec.n_per_number,
     )
 
 
@@ -113,7 +127,7 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
     """
     attributes = spec.attribute_levels
     condition_size = CONDITION_SIZE if attributes else 0
-    n_outputs = spec.n_continuous + sum(len(f) for f in spec.frequencies)
+    n_outputs = spec.n_per_number * spec.n_continuous + sum(len(f) for f in spec.frequencies)
     n_given = spec.n_continuous + len(spec.frequencies) if spec.missing_levels is not None else 0
     with borrowed_rng(seed):
         if callable(denoiser):
@@ -124,7 +138,9 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
             network = make_network(spec, n_outputs, condition_size, n_given)
         embedding: nn.Module | None = None
         if condition_size:
-            tokens = spec.conditioning in ("concatenation", "cross_attention") and spec.network == "dit"
+            # A U-Net takes the pooled vector but for attention.
+            attends = {"dit": ("concatenation", "cross_attention"), "unet": ("cross_attention",)}
+            tokens = spec.conditioning in attends.get(spec.network, ())
             embedding = ConditionEmbedding(
                 attributes, condition_size, vectors=[VectorColumns(*v) for v in spec.vectors], tokens=tokens
             )
@@ -134,7 +150,14 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
             plain = Denoiser(
-                network, spec.schedule, spec.target, embedding, loss=spec.loss, bounds=bounds, n_given=n_given
+                network,
+                spec.schedule,
+                spec.target,
+                embedding,
+                loss=spec.loss,
+                bounds=bounds,
+                n_given=n_given,
+                learned_variance=spec.variance == "learned",
             )
             plain.keeps_maps = isinstance(network, UNet)
             return plain

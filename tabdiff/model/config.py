@@ -14,6 +14,7 @@ from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.layout import missing_levels, presence_columns
 from tabdiff.diffusion import Loss, Schedule, make_loss, schedule_from_config
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.model.build import network_options
 from tabdiff.model.defaults import (
     Sizes,
     check_beside,
@@ -25,6 +26,7 @@ from tabdiff.model.defaults import (
     token_layout,
     waves_of,
 )
+from tabdiff.model.networks import settings_of
 from tabdiff.nn import VectorColumns
 
 __all__ = ["ModelConfig"]
@@ -83,6 +85,10 @@ class ModelConfig:
         ``[c, h, w]`` of an image that is a condition; its pixels are the last columns.
     embedding_size : int
         Entries of the embedding of a level.
+    options : dict
+        Further arguments of an MLP or a transformer.
+    variance : str
+        "fixed", or "learned": then the network returns two values for each number.
     """
 
     width: int
@@ -110,6 +116,13 @@ class ModelConfig:
     vectors: list[list[int]] = field(default_factory=list)
     beside: list[int] | None = None
     embedding_size: int = 8  # that of models saved before it could differ
+    options: dict[str, Any] = field(default_factory=dict)
+    variance: str = "fixed"
+
+    @property
+    def n_per_number(self) -> int:
+        """Outputs of the network for each number."""
+        return 2 if self.variance == "learned" else 1
 
     @property
     def attribute_levels(self) -> list[int]:
@@ -146,16 +159,20 @@ class ModelConfig:
         masks = parameters.observed_masks != 0 and codec.columns_known_ and not callable(parameters.denoiser)
         missing = missing_levels(codec) if masks else None
         network = network_name(parameters.denoiser, codec)
+        settings = settings_of(parameters, network)
+        _check_steps(settings.time_embedding, parameters.variance, schedule, len(n_levels))
         sizes = sizes_of(network, codec, n_rows)
         embedding_size = embedding_size_of(codec, n_levels, n_rows)
         width = MixedDenoiser.width_of(n_continuous, len(n_levels), embedding_size)
-        unet = image_network(parameters, codec) if network == "unet" else None
+        unet = image_network(settings, codec, parameters.device) if network == "unet" else None
         if beside is not None:
             check_beside(parameters, network)
             assert unet is not None
             unet["extra_channels"] = beside[0] + 1  # and one that says whether there is an image
+        asked = {flat: getattr(settings, name) for flat, name in settings.flat.items()}
         if unet is not None:
-            sizes = Sizes(unet["base"], unet["n_blocks"])
+            sizes, asked["hidden_size"], asked["n_blocks"] = Sizes(unet["base"], unet["n_blocks"]), "auto", "auto"
+        way = "adaln" if unet is None else unet["time_conditioning"]
         return cls(
             width=width,
             n_continuous=n_continuous,
@@ -166,9 +183,9 @@ class ModelConfig:
             loss=make_loss(parameters.loss),
             bounds=_bounds(codec, data, n_continuous, parameters.target),
             custom=callable(parameters.denoiser),
-            hidden_size=sizes.hidden_size if parameters.hidden_size == "auto" else int(parameters.hidden_size),
-            n_blocks=sizes.n_blocks if parameters.n_blocks == "auto" else int(parameters.n_blocks),
-            dropout=float(parameters.dropout),
+            hidden_size=sizes.hidden_size if asked["hidden_size"] == "auto" else int(asked["hidden_size"]),
+            n_blocks=sizes.n_blocks if asked["n_blocks"] == "auto" else int(asked["n_blocks"]),
+            dropout=float(asked["dropout"]),
             missing_levels=missing,
             presence=presence_columns(codec) if masks else [],
             equalities=codec.equality_positions_ if masks else [],
@@ -183,11 +200,13 @@ class ModelConfig:
             unet=unet,
             network=network,
             layout=token_layout(codec),
-            conditioning=resolve_conditioning(parameters.conditioning, network, vectors),
-            time_embedding=parameters.time_embedding,
+            conditioning=resolve_conditioning(asked["conditioning"], network, vectors, way),
+            time_embedding=asked["time_embedding"],
             vectors=[list(v) for v in vectors],
             beside=None if beside is None else list(beside),
             embedding_size=embedding_size,
+            options=network_options(settings, network),
+            variance=parameters.variance,
         )
 
     def state(self) -> dict:
@@ -198,7 +217,31 @@ class ModelConfig:
     def from_state(cls, state: dict) -> Self:
         """Inverse of :meth:`state`."""
         schedule = schedule_from_config(state["schedule"])
+        unet = state.get("unet")
+        if unet is not None and "modulation" in unet:
+            # Of earlier versions, in which a U-Net took neither `conditioning` nor `time_embedding` into account.
+            way = {"film": "adaln", "add": "addition"}[unet["modulation"]]
+            rest = {name: value for name, value in unet.items() if name != "modulation"}
+            state = {**state, "unet": {**rest, "time_conditioning": way}}
+            state |= {"conditioning": way, "time_embedding": "sinusoidal"}
         return cls(**{**state, "schedule": schedule, "loss": Loss(**state["loss"])})
+
+
+def _check_steps(time_embedding: str, variance: str, schedule: Schedule, n_categories: int) -> None:
+    """Raise a ValueError for what needs the steps of a discrete schedule, or numbers alone, and has them not."""
+    if schedule.n_timesteps is None and (time_embedding == "table" or variance == "learned"):
+        name, value, other = "variance", "learned", "fixed"
+        if time_embedding == "table":
+            name, value, other = "time_embedding", "table", "learned"
+        raise ValueError(
+            f"{name} must be {other!r} in continuous time; got {value!r}, which belongs to the steps of a discrete "
+            f"schedule. Set n_timesteps, such as n_timesteps=1000, or use {name}={other!r}."
+        )
+    if variance == "learned" and n_categories:
+        raise ValueError(
+            "variance must be 'fixed' for data with categories, or with missing values or values that come so often "
+            f"that a category tells them; got 'learned' for {n_categories} columns of categories. Use variance='fixed'."
+        )
 
 
 def _bounds(codec: Any, data: Tensor, n_continuous: int, target: str) -> np.ndarray | None:

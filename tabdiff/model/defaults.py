@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tabdiff.codecs.images.codec import ImageCodec
-from tabdiff.nn.dit import CONDITIONING
-from tabdiff.nn.embeddings import TIME_EMBEDDINGS, VectorColumns
+from tabdiff.model.networks import NetworkSettings, canonical
+from tabdiff.nn.embeddings import VectorColumns
 from tabdiff.nn.mlp import MLP_CONDITIONING
-from tabdiff.nn.unet import unet_preset
+from tabdiff.nn.unet import unet_preset, unet_sides
 from tabdiff.utils.device import resolve_device
 
 if TYPE_CHECKING:
@@ -39,11 +39,9 @@ __all__ = [
     "MAX_TOKENS",
     "MAX_WAVES",
     "MIN_STEPS",
-    "NETWORKS",
     "SIZES",
     "Sizes",
     "check_beside",
-    "check_network",
     "embedding_size_of",
     "image_network",
     "network_name",
@@ -62,23 +60,39 @@ __all__ = [
 CPU_BASE, CPU_BLOCKS = 32, 1
 
 
-def image_network(parameters: Any, codec: ImageCodec) -> dict[str, Any]:
-    """Return what a U-Net is built from.
+def image_network(settings: NetworkSettings, codec: ImageCodec, device: Any) -> dict[str, Any]:
+    """Return what a U-Net is built from, but for dropout, time embedding and the way of a condition.
 
     Parameters
     ----------
-    parameters : DiffusionGenerator
+    settings : UNet
     codec : object
         Fitted.
+    device : str or torch.device
+        That of the fit.
+
+    Raises
+    ------
+    ValueError
+        For attention at sides that no level has.
     """
     _, height, width = codec.row_size_
     network = {"shape": tuple(codec.row_size_), **unet_preset(height, width)}
-    if resolve_device(parameters.device).type == "cpu":
+    del network["conditioning"]
+    if resolve_device(device).type == "cpu":
         network["base"], network["n_blocks"] = min(network["base"], CPU_BASE), min(network["n_blocks"], CPU_BLOCKS)
-    if parameters.hidden_size != "auto":
-        network["base"] = int(parameters.hidden_size)
-    if parameters.n_blocks != "auto":
-        network["n_blocks"] = int(parameters.n_blocks)
+    for name, built in settings.built.items():
+        value = canonical(getattr(settings, name))
+        if value != "auto" and built not in ("dropout", "time_embedding", "conditioning"):
+            network[built] = value
+    sides = unet_sides(height, width, len(network["multipliers"]))
+    asked = canonical(settings.get_params()["attention_resolutions"])
+    if asked != "auto" and not set(asked) <= set(sides):
+        raise ValueError(
+            f"attention_resolutions must be among the sides of the levels, {tuple(sides)} for images of {height} × "
+            f"{width} pixels and channel_mult={network['multipliers']}; got {asked}. Use attention_resolutions="
+            f"{tuple(side for side in asked if side in sides) or (sides[-1],)}, or another channel_mult."
+        )
     return network
 
 
@@ -137,9 +151,6 @@ def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None
     return int(np.clip(8 * n_rows**0.69, MIN_STEPS, MAX_STEPS))
 
 
-NETWORKS = ("mlp", "dit", "unet")
-
-
 # Tables of so many rows get a larger network.
 LARGE_ROWS = 5000
 
@@ -177,16 +188,6 @@ SIZES = {
 }
 
 
-def check_network(denoiser: Any, conditioning: str, time_embedding: str) -> None:
-    """Raise a ValueError if a parameter names no network, or what that network does not have."""
-    if not callable(denoiser) and denoiser not in ("auto", *NETWORKS):
-        raise ValueError(f"denoiser must be 'auto', 'mlp', 'dit', 'unet' or a callable, however: {denoiser!r}.")
-    if conditioning not in ("auto", *CONDITIONING):
-        raise ValueError(f"conditioning must be 'auto' or one of {CONDITIONING}, however: {conditioning!r}.")
-    if time_embedding not in TIME_EMBEDDINGS:
-        raise ValueError(f"time_embedding must be one of {sorted(TIME_EMBEDDINGS)}, however: {time_embedding!r}.")
-
-
 def network_name(denoiser: Any, codec: Any) -> str:
     """Return which network "auto" stands for: "unet" for images, "mlp" for everything else.
 
@@ -197,6 +198,8 @@ def network_name(denoiser: Any, codec: Any) -> str:
     """
     if callable(denoiser):
         return "custom"
+    if isinstance(denoiser, NetworkSettings):
+        denoiser = denoiser.network
     kind = token_layout(codec)["kind"]
     if denoiser == "unet" and kind != "patches":
         raise ValueError(
@@ -237,16 +240,26 @@ def _is_large_table(codec: Any, n_rows: int) -> bool:
     return codec.columns_known_ and n_rows >= LARGE_ROWS
 
 
-def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns]) -> str:
-    """Return how the condition enters a network; "auto" is AdaLN, and cross-attention for tokens where there is some.
+def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColumns], otherwise: str = "adaln") -> str:
+    """Return how the condition enters a network: `asked`, where that is "auto" attention to tokens, if it has them.
+
+    Parameters
+    ----------
+    asked : str
+    network : str
+    vectors : sequence of VectorColumns
+        Those of the condition.
+    otherwise : str
+        What "auto" is without tokens.
 
     Raises
     ------
     ValueError
         For a way that the network does not have.
     """
+    asked = canonical(asked)
     if asked == "auto":
-        return "cross_attention" if network == "dit" and any(v[2] > 1 for v in vectors) else "adaln"
+        return "cross_attention" if network in ("dit", "unet") and any(v[2] > 1 for v in vectors) else otherwise
     if network == "mlp" and asked not in MLP_CONDITIONING:
         raise ValueError(
             f"conditioning={asked!r} needs attention, which the MLP has not; use denoiser='dit', or one of "

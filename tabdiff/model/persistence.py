@@ -21,6 +21,7 @@ from tabdiff.model.autoguidance import build_guiding_denoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.networks import NetworkSettings, settings_from_state, settings_to_state
 from tabdiff.model.old_names import current_loss, current_names, is_old
 from tabdiff.model.refinement.refinement import Refinement
 from tabdiff.training import TrainingOptions
@@ -78,6 +79,8 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     if plain["training"] is not None:
         options = plain["training"].get_params(deep=False)
         plain["training"] = options if isinstance(options["times"], str) else {**options, "times": "stratified"}
+    if isinstance(parameters["denoiser"], NetworkSettings):
+        plain["denoiser"] = settings_to_state(parameters["denoiser"])
     plain["device"] = "auto"
     # Who watches a fit is of one machine and no part of the model.
     plain["callbacks"] = None
@@ -117,6 +120,8 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
     parameters = current_names(saved["parameters"])
     parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()}
     del parameters["device"]
+    if isinstance(parameters["denoiser"], dict):
+        parameters["denoiser"] = settings_from_state(parameters["denoiser"])
     if parameters["training"] is not None:
         parameters["training"] = TrainingOptions(**parameters["training"])
     codec = CODECS[saved["container"]].from_state(saved["codec"])
@@ -155,7 +160,6 @@ def _take_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
     """Give a denoiser the weights that were saved, checked, and make it one that is not trained."""
     _check_weights(weights, denoiser.state_dict())
     denoiser.load_state_dict(weights)
-    denoiser.eval().requires_grad_(False)
     denoiser.eval().requires_grad_(False)
 
 

@@ -24,6 +24,7 @@ from tabdiff.diffusion.masks import draw_given
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.networks import NetworkSettings, canonical, settings_of
 from tabdiff.model.sample_weights import population, take_rows, weigh
 from tabdiff.model.storable import check_labels, check_storable
 from tabdiff.training import Checkpoint, CheckpointError, options_of
@@ -348,14 +349,11 @@ def _check_same(
         differ.append(f"the condition was {known} (from {previous.source!r}) and is {given} (from {inputs.source!r})")
     if schedule.config() != spec.schedule.config():
         differ.append(f"the schedule was {spec.schedule.config()} and is {schedule.config()}")
-    asked = vars(options)
-    for name, had in vars(spec).items():
-        if name in ("target", "hidden_size", "n_blocks", "dropout", "conditioning", "time_embedding"):
-            if asked[name] not in ("auto", had):
-                differ.append(f"{name} was {had!r} and is {asked[name]!r}")
-    other = isinstance(options.denoiser, str) and options.denoiser not in ("auto", spec.network)
-    if callable(options.denoiser) != spec.custom or other:
-        differ.append("the denoiser is another")
+    for name in ("target", "variance"):
+        asked, had = vars(options)[name], vars(spec)[name]
+        if asked != had:
+            differ.append(f"{name} was {had!r} and is {asked!r}")
+    differ += _network_differences(options, spec)
     if differ:
         raise ValueError(
             f"warm_start=True goes on with the fitted network, which this fit does not match: {'; '.join(differ)}. "
@@ -364,6 +362,25 @@ def _check_same(
     if previous.conditions is None or inputs.condition is None:
         return previous.codec, None
     return previous.codec, previous.conditions.seen(inputs.condition)
+
+
+def _network_differences(options: Any, spec: ModelConfig) -> list[str]:
+    """Return what parameters say of its network that the network is not."""
+    denoiser = options.denoiser
+    name = denoiser.network if isinstance(denoiser, NetworkSettings) else denoiser
+    if callable(denoiser) != spec.custom or (isinstance(name, str) and name not in ("auto", spec.network)):
+        return ["the denoiser is another"]
+    settings = settings_of(options, spec.network)
+    shown = {} if settings is denoiser else {inside: flat for flat, inside in settings.flat.items()}
+    # What stands nowhere is as it is by default.
+    defaults = {settings.built[inside]: value for inside, value in type(settings)().get_params().items()}
+    built = {**defaults, "time_conditioning": "adaln", **vars(spec), **spec.options, **(spec.unet or {})}
+    differ = []
+    for inside, module in settings.built.items():
+        asked, had = canonical(getattr(settings, inside)), built[module]
+        if asked not in ("auto", had):
+            differ.append(f"{shown.get(inside, inside)} was {had!r} and is {asked!r}")
+    return differ
 
 
 def _names(names: np.ndarray | None, n: int) -> list | int:

@@ -9,6 +9,7 @@ from tabdiff.nn.embeddings import (
     FourierFeatures,
     ImageCondition,
     SinusoidalEmbedding,
+    TableEmbedding,
     VectorColumns,
 )
 from tabdiff.nn.mlp import ResidualMLP
@@ -28,6 +29,7 @@ __all__ = [
     "ResidualMLP",
     "SequenceTokens",
     "SinusoidalEmbedding",
+    "TableEmbedding",
     "UNet",
     "VectorColumns",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tabdiff.nn.dropout import Dropout
-from tabdiff.nn.embeddings import Context, make_time_embedding
+from tabdiff.nn.embeddings import TIME_CONDITIONING, Context, make_time_embedding
 from tabdiff.nn.tokens import ColumnTokens, PatchTokens, SequenceTokens
 
 __all__ = ["CONDITIONING", "DiT"]
@@ -101,7 +101,8 @@ class DiTBlock(nn.Module):
     """Attention and a feed-forward layer, each normalised, shifted, scaled and gated by an embedding (AdaLN-Zero).
 
     The gates start at zero, and so does the output of the attention to a context, so that a block starts as the
-    identity.
+    identity. With `embedding_size` 0 there is nothing to modulate it by: layer normalisation has weights of its own,
+    and what both layers write starts at zero.
     """
 
     def __init__(
@@ -117,14 +118,15 @@ class DiTBlock(nn.Module):
         cross_attention: bool,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
+        self.attention_norm = nn.LayerNorm(hidden_size, elementwise_affine=not embedding_size)
         self.attention = Attention(hidden_size, n_heads, qk_norm=qk_norm)
-        self.mlp_norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
+        self.mlp_norm = nn.LayerNorm(hidden_size, elementwise_affine=not embedding_size)
         self.mlp = FeedForward(hidden_size, mlp_ratio, swiglu=swiglu)
         self.dropout = Dropout(dropout)
-        self.modulation = nn.Linear(embedding_size, 6 * hidden_size)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.modulation = nn.Linear(embedding_size, 6 * hidden_size) if embedding_size else None
+        for layer in (self.attention.out, self.mlp.write) if self.modulation is None else (self.modulation,):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.cross_norm: nn.LayerNorm | None = None
         self.cross_attention: Attention | None = None
         if cross_attention:
@@ -134,19 +136,26 @@ class DiTBlock(nn.Module):
             nn.init.zeros_(self.cross_attention.out.bias)
 
     def forward(
-        self, h: Tensor, embedding: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+        self, h: Tensor, embedding: Tensor | None, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Map tokens (B, T, hidden_size) under an embedding (B, embedding_size) or (1, embedding_size).
+        """Map tokens (B, T, hidden_size) under an embedding (B, embedding_size) or (1, embedding_size), or none.
 
         With attention to a context, `mask` (B, L) says which of its tokens there are; else which of the tokens `h`.
         """
-        parts = self.modulation(embedding)[:, None].chunk(6, dim=-1)
         own_mask = mask if self.cross_attention is None else None
+        if self.modulation is None or embedding is None:
+            h = h + self.dropout(self.attention(self.attention_norm(h), None, own_mask))
+            h = self._attend(h, context, mask)
+            return h + self.dropout(self.mlp(self.mlp_norm(h)))
+        parts = self.modulation(embedding)[:, None].chunk(6, dim=-1)
         mixed = self.attention(torch.addcmul(parts[0], self.attention_norm(h), 1 + parts[1]), None, own_mask)
-        h = h + parts[2] * self.dropout(mixed)
-        if self.cross_attention is not None and self.cross_norm is not None:
-            h = h + self.cross_attention(self.cross_norm(h), context, mask)
+        h = self._attend(h + parts[2] * self.dropout(mixed), context, mask)
         return h + parts[5] * self.dropout(self.mlp(torch.addcmul(parts[3], self.mlp_norm(h), 1 + parts[4])))
+
+    def _attend(self, h: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        if self.cross_attention is None or self.cross_norm is None:
+            return h
+        return h + self.cross_attention(self.cross_norm(h), context, mask)
 
 
 class DiT(nn.Module):
@@ -176,8 +185,13 @@ class DiT(nn.Module):
     conditioning : {"adaln", "addition", "concatenation", "cross_attention"}, default="adaln"
         Where the condition enters: with the time into the modulation of the blocks; added to every token; as tokens
         beside those of the row; or as tokens that each block attends to.
-    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
+    time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
         See `make_time_embedding`.
+    time_conditioning : {"adaln", "addition", "concatenation"}, default="adaln"
+        Where the time enters: into the modulation of the blocks; added to every token; or as a token beside those of
+        the row.
+    n_timesteps : int, optional
+        Number of times of a discrete schedule, for "table".
     embedding_size : int, default=64
         Width of the embedding that modulates the blocks.
 
@@ -203,6 +217,8 @@ class DiT(nn.Module):
         swiglu: bool = False,
         conditioning: str = "adaln",
         time_embedding: str = "sinusoidal",
+        time_conditioning: str = "adaln",
+        n_timesteps: int | None = None,
         embedding_size: int = 64,
     ) -> None:
         super().__init__()
@@ -210,20 +226,26 @@ class DiT(nn.Module):
         n_heads = default_heads(size) if n_heads is None else n_heads
         if conditioning not in CONDITIONING:
             raise ValueError(f"conditioning must be one of {CONDITIONING}, however: {conditioning!r}.")
+        if time_conditioning not in TIME_CONDITIONING:
+            raise ValueError(f"time_conditioning must be one of {TIME_CONDITIONING}; got {time_conditioning!r}.")
         if n_blocks < 1 or n_heads < 1 or size % n_heads:
             raise ValueError(f"n_heads must divide the tokens' length {size}, however: {n_heads=} {n_blocks=}")
         self.tokens = tokens
         self.conditioning = conditioning if condition_size else "none"
+        self.time_conditioning = time_conditioning
         self.time = nn.Sequential(
-            make_time_embedding(time_embedding, embedding_size), nn.Linear(embedding_size, embedding_size), nn.SiLU()
+            make_time_embedding(time_embedding, embedding_size, n_timesteps),
+            nn.Linear(embedding_size, embedding_size),
+            nn.SiLU(),
         )
-        self.time_out = nn.Linear(embedding_size, embedding_size)
+        self.time_out = nn.Linear(embedding_size, embedding_size if time_conditioning == "adaln" else size)
         wanted = embedding_size if conditioning == "adaln" else size
+        modulated = "adaln" in (time_conditioning, self.conditioning)
         self.condition = nn.Linear(condition_size, wanted) if condition_size else None
         self.blocks = nn.ModuleList(
             DiTBlock(
                 size,
-                embedding_size,
+                embedding_size if modulated else 0,
                 n_heads,
                 mlp_ratio=mlp_ratio,
                 dropout=dropout,
@@ -233,10 +255,11 @@ class DiT(nn.Module):
             )
             for _ in range(n_blocks)
         )
-        self.norm = nn.LayerNorm(size, elementwise_affine=False)
-        self.modulation = nn.Linear(embedding_size, 2 * size)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.norm = nn.LayerNorm(size, elementwise_affine=not modulated)
+        self.modulation = nn.Linear(embedding_size, 2 * size) if modulated else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor | Context | None = None, given: Tensor | None = None) -> Tensor:
         """Map noisy rows x at times t (B,), with embedded conditions c, to outputs (B, n_outputs), or images to images.
@@ -248,29 +271,39 @@ class DiT(nn.Module):
             raise ValueError("this network was built with a condition, so it needs c.")
         if len(t) > 1 and t.stride(0) == 0:
             t = t[:1]  # one time for all rows, as in sampling: one modulation for all
-        embedding = self.time_out(self.time(t))
+        told = self.time_out(self.time(t))
         h = self.tokens.embed(x, given)
+        n_tokens = h.shape[1]
+        modulating = [told] if self.time_conditioning == "adaln" else []
         context = mask = None
         if self.condition is not None and c is not None:
             pooled = c.pooled if isinstance(c, Context) else c
             if self.conditioning == "adaln":
-                embedding = embedding + self.condition(pooled)
+                modulating.append(self.condition(pooled))
             elif self.conditioning == "addition":
                 h = h + self.condition(pooled)[:, None]
             else:
                 context = self.condition(c.tokens if isinstance(c, Context) else c[:, None])
                 mask = c.mask if isinstance(c, Context) else None
-        embedding = nn.functional.silu(embedding)
-        n_tokens = h.shape[1]
         if self.conditioning == "concatenation" and context is not None:
             h = torch.cat([h, context.to(h.dtype)], dim=1)
             mask = None if mask is None else nn.functional.pad(mask, (n_tokens, 0), value=True)
             context = None
+        if self.time_conditioning == "addition":
+            h = h + told[:, None]
+        elif self.time_conditioning == "concatenation":
+            h = torch.cat([h, told[:, None].expand(len(h), -1, -1).to(h.dtype)], dim=1)
+            if mask is not None and context is None:  # of the tokens themselves, not of a context
+                mask = nn.functional.pad(mask, (0, 1), value=True)
+        embedding = nn.functional.silu(sum(modulating[1:], modulating[0])) if modulating else None
         for block in self.blocks:
             h = block(h, embedding, context, mask)
-        shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=-1)
-        out = self.tokens.project(torch.addcmul(shift, self.norm(h[:, :n_tokens]), 1 + scale))
-        return out if x.dim() == 2 else out.reshape(x.shape)
+        h = self.norm(h[:, :n_tokens])
+        if self.modulation is not None and embedding is not None:
+            shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=-1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        out = self.tokens.project(h)
+        return out if x.dim() == 2 else out.reshape(len(x), -1, *x.shape[2:])
 
 
 def default_heads(size: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "TIME_CONDITIONING",
     "TIME_EMBEDDINGS",
     "ConditionEmbedding",
     "Context",
@@ -21,9 +22,13 @@ __all__ = [
     "FourierFeatures",
     "ImageCondition",
     "SinusoidalEmbedding",
+    "TableEmbedding",
     "VectorColumns",
     "make_time_embedding",
 ]
+
+# How a network is told of the time: by adaptive normalisation, added to what its blocks work on, or as further inputs.
+TIME_CONDITIONING = ("adaln", "addition", "concatenation")
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -146,20 +151,73 @@ class FourierEmbedding(nn.Module):
         return (t[:, None] * self.log_frequency.exp() + self.phase).cos() * math.sqrt(2)
 
 
-TIME_EMBEDDINGS = {"sinusoidal": SinusoidalEmbedding, "learned": FourierEmbedding}
+class TableEmbedding(nn.Module):
+    """A learned vector for each time ``k / n_timesteps`` of a discrete schedule, k from 1 on.
+
+    Between these times, where some samplers ask, it is interpolated.
+
+    Parameters
+    ----------
+    size : int
+        Length of a vector.
+    n_timesteps : int
+        Number of times, at least 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> TableEmbedding(64, 1000)(torch.tensor([0.001, 1.0])).shape
+    torch.Size([2, 64])
+    """
+
+    def __init__(self, size: int, n_timesteps: int) -> None:
+        super().__init__()
+        if size < 1 or n_timesteps < 2:
+            raise ValueError(f"size must be at least 1 and n_timesteps at least 2; got {size=} {n_timesteps=}")
+        self.table = nn.Embedding(n_timesteps, size)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Map times (B,) to vectors (B, size)."""
+        n = self.table.num_embeddings
+        place = t * n - 1
+        nearest = place.round()
+        # A float32 k / n is to find its own vector, and no other is to learn from it.
+        place = torch.where((place - nearest).abs() < 2e-7 * n, nearest, place).clamp(0, n - 1)
+        left = place.floor().clamp(max=n - 2)
+        index, share = left.long(), (place - left)[:, None]
+        return self.table(index) * (1 - share) + self.table(index + 1) * share
 
 
-def make_time_embedding(kind: str, size: int) -> nn.Module:
-    """Return features of the time by name: "sinusoidal", which are fixed, or "learned".
+TIME_EMBEDDINGS = ("sinusoidal", "learned", "table")
+
+
+def make_time_embedding(kind: str, size: int, n_timesteps: int | None = None) -> nn.Module:
+    """Return features of the time by name.
+
+    Parameters
+    ----------
+    kind : {"sinusoidal", "learned", "table"}
+        Fixed sines, sines of learned frequencies, or a learned vector for each of `n_timesteps` times.
+    size : int
+        Number of features.
+    n_timesteps : int, optional
+        That of the schedule; None is continuous time, for which there is no table.
 
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or a table is asked for in continuous time.
     """
     if kind not in TIME_EMBEDDINGS:
-        raise ValueError(f"time_embedding must be one of {sorted(TIME_EMBEDDINGS)}, however: {kind!r}.")
-    return TIME_EMBEDDINGS[kind](size)
+        raise ValueError(f"time_embedding must be one of {TIME_EMBEDDINGS}; got {kind!r}.")
+    if kind == "table":
+        if n_timesteps is None:
+            raise ValueError(
+                "time_embedding must be 'sinusoidal' or 'learned' in continuous time; got 'table', which has a vector "
+                "for each step of a discrete schedule. Set n_timesteps, such as n_timesteps=1000."
+            )
+        return TableEmbedding(size, n_timesteps)
+    return SinusoidalEmbedding(size) if kind == "sinusoidal" else FourierEmbedding(size)
 
 
 class VectorColumns(NamedTuple):
@@ -355,7 +413,7 @@ class ImageCondition(nn.Module):
         self._null: Tensor
         self.register_buffer("_null", torch.full((1, 1), float("nan")), persistent=False)
 
-    def forward(self, condition: Tensor | None, batch_size: int | None = None) -> Tensor:
+    def forward(self, condition: Tensor | None, batch_size: int | None = None) -> Tensor | Context:
         """Embed a condition.
 
         Parameters
@@ -367,7 +425,8 @@ class ImageCondition(nn.Module):
 
         Returns
         -------
-        Tensor of shape (B, size + (channels + 1) * height * width)
+        Tensor of shape (B, size + (channels + 1) * height * width), or Context
+            A `Context` where the attributes' embedding is one; the pixels stand behind its pooled vector.
         """
         if condition is None:
             if batch_size is None:
@@ -380,4 +439,9 @@ class ImageCondition(nn.Module):
         known = ~pixels.isnan()
         shown = known.reshape(len(pixels), *self.shape).all(dim=1).flatten(1).to(pixels.dtype)
         parts = [torch.where(known, pixels, 0.0), shown]
-        return torch.cat([self.attributes(condition[:, :k]), *parts] if self.attributes is not None else parts, dim=1)
+        if self.attributes is None:
+            return torch.cat(parts, dim=1)
+        embedded = self.attributes(condition[:, :k])
+        if isinstance(embedded, Context):
+            return embedded._replace(pooled=torch.cat([embedded.pooled, *parts], dim=1))
+        return torch.cat([embedded, *parts], dim=1)

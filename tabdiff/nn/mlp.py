@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tabdiff.nn.dropout import Dropout
-from tabdiff.nn.embeddings import FourierFeatures, make_time_embedding
+from tabdiff.nn.embeddings import TIME_CONDITIONING, FourierFeatures, make_time_embedding
 
 __all__ = ["MLP_CONDITIONING", "ResidualMLP"]
 
@@ -15,23 +15,26 @@ class ResidualBlock(nn.Module):
     """``h + gate * MLP(scale * LayerNorm(h) + shift)``, modulated by the embedding of time and condition.
 
     The modulation starts at zero, so that every block starts as the identity: AdaLN-Zero of Peebles and Xie, 2023
-    (https://arxiv.org/abs/2212.09748).
+    (https://arxiv.org/abs/2212.09748). With `embedding_size` 0 there is nothing to modulate it by: it is
+    ``h + MLP(LayerNorm(h))``, whose last layer starts at zero instead.
     """
 
     def __init__(self, hidden_size: int, embedding_size: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
-        self.modulation = nn.Linear(embedding_size, 3 * hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, elementwise_affine=not embedding_size)
+        self.modulation = nn.Linear(embedding_size, 3 * hidden_size) if embedding_size else None
         self.mlp = nn.Sequential(
             nn.Linear(hidden_size, hidden_size),
             nn.SiLU(),
             Dropout(dropout),
             nn.Linear(hidden_size, hidden_size),
         )
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        for parameter in (self.mlp[-1] if self.modulation is None else self.modulation).parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        if self.modulation is None or embedding is None:
+            return h + self.mlp(self.norm(h))
         shift, scale, gate = self.modulation(embedding).chunk(3, dim=-1)
         return h + gate * self.mlp(torch.addcmul(shift, self.norm(h), 1 + scale))
 
@@ -76,8 +79,12 @@ class ResidualMLP(nn.Module):
     conditioning : {"adaln", "addition", "concatenation"}, default="adaln"
         Where the condition enters: with the time into the modulation of the blocks; added to the hidden row ahead of
         each block; or beside the noisy row as further inputs.
-    time_embedding : {"sinusoidal", "learned"}, default="sinusoidal"
+    time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
         See `tabdiff.nn.embeddings.make_time_embedding`.
+    time_conditioning : {"adaln", "addition", "concatenation"}, default="adaln"
+        Where the time enters, as for `conditioning`.
+    n_timesteps : int, optional
+        Number of times of a discrete schedule, for "table".
 
     Examples
     --------
@@ -103,21 +110,30 @@ class ResidualMLP(nn.Module):
         embedding_size: int = 64,
         conditioning: str = "adaln",
         time_embedding: str = "sinusoidal",
+        time_conditioning: str = "adaln",
+        n_timesteps: int | None = None,
     ) -> None:
         super().__init__()
         if conditioning not in MLP_CONDITIONING:
             raise ValueError(f"conditioning must be one of {MLP_CONDITIONING}, however: {conditioning!r}.")
+        if time_conditioning not in TIME_CONDITIONING:
+            raise ValueError(f"time_conditioning must be one of {TIME_CONDITIONING}; got {time_conditioning!r}.")
         if min(n_inputs, n_outputs, hidden_size, n_blocks) < 1:
             raise ValueError(f"sizes must be at least 1, however: {n_inputs=} {n_outputs=} {hidden_size=} {n_blocks=}")
         self.time = nn.Sequential(
-            make_time_embedding(time_embedding, embedding_size), nn.Linear(embedding_size, embedding_size), nn.SiLU()
+            make_time_embedding(time_embedding, embedding_size, n_timesteps),
+            nn.Linear(embedding_size, embedding_size),
+            nn.SiLU(),
         )
-        self.time_out = nn.Linear(embedding_size, embedding_size)
-        self.conditioning = conditioning
-        wanted = embedding_size if conditioning == "adaln" else hidden_size
-        self.condition = nn.Linear(condition_size, wanted) if condition_size else None
+        self.conditioning, self.time_conditioning = conditioning, time_conditioning
+        widths = {"adaln": embedding_size}  # what is added, or is an input, is as wide as the rows that blocks work on
+        self.time_out = nn.Linear(embedding_size, widths.get(time_conditioning, hidden_size))
+        self.condition = nn.Linear(condition_size, widths.get(conditioning, hidden_size)) if condition_size else None
+        modulated = time_conditioning == "adaln" or (conditioning == "adaln" and condition_size > 0)
         self.project_in = nn.Linear(n_inputs, hidden_size)
-        self.blocks = nn.ModuleList(ResidualBlock(hidden_size, embedding_size, dropout) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(hidden_size, embedding_size if modulated else 0, dropout) for _ in range(n_blocks)
+        )
         self.norm = nn.LayerNorm(hidden_size)
         self.project_out = nn.Linear(hidden_size, n_outputs)
         self.n_exact = n_outputs if n_exact is None else n_exact
@@ -144,27 +160,31 @@ class ResidualMLP(nn.Module):
         """
         if len(t) > 1 and t.stride(0) == 0:
             t = t[:1]  # one time for all rows, as in sampling: one modulation for all, which is a third of the work
-        embedding = self.time_out(self.time(t))
+        told = self.time(t)
+        # Where each of the two enters; a linear map of a row and of what stands beside it is the sum of two maps.
+        entering = [(self.time_conditioning, self.time_out(told))]
         if self.condition is not None:
             if c is None:
                 raise ValueError("this network was built with a condition, so it needs c.")
-            if self.conditioning == "adaln":
-                embedding = embedding + self.condition(c)
-        embedding = nn.functional.silu(embedding)
+            entering.append((self.conditioning, self.condition(c)))
+        modulating, added, beside = ([v for way, v in entering if way == name] for name in MLP_CONDITIONING)
+        embedding = nn.functional.silu(sum(modulating[1:], modulating[0])) if modulating else None
         k = self.n_exact if self.n_exact < self.project_out.out_features else None
         h = _project(x, self.project_in, k)
         if self.waves is not None and self.project_waves is not None:
+            gating = embedding if self.time_conditioning == "adaln" else told  # the time says which waves are noise
             with torch.autocast(x.device.type, enabled=False):
-                h = h + self.project_waves(self.waves(x[:, : self.n_waved], embedding))
+                h = h + self.project_waves(self.waves(x[:, : self.n_waved], gating))
         if self.project_given is not None and given is not None:
             first = self.project_given[0]
             assert isinstance(first, nn.Linear)
             h = h + self.project_given[1:](_project(given, first, k))
-        added = self.condition(c) if self.condition is not None and self.conditioning != "adaln" else None
-        if self.conditioning == "concatenation" and added is not None:
-            h = h + added  # a linear map of the row and the condition side by side is the sum of two
+        for part in beside:
+            h = h + part
         for block in self.blocks:
-            h = block(h if added is None or self.conditioning == "concatenation" else h + added, embedding)
+            for part in added:
+                h = h + part
+            h = block(h, embedding)
         h = self.norm(h)
         weight, bias = self.project_out.weight, self.project_out.bias
         with torch.autocast(x.device.type, enabled=False):

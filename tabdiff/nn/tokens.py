@@ -79,6 +79,8 @@ class ColumnTokens(nn.Module):
         Whether `embed` is told which entries are given.
     max_tokens : int, default=256
         About how many tokens there are at most: with more columns, neighbours share one.
+    n_per_number : int, default=1
+        Outputs of a number: those of all numbers, then as many again; 2 for a prediction and its variance.
 
     References
     ----------
@@ -108,6 +110,7 @@ class ColumnTokens(nn.Module):
         embedding_size: int = 8,
         given: bool = False,
         max_tokens: int = 256,
+        n_per_number: int = 1,
     ) -> None:
         super().__init__()
         n_columns = n_continuous + len(n_levels)
@@ -118,7 +121,8 @@ class ColumnTokens(nn.Module):
         width = n_continuous + embedding_size * len(n_levels)
         starts = [n_continuous + embedding_size * j for j in range(len(n_levels))]
         entries = [[j] for j in range(n_continuous)] + [list(range(s, s + embedding_size)) for s in starts]
-        outputs, place = [[j] for j in range(n_continuous)], n_continuous
+        place = n_per_number * n_continuous
+        outputs = [list(range(j, place, n_continuous)) for j in range(n_continuous)]
         for k in n_levels:
             outputs.append(list(range(place, place + k)))
             place += k
@@ -194,6 +198,8 @@ class PatchTokens(nn.Module):
         Side of a patch in pixels, which must divide height and width.
     positions : {"learned", "sinusoidal"}, default="sinusoidal"
         See `Positions`.
+    n_per_value : int, default=1
+        Outputs of a value: an image of them, then as many again; 2 for a prediction and its variance.
 
     References
     ----------
@@ -208,7 +214,13 @@ class PatchTokens(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], hidden_size: int, *, patch: int = 2, positions: str = "sinusoidal"
+        self,
+        shape: Sequence[int],
+        hidden_size: int,
+        *,
+        patch: int = 2,
+        positions: str = "sinusoidal",
+        n_per_value: int = 1,
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -216,10 +228,11 @@ class PatchTokens(nn.Module):
             raise ValueError(f"patch={patch} must divide the height and the width of images of shape {tuple(shape)}.")
         self.shape, self.patch, self.hidden_size = (channels, height, width), patch, hidden_size
         self.grid = (height // patch, width // patch)
-        self.n_tokens, self.n_outputs = self.grid[0] * self.grid[1], channels * height * width
+        self.n_channels = n_per_value * channels
+        self.n_tokens, self.n_outputs = self.grid[0] * self.grid[1], self.n_channels * height * width
         self.read = nn.Linear(channels * patch**2, hidden_size)
         self.positions = Positions(self.grid, hidden_size, positions)
-        self.write = nn.Linear(hidden_size, channels * patch**2)
+        self.write = nn.Linear(hidden_size, self.n_channels * patch**2)
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 
@@ -232,8 +245,8 @@ class PatchTokens(nn.Module):
         return tokens
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, n_tokens, hidden_size) to images laid flat (B, c h w)."""
-        (c, _, _), (rows, columns), p = self.shape, self.grid, self.patch
+        """Map tokens (B, n_tokens, hidden_size) to images laid flat (B, n_per_value c h w)."""
+        c, (rows, columns), p = self.n_channels, self.grid, self.patch
         with torch.autocast(tokens.device.type, enabled=False):
             cut = self.write(tokens.to(self.write.weight.dtype))
         return cut.reshape(len(tokens), rows, columns, c, p, p).permute(0, 3, 1, 4, 2, 5).flatten(1)

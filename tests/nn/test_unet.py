@@ -37,9 +37,9 @@ def test_presets_fit_their_images(side):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 7, 9), (3, 5, 12), (4, 13, 6)])
-@pytest.mark.parametrize("modulation", ["film", "add"])
-def test_any_size_comes_back(shape, modulation):
-    network = scatter(small(shape, modulation=modulation))
+@pytest.mark.parametrize("way", ["adaln", "addition", "concatenation"])
+def test_any_size_comes_back(shape, way):
+    network = scatter(small(shape, time_conditioning=way))
     x = torch.randn(2, *shape)
     flat = network(x.flatten(1), torch.rand(2).fill_(0.3))
     assert flat.shape == (2, x[0].numel())
@@ -128,7 +128,7 @@ def test_bfloat16_is_close_to_float32():
     [
         ({"multipliers": (1, 2, 2, 2, 2)}, "too small for 5 levels"),
         ({"base": 0}, "base=0"),
-        ({"modulation": "other"}, "'film' or 'add'"),
+        ({"conditioning": "other"}, "conditioning must be one of"),
     ],
 )
 def test_impossible_networks_are_refused(kwargs, message):

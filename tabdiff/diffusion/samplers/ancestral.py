@@ -59,8 +59,9 @@ class DDPM:
     ----------
     variance : str or float
         "small", the variance of the step given the clean row; "large", that of the noising step, right for
-        data of unit variance and much too wide for tight data with few steps; or a number between 0 (small)
-        and 1 (large) that interpolates their logarithms.
+        data of unit variance and much too wide for tight data with few steps; a number between 0 (small)
+        and 1 (large) that interpolates their logarithms; "learned", such a number for each entry from a denoiser with
+        `learned_variance`; or "auto", which is "learned" where there is one and else "small".
 
     References
     ----------
@@ -68,23 +69,37 @@ class DDPM:
     Denoising Diffusion Probabilistic Models", 2021, equation 15.
     """
 
-    variance: str | float = "small"
+    variance: str | float = "auto"
 
     def __post_init__(self) -> None:
-        named = self.variance in ("small", "large")
+        named = self.variance in ("auto", "small", "large", "learned")
         if not named and (isinstance(self.variance, str) or not 0 <= self.variance <= 1):
-            raise ValueError(f"variance must be 'small', 'large' or a number in [0, 1], got {self.variance!r}")
+            raise ValueError(
+                f"variance must be 'auto', 'small', 'large', 'learned' or a number in [0, 1], got {self.variance!r}"
+            )
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
         """Walk the path; see `Sampler`."""
-        named = {"small": 0.0, "large": 1.0}
-        share = named[self.variance] if isinstance(self.variance, str) else self.variance
+        if self.variance == "learned" and not model.has_learned_variance:
+            raise ValueError(
+                "variance must be 'small', 'large' or a number in [0, 1] for a denoiser without a learned variance; "
+                "got 'learned'. Train one with variance='learned'."
+            )
+        learned = self.variance in ("auto", "learned") and model.has_learned_variance
+        named = {"auto": 0.0, "small": 0.0, "large": 1.0}
+        share = named.get(self.variance, 0.0) if isinstance(self.variance, str) else self.variance
         for now, then in pairwise(path):
-            x0, eps = model.x0_and_eps(x, now)
             small, large = _step_variances(now, then)
+            std: Tensor | float
+            if learned:
+                x0, eps, shares = model.x0_eps_and_share(x, now)
+                std = (small ** (1 - shares) * large**shares).sqrt()
+            else:
+                x0, eps = model.x0_and_eps(x, now)
+                std = math.sqrt(small ** (1 - share) * large**share)
             x = then.alpha * x0 + math.sqrt(then.sigma**2 - small) * eps
             if then.sigma > 0:
-                x = x + math.sqrt(small ** (1 - share) * large**share) * model.noise(x)
+                x = x + std * model.noise(x)
             yield then.t, x, x0
 
 

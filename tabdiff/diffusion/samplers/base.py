@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tabdiff.diffusion.denoiser import DenoiserLike
+from tabdiff.diffusion.denoiser import DenoiserLike, learned_variance
 from tabdiff.diffusion.samplers.grids import Node, node_at
 
 __all__ = ["Model", "Sampler", "Step"]
@@ -34,6 +34,8 @@ class Model:
     ----------
     schedule : Schedule
         The denoiser's schedule.
+    has_learned_variance : bool
+        Whether the denoiser, or the one that guidance wraps, says how wide an ancestral step is.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Model:
         self._condition = condition
         self._generator = generator
         self._paired = getattr(denoiser, "x0_and_eps", None)
+        self._learned = learned_variance(denoiser)
+        self.has_learned_variance = self._learned is not None
 
     def x0(self, x: Tensor, node: Node) -> Tensor:
         """Return the estimate of the clean rows.
@@ -71,6 +75,19 @@ class Model:
             return x0, eps
         x0 = self.x0(x, node)
         return x0, (x - node.alpha * x0) / node.sigma
+
+    def x0_eps_and_share(self, x: Tensor, node: Node) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the estimates of the clean rows and of the noise, and the learned share of each entry's variance.
+
+        Guidance has no variance of its own: then it is that of the guided denoiser under the condition, for which it is
+        asked once more.
+        """
+        assert self._learned is not None
+        t = torch.tensor(node.t, dtype=torch.float64)
+        x0, share = self._learned.x0_and_share(x, t, self._condition)
+        if self._learned is not self._denoiser:
+            return *self.x0_and_eps(x, node), share
+        return x0, (x - node.alpha * x0) / node.sigma, share
 
     def noise(self, like: Tensor) -> Tensor:
         """Draw standard normal noise of the shape of `like`, the same for a seed whatever its device is."""
