@@ -222,7 +222,7 @@ class ModelConfig:
             # Of earlier versions, in which a U-Net took neither `conditioning` nor `time_embedding` into account.
             way = {"film": "adaln", "add": "addition"}[unet["modulation"]]
             rest = {name: value for name, value in unet.items() if name != "modulation"}
-            state = {**state, "unet": {**rest, "time_conditioning": way}}
+            state = {**state, "unet": {**rest, "time_conditioning": way, "group_size": 1}}
             state |= {"conditioning": way, "time_embedding": "sinusoidal"}
         return cls(**{**state, "schedule": schedule, "loss": Loss(**state["loss"])})
 

@@ -101,6 +101,9 @@ class UNet(nn.Module):
         Number of times of a discrete schedule, for "table".
     n_per_value : int, default=1
         Outputs of a value: an image of them, then as many again; 2 for a prediction and its variance.
+    group_size : int, default=4
+        Fewest channels of a group of the normalisation that follows an "addition": of a single channel it takes away
+        what was added. The network of the paper has 4 at its first level.
 
     Raises
     ------
@@ -133,6 +136,7 @@ class UNet(nn.Module):
         time_embedding: str = "sinusoidal",
         n_timesteps: int | None = None,
         n_per_value: int = 1,
+        group_size: int = 4,
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -172,6 +176,7 @@ class UNet(nn.Module):
                 attends=attends,
                 n_heads=n_heads,
                 context_size=condition_size if attending else 0,
+                group_size=group_size,
             )
 
         widths = [base * m for m in multipliers]
@@ -286,6 +291,8 @@ class Block(nn.Module):
         Its heads.
     context_size : int
         Width of the tokens of a condition to which the maps attend too, if they attend at all; 0 for none.
+    group_size : int
+        Fewest channels of a group that is normalised after the addition.
     """
 
     def __init__(
@@ -299,6 +306,7 @@ class Block(nn.Module):
         attends: bool = False,
         n_heads: int | None = None,
         context_size: int = 0,
+        group_size: int = 4,
     ) -> None:
         super().__init__()
         self.norm_in = _norm(n_in)
@@ -307,7 +315,7 @@ class Block(nn.Module):
         # Alone, either goes by this name.
         self.modulation = _linear(film_size, 2 * n_out) if self.film else _linear(added_size, n_out)
         self.addition = _linear(added_size, n_out) if self.film else None
-        self.norm = _norm(n_out)
+        self.norm = _norm(n_out, group_size if added_size else 1)
         self.dropout = Dropout(dropout)
         self.conv = _zeroed(nn.Conv2d(n_out, n_out, 3, padding=1))
         self.shortcut: Callable[[Tensor], Tensor] = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1)
@@ -389,9 +397,9 @@ def _linear(n_in: int, n_out: int) -> nn.Linear | None:
     return nn.Linear(n_in, n_out) if n_in else None
 
 
-def _norm(n: int) -> nn.GroupNorm:
-    """Group normalisation in 32 groups, or in the most that divide n."""
-    groups = next(g for g in range(min(MAX_GROUPS, n), 0, -1) if n % g == 0)
+def _norm(n: int, group_size: int = 1) -> nn.GroupNorm:
+    """Group normalisation in 32 groups, or in the most that divide n and have so many channels."""
+    groups = next((g for g in range(min(MAX_GROUPS, n // group_size), 0, -1) if n % g == 0), 1)
     return nn.GroupNorm(groups, n)
 
 

@@ -163,9 +163,54 @@ def test_positions():
         (lambda: DiT(ColumnTokens(2, [], 8), n_blocks=0), "n_blocks=0"),
         (lambda: DiT(ColumnTokens(2, [], 8), conditioning="film"), "'film'"),
         (lambda: DiT(ColumnTokens(2, [], 8), time_embedding="clock"), "'clock'"),
+        (lambda: DiT(ColumnTokens(2, [], 8), time_embedding="table"), "n_timesteps"),
+        (lambda: DiT(ColumnTokens(2, [], 8), time_conditioning="film"), "time_conditioning must be one of"),
         (lambda: DiT(ColumnTokens(2, [], 8), 4)(torch.zeros(2, 2), torch.zeros(2)), "needs c"),
     ],
 )
 def test_bad_sizes_and_names_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("conditioning", ["adaln", "addition", "concatenation", "cross_attention"])
+@pytest.mark.parametrize("way", ["addition", "concatenation"])
+def test_the_time_enters_as_a_token_or_added_to_all(way, conditioning):
+    torch.manual_seed(0)
+    network = DiT(ColumnTokens(5, [], SIZE), 4, n_blocks=1, conditioning=conditioning, time_conditioning=way)
+    x, t = torch.randn(8, 5), torch.rand(8)
+    c = Context(torch.randn(8, 4), torch.randn(8, 3, 4), torch.rand(8, 3).argsort(1) > 0)
+    assert (network(x, t, c) == 0).all()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (network(x, t, c) - 1).square().mean().backward()
+        optimizer.step()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert [n for n in silent if not n.endswith("key_value.bias")] == []
+    randomised(network)
+    assert (network(x, t, c) - network(x, t.flip(0), c)).abs().max() > 1e-3
+    # A token that is masked does not count, whatever stands beside it.
+    other = c._replace(tokens=torch.where(c.mask[:, :, None], c.tokens, 9.0))
+    torch.testing.assert_close(network(x, t, other), network(x, t, c))
+    assert any("modulation" in name for name, _ in network.named_parameters()) == (conditioning == "adaln")
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 4, 4), (32,)])
+def test_a_second_output_of_each_value_comes_behind_the_first(shape):
+    torch.manual_seed(0)
+    if len(shape) == 1 and shape[0] < 32:
+        tokens = ColumnTokens(7, [], SIZE, max_tokens=4, n_per_number=2)
+    else:
+        tokens = PatchTokens((2, 4, 4), SIZE, n_per_value=2)
+    network = randomised(DiT(tokens, n_blocks=1)).double()
+    for p in network.blocks.parameters():
+        torch.nn.init.zeros_(p)
+    x = torch.randn(1, *shape).double().requires_grad_()
+    out = network(x, torch.zeros(1).double())
+    n = x.numel()
+    assert out.shape == (1, 2 * shape[0], *shape[1:])
+    # Without attention both outputs of a value see its own token's entries, and the same ones.
+    rows = [torch.autograd.grad(out.flatten()[i], x, retain_graph=True)[0].flatten() != 0 for i in range(2 * n)]
+    for i in range(n):
+        assert rows[i][i] and torch.equal(rows[i], rows[i + n]) and rows[i].sum() < n

@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from tabdiff.nn import ConditionEmbedding, Dropout, FourierEmbedding, SinusoidalEmbedding, VectorColumns
+from tabdiff.nn import (
+    ConditionEmbedding,
+    Context,
+    Dropout,
+    FourierEmbedding,
+    ImageCondition,
+    SinusoidalEmbedding,
+    TableEmbedding,
+    VectorColumns,
+)
 from tabdiff.nn.embeddings import make_time_embedding
 
 
@@ -10,6 +19,41 @@ def test_sinusoidal_features_match_the_formula():
     frequencies = torch.tensor([1.0, 0.1, 0.01])
     expected = torch.cat([torch.cos(3 * frequencies), torch.sin(3 * frequencies)])
     torch.testing.assert_close(features[0], expected)
+
+
+def test_by_default_time_runs_to_1000_and_the_longest_period_is_that_of_the_papers():
+    t = torch.tensor([0.0, 0.123, 1.0])
+    angles = 1000 * t.double()[:, None] * 10_000.0 ** (-torch.arange(32) / 32)
+    expected = torch.cat([angles.cos(), angles.sin()], dim=1).float()
+    torch.testing.assert_close(SinusoidalEmbedding(64)(t), expected, rtol=0, atol=2e-4)
+    torch.testing.assert_close(make_time_embedding("sinusoidal", 64)(t), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("n", [2, 7, 1000, 4000])
+def test_each_time_of_a_discrete_schedule_has_a_vector_of_its_own(n):
+    embedding = make_time_embedding("table", 3, n)
+    assert isinstance(embedding, TableEmbedding) and embedding.table.weight.shape == (n, 3)
+    t = torch.arange(1, n + 1, dtype=torch.float64) / n
+    for times in (t, t.float()):
+        torch.testing.assert_close(embedding(times).to(embedding.table.weight), embedding.table.weight)
+    embedding(t[[1]].float()).sum().backward()
+    assert embedding.table.weight.grad.abs().sum(1).nonzero().flatten().tolist() == [1]
+    between = embedding((t[:1] + t[1:2]) / 2)[0]
+    torch.testing.assert_close(between.float(), embedding.table.weight[:2].mean(0))
+
+
+def test_there_is_no_table_in_continuous_time():
+    with pytest.raises(ValueError, match="n_timesteps=1000"):
+        make_time_embedding("table", 8)
+
+
+def test_pixels_stand_behind_the_pooled_vector_of_tokens():
+    attributes = ConditionEmbedding([0] * 4, 8, vectors=[VectorColumns(0, 0, 2, 2)], tokens=True)
+    rows = torch.randn(3, 4 + 16)
+    embedded = ImageCondition((1, 4, 4), attributes)(rows)
+    assert isinstance(embedded, Context)
+    torch.testing.assert_close(embedded.tokens, attributes(rows[:, :4]).tokens)
+    torch.testing.assert_close(embedded.pooled[:, 8:24], rows[:, 4:])
 
 
 def test_null_condition_is_the_same_as_no_condition():
