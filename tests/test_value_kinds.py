@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tabdiff import DiffusionGenerator, DiffusionOverSampler
+from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler
 from tabdiff.codecs.columns import plain
 
 N = 40
@@ -146,3 +146,68 @@ def test_a_target_of_each_kind_is_a_condition_and_can_be_balanced(kind, tmp_path
     grown, labels = DiffusionOverSampler(small()).fit_resample(X, rare)
     assert len(grown) == len(labels) > len(X) and labels.dtype == y.dtype
     assert labels.value_counts().loc[lambda c: c > 0].nunique() == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_holes_among_values_of_each_kind_are_filled_and_rows_scored(kind):
+    column = KINDS[kind]()
+    frame = pd.DataFrame({"x": column, "v": np.random.default_rng(0).normal(size=N)})
+    holes = frame.copy()
+    holes.loc[[3, 7], "x"] = None
+    filled = DiffusionImputer(small(observed_masks=0.5), random_state=0).fit(holes).transform(holes)
+    assert set(filled["x"]) <= set(column) and filled["x"].dtype == column.dtype
+    assert filled["x"].drop([3, 7]).tolist() == column.drop([3, 7]).tolist()
+    scores = DiffusionOutlierDetector(small()).fit(frame).score_samples(frame[:3])
+    assert np.isfinite(scores).all()
+
+
+NAMES = {
+    "integers": pd.Index([1, 2, 5]),
+    "floats": pd.Index([0.5, 1.5, np.nan]),
+    "tuples": pd.Index([("a", 1), ("a", 2), ("b", dt.date(2024, 1, 1))], tupleize_cols=False),
+    "several levels": pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["x", None]),
+    "times": pd.date_range("2024-01-01", periods=3, name="day"),
+    "times with a zone": pd.date_range("2024-01-01", periods=3, tz="Europe/Berlin"),
+    "durations": pd.to_timedelta([1, 2, 3], unit="h"),
+    "periods": pd.period_range("2024-01", periods=3, freq="M"),
+    "intervals": pd.interval_range(0, 3),
+    "dates": pd.Index([dt.date(2024, 1, 1), dt.date(2024, 1, 2), None], dtype=object),
+    "categories": pd.CategoricalIndex(["a", "b", "c"]),
+    "None": pd.Index([None, 1, 2], dtype=object),
+    "booleans": pd.Index([True, False, 2], dtype=object),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_columns_of_each_kind_are_kept_and_can_name_a_condition(kind, tmp_path):
+    names = NAMES[kind]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(N, 3)), columns=names)
+    gen = small().fit(frame)
+    drawn = gen.sample(4, **ONE_STEP)
+    pd.testing.assert_index_equal(drawn.columns, names)
+    pd.testing.assert_frame_equal(through_a_file(gen, tmp_path).sample(4, **ONE_STEP), drawn)
+    for condition in (
+        ([names[1]], names[1]) if kind in ("integers", "tuples", "several levels", "times") else ([names[1]],)
+    ):
+        gen = small().fit(frame, condition=condition)
+        assert gen.conditions_.names == [names[1]]
+        drawn = gen.sample(4, {names[1]: 0.25}, **ONE_STEP)
+        pd.testing.assert_index_equal(drawn.columns, names)
+        assert (drawn.iloc[:, 1] == 0.25).all()
+        pd.testing.assert_frame_equal(through_a_file(gen, tmp_path).sample(4, {names[1]: 0.25}, **ONE_STEP), drawn)
+
+
+@pytest.mark.parametrize("kind", ["Period", "Interval", "date", "Decimal", "Timestamp with a zone", "bool"])
+def test_annotations_of_cells_and_genes_of_each_kind_are_kept(kind, tmp_path):
+    ad = pytest.importorskip("anndata")
+    column = KINDS[kind]()
+    counts = np.random.default_rng(0).poisson(3.0, (N, 6)).astype(np.float32)
+    cells = ad.AnnData(counts, obs=pd.DataFrame({"t": column.to_numpy()}, index=[f"c{i}" for i in range(N)]))
+    cells.obs["t"] = column.to_numpy() if column.dtype == object else column.set_axis(cells.obs_names)
+    cells.var["note"] = column[:6].set_axis(cells.var_names)
+    gen = small().fit(cells, condition="t")
+    drawn = gen.sample(3, str(column[0]), **ONE_STEP)
+    assert drawn.obs["t"].tolist() == [column[0]] * 3
+    again = through_a_file(gen, tmp_path).sample(3, str(column[0]), **ONE_STEP)
+    assert again.obs["t"].tolist() == drawn.obs["t"].tolist()
+    assert again.var["note"].tolist() == column[:6].tolist()

@@ -35,7 +35,7 @@ class FitInputs:
         A column per attribute, a row per sample.
     source : {"none", "y", "columns", "obs", "given"}
         Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
-    columns : list or None
+    columns : Index or None
         Names of all columns of a frame, in order.
     origin : ForeignFrame, CsvForm, SequenceForm or None
         What kind of frame X was, if not pandas', how the csv file was written that it was read from, or in what
@@ -49,7 +49,7 @@ class FitInputs:
     features: Any
     condition: pd.DataFrame | None
     source: str
-    columns: list | None = None
+    columns: pd.Index | None = None
     origin: ForeignFrame | CsvForm | SequenceForm | None = None
     n_features: int = 0
     feature_names: np.ndarray | None = None
@@ -146,7 +146,8 @@ def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
     if isinstance(condition, str):
         return [condition]
     # Names of columns may also be numbers, times, or tuples where there are several levels of them.
-    if isinstance(condition, tuple | int | pd.Timestamp) and not isinstance(condition, bool) and condition in names:
+    single = condition is not None and (is_scalar(condition) or isinstance(condition, tuple))
+    if single and condition in names:
         return [condition]
     is_list = isinstance(condition, list | tuple) and len(condition) > 0
     known = (
@@ -204,19 +205,26 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInput
     if names is None:
         given = _given(y, condition, len(X), X.index)
         validate_data(estimator, X, skip_check_array=True)
-        return FitInputs(X, *given, list(X.columns), origin)
+        return FitInputs(X, *given, X.columns, origin)
     for name in names:
         if name not in X.columns:
             raise ValueError(
                 f"condition names the column {name!r}, which X lacks.{_nearest(name, list(X.columns))} "
                 f"Columns: {list(X.columns)}."
             )
-    features = X.drop(columns=names)
+    features, given = _split(X, names)
     if features.shape[1] == 0:
         raise ValueError("every column of X is a condition, so nothing is left to model.")
     # Last, because it marks the estimator: an error above leaves a fitted one as it was.
     validate_data(estimator, X, skip_check_array=True)
-    return FitInputs(features, X[names].reset_index(drop=True), "columns", list(X.columns), origin)
+    return FitInputs(features, given, "columns", X.columns, origin)
+
+
+def _split(X: pd.DataFrame, names: list) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the other columns and those of the names, by position: names that are booleans would be a mask."""
+    taken = [list(X.columns).index(name) for name in names]
+    features = X.iloc[:, [j for j in range(X.shape[1]) if j not in taken]]
+    return features, X.iloc[:, taken].reset_index(drop=True).set_axis(pd.Index(names, tupleize_cols=False), axis=1)
 
 
 def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
@@ -334,7 +342,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
         return X, None
     if all(name in X.columns for name in names):
         validate_data(estimator, X, reset=False, skip_check_array=True)
-        return X.drop(columns=names), X[names].reset_index(drop=True)
+        return _split(X, names)
     expected = [name for name in estimator.feature_names_in_ if name not in names]
     if list(X.columns) != expected:
         raise ValueError(

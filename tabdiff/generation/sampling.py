@@ -149,7 +149,10 @@ class SamplePlan:
         model = self.model
         if model.source == "columns":
             assert labels is not None and model.columns is not None
-            rows = pd.concat([rows, labels], axis=1)[model.columns]
+            own = {name: rows.shape[1] + i for i, name in enumerate(labels.columns)}
+            others = iter(range(rows.shape[1]))
+            order = [own[name] if name in own else next(others) for name in model.columns]
+            rows = pd.concat([rows, labels], axis=1).iloc[:, order].set_axis(model.columns, axis=1)
         if isinstance(rows, pd.DataFrame | pd.Series):
             return rows if model.origin is None else model.origin.write(rows)
         if isinstance(rows, np.ndarray | list):

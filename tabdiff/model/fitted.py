@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import check_random_state
 
 from tabdiff.codecs import container_name
@@ -44,7 +45,7 @@ class FittedModel:
         Its scale, 1 where there is none.
     source : {"none", "y", "columns", "obs", "given"}
         Where the condition came from, and so where it belongs on output.
-    columns : list or None
+    columns : Index or None
         Names of all columns of the frame, in order, where the condition came from some of them.
     origin : ForeignFrame, CsvForm, SequenceForm or None
         What kind of frame the rows came in, if not pandas', how the csv file was written, or in what container
@@ -68,7 +69,7 @@ class FittedModel:
     denoiser: Denoiser
     conditions: Conditions | None
     source: str
-    columns: list | None
+    columns: pd.Index | None
     origin: ForeignFrame | CsvForm | SequenceForm | None
     n_features: int
     feature_names: np.ndarray | None
