@@ -276,13 +276,12 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             else:
                 validate_data(self, X, reset=False, skip_check_array=True)
         else:
-            finite: Any = "allow-nan" if self._means_nan() else True
             X = validate_data(
                 self,
                 check_container(X),
                 reset=reset,
                 dtype=(np.float64, np.float32),
-                ensure_all_finite=finite,
+                ensure_all_finite="allow-nan",
                 ensure_min_samples=2 if reset else 1,
             )
             origin = None
@@ -304,7 +303,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if np.ndim(self.missing_values) != 0:
             raise ValueError(f"missing_values must be a single value, however: {self.missing_values!r}.")
         if absent.any():
-            names = [X.columns[j] for j in np.flatnonzero(absent.any(axis=0))]
+            names = [pd.DataFrame(X).columns[j] for j in np.flatnonzero(absent.any(axis=0))]
             raise ValueError(
                 f"Input X contains NaN, in the columns {names}, but missing_values={self.missing_values!r} says that "
                 "another value stands for missing ones. Use missing_values=np.nan, or replace them."
