@@ -205,7 +205,7 @@ def test_annotations_of_cells_and_genes_of_each_kind_are_kept(kind, tmp_path):
     cells = ad.AnnData(counts, obs=pd.DataFrame({"t": column.to_numpy()}, index=[f"c{i}" for i in range(N)]))
     cells.obs["t"] = column.to_numpy() if column.dtype == object else column.set_axis(cells.obs_names)
     cells.var["note"] = column[:6].set_axis(cells.var_names)
-    gen = small().fit(cells, condition="t")
+    gen = small(max_time=0.1).fit(cells, condition="t")
     drawn = gen.sample(3, str(column[0]), **ONE_STEP)
     assert drawn.obs["t"].tolist() == [column[0]] * 3
     again = through_a_file(gen, tmp_path).sample(3, str(column[0]), **ONE_STEP)

@@ -70,11 +70,12 @@ def pack(value: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
 
 
 def _pack_series(series: pd.Series, arrays: dict[str, np.ndarray], path: str) -> dict:
+    dtype = pack(dtype_to_state(series.dtype), arrays, f"{path}/dtype")
     if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
-        return {"$series": pack(series.to_numpy(), arrays, path), "dtype": dtype_to_state(series.dtype)}
+        return {"$series": pack(series.to_numpy(), arrays, path), "dtype": dtype}
     missing = series.isna().to_numpy()
     values = [None if m else plain(v) for v, m in zip(series.astype(object), missing, strict=True)]
-    return {"$series": pack(values, arrays, path), "dtype": dtype_to_state(series.dtype)}
+    return {"$series": pack(values, arrays, path), "dtype": dtype}
 
 
 def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -106,7 +107,7 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if tag == "$index":
         return pd.Index(unpack(inner, arrays), name=unpack(value["name"], arrays), tupleize_cols=False)
     if tag == "$series":
-        return pd.Series(unpack(inner, arrays), dtype=dtype_from_state(value["dtype"]))
+        return pd.Series(unpack(inner, arrays), dtype=dtype_from_state(unpack(value["dtype"], arrays)))
     if tag == "$frame":
         index = unpack(value["index"], arrays)
         columns = [unpack(c, arrays).set_axis(index) for c in inner]
