@@ -16,7 +16,6 @@ from tabdiff.model.defaults import (
     LATENT_TOKENS,
     MAX_TOKENS,
 )
-from tabdiff.model.networks import NetworkSettings, canonical
 from tabdiff.nn import (
     ColumnTokens,
     ConditionEmbedding,
@@ -30,16 +29,9 @@ from tabdiff.nn import (
 )
 from tabdiff.utils.seeding import borrowed_rng
 
-__all__ = ["CONDITION_SIZE", "build_denoiser", "make_network", "network_options"]
+__all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
 
 
-def network_options(settings: NetworkSettings, network: str) -> dict[str, Any]:
-    """Return what an MLP or a transformer is built from beside its size; a U-Net has all of it in one place."""
-    if network not in ("mlp", "dit"):
-        return {}
-    shared = {"hidden_size", "n_blocks", "dropout", "conditioning", "time_embedding"}
-    values = {name: canonical(value) for name, value in settings.get_params().items() if name not in shared}
-    return {settings.built[name]: value for name, value in values.items() if value != "auto"}
 
 
 def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:

@@ -14,13 +14,13 @@ from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.layout import missing_levels, presence_columns
 from tabdiff.diffusion import Loss, Schedule, make_loss, schedule_from_config
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
-from tabdiff.model.build import network_options
 from tabdiff.model.defaults import (
     Sizes,
     check_beside,
     embedding_size_of,
     image_network,
     network_name,
+    network_options,
     resolve_conditioning,
     sizes_of,
     token_layout,

@@ -9,6 +9,9 @@ import numpy as np
 
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.model.networks import NetworkSettings, canonical
+from tabdiff.nn import (
+    VectorColumns,
+)
 from tabdiff.nn.embeddings import VectorColumns
 from tabdiff.nn.mlp import MLP_CONDITIONING
 from tabdiff.nn.unet import unet_preset, unet_sides
@@ -20,39 +23,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     pass
 
-__all__ = [
-    "CPU_BASE",
-    "CPU_BLOCKS",
-    "EMBEDDING_SIZE",
-    "FREQUENCIES",
-    "GPU_IMAGE_STEPS",
-    "GPU_IMAGE_STEPS_RANGE",
-    "IMAGE_BATCH",
-    "IMAGE_STEPS",
-    "IMAGE_STEPS_RANGE",
-    "LARGE_EMBEDDING_SIZE",
-    "LARGE_ROWS",
-    "LATENT_TOKENS",
-    "MANY_LEVELS",
-    "MAX_EMBEDDED",
-    "MAX_STEPS",
-    "MAX_TOKENS",
-    "MAX_WAVES",
-    "MIN_STEPS",
-    "SIZES",
-    "Sizes",
-    "check_beside",
-    "embedding_size_of",
-    "image_network",
-    "network_name",
-    "resolve_batch_size",
-    "resolve_conditioning",
-    "resolve_learning_rate",
-    "resolve_steps",
-    "sizes_of",
-    "token_layout",
-    "waves_of",
-]
+__all__ = ["CPU_BASE", "CPU_BLOCKS", "EMBEDDING_SIZE", "FREQUENCIES", "GPU_IMAGE_STEPS", "GPU_IMAGE_STEPS_RANGE", "IMAGE_BATCH", "IMAGE_STEPS", "IMAGE_STEPS_RANGE", "LARGE_EMBEDDING_SIZE", "LARGE_ROWS", "LATENT_TOKENS", "MANY_LEVELS", "MAX_EMBEDDED", "MAX_STEPS", "MAX_TOKENS", "MAX_WAVES", "MIN_STEPS", "SIZES", "Sizes", "check_beside", "embedding_size_of", "image_network", "network_name", "network_options", "resolve_batch_size", "resolve_conditioning", "resolve_learning_rate", "resolve_steps", "sizes_of", "token_layout", "waves_of"]
 
 
 # Channels and blocks at most, where there is no GPU: the published network for 32 × 32 pixels takes ten seconds a step
@@ -266,3 +237,12 @@ def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColum
             f"{MLP_CONDITIONING}."
         )
     return asked
+
+
+def network_options(settings: NetworkSettings, network: str) -> dict[str, Any]:
+    """Return what an MLP or a transformer is built from beside its size; a U-Net has all of it in one place."""
+    if network not in ("mlp", "dit"):
+        return {}
+    shared = {"hidden_size", "n_blocks", "dropout", "conditioning", "time_embedding"}
+    values = {name: canonical(value) for name, value in settings.get_params().items() if name not in shared}
+    return {settings.built[name]: value for name, value in values.items() if value != "auto"}

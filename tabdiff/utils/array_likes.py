@@ -458,8 +458,11 @@ def check_labels(values: Any, name: str, index: pd.Index | None) -> None:
 
 
 def _is_single(value: Any) -> bool:
-    """Whether an object is one value: a number, a date, an enumeration's member, anything without elements."""
-    if isinstance(value, bytes | np.generic | numbers.Number):
+    """Whether an object is one value: a number, a date, an enumeration's member, anything without elements.
+
+    A frozenset is one too: a level of categories can be, and rows have an order.
+    """
+    if isinstance(value, bytes | frozenset | np.generic | numbers.Number):
         return True
     if isinstance(value, type) or callable(value) or _library_remedy(value, "") is not None:
         return False

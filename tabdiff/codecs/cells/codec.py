@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -17,7 +18,6 @@ from tabdiff.io.expression import find_expression, not_counts_message
 from tabdiff.utils.warnings import warn
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 
