@@ -133,7 +133,7 @@ def test_what_follows_training_can_be_interrupted_too(tmp_path, monkeypatch):
     whole = DiffusionGenerator(**parameters).fit(X)
     again = DiffusionGenerator(**parameters, callbacks=[Checkpoint(tmp_path)])
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionGenerator, "_calibrate", lambda *_: (_ for _ in ()).throw(Interruption))
+        patch.setattr("tabdiff.model.fit.fit_refinement", lambda *_: (_ for _ in ()).throw(Interruption))
         with pytest.raises(Interruption):
             again.fit(X)
     steps = []
