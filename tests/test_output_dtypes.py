@@ -29,7 +29,7 @@ def whole_range(dtype, n=60):
     if dtype.kind == "b":
         return RNG.random((n, 2)) < 0.5
     if dtype.kind == "f":
-        top = float(min(np.finfo(dtype).max, 1e300)) / 2
+        top = min(float(np.finfo(dtype).max), 1e300) / 2
         return np.concatenate([RNG.uniform(-top, top, (n - 1, 2)), [[top, -top]]]).astype(dtype)
     info = np.iinfo(dtype)
     low, high = max(info.min, -(2**53)), min(info.max, 2**53)
@@ -70,9 +70,7 @@ def test_nullable_columns_stay_in_their_dtype_and_range(dtype):
 def test_a_condition_beyond_its_dtype_is_refused_and_the_advice_holds_it(dtype, value):
     values = pd.Series(np.arange(60)).astype(dtype)
     gen = quick().fit(RNG.normal(size=(60, 2)), condition=values)
-    with pytest.raises(
-        ValueError, match=rf"'condition' must be a number from .*{dtype.lower()[:4]}.* holds; got"
-    ) as caught:
+    with pytest.raises(ValueError, match=rf"'condition' must be a number from .* {dtype} holds; got") as caught:
         gen.sample(condition=value)
     wider = "float64" if "float64" in str(caught.value) else "int64"
     assert f"Convert the column to {wider} before the fit" in str(caught.value)
@@ -96,7 +94,8 @@ def test_constraints_of_half_precision_hold_in_it():
     frame = pd.DataFrame({"low": low, "high": (low + RNG.uniform(1, 50, 80)).astype("f2")})
     rows = quick(constraints=["low < high"]).fit(frame).sample(300)
     assert rows.dtypes.equals(frame.dtypes) and (rows["low"] < rows["high"]).all()
-    parts = pd.DataFrame({"a": np.linspace(1, 4e4, 80), "b": np.linspace(4e4, 1, 80)}).astype("f2")
+    ramp = np.arange(40.0) * 1024  # multiples that half precision holds exactly
+    parts = pd.DataFrame({"a": ramp, "b": ramp[::-1]}).astype("f2")
     with pytest.raises(ValueError, match="float16 cannot hold. Convert it to float64"):
         quick(constraints=["c == a + b"]).fit(parts.assign(c=parts["a"] + parts["b"]))
 
@@ -119,21 +118,30 @@ def counts(dtype, factor=1):
     return (RNG.poisson(3.0, (60, 4)) * factor).astype(dtype)
 
 
+@pytest.fixture(scope="module")
+def of_counts():
+    return quick().fit(anndata.AnnData(counts("uint8")))
+
+
 @pytest.mark.parametrize(
     "dtype", ["int8", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64", "bool"]
 )
 @pytest.mark.parametrize("sparse", [False, True])
-def test_counts_of_any_dtype_are_integers(dtype, sparse):
-    if sparse and dtype == "float16":
-        pytest.skip("scipy has no sparse half precision")
+def test_counts_of_any_dtype_are_found(dtype, sparse):
     X = counts(dtype)
-    cells = quick().fit(anndata.AnnData(scipy.sparse.csr_matrix(X) if sparse else X)).sample(60)
+    if sparse and dtype != "float16":  # which scipy does not know
+        X = scipy.sparse.csr_matrix(X)
+    _, where, is_counts = find_expression(anndata.AnnData(X), None)
+    assert where == "X" and is_counts
+
+
+def test_counts_of_small_integers_are_integers(of_counts):
+    cells = of_counts.sample(60)
     assert cells.X.dtype == np.int32 and cells.X.min() >= 0
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
-def test_large_counts_are_not_wrapped_round(dtype, tmp_path):
-    gen = quick().fit(anndata.AnnData(counts(dtype, 10**9)))
+def test_large_counts_are_not_wrapped_round(tmp_path):
+    gen = quick().fit(anndata.AnnData(counts("uint64", 10**9)))
     gen.save(tmp_path / "m")
     for model in (gen, DiffusionGenerator.load(tmp_path / "m")):
         cells = model.sample(60, random_state=0)
@@ -143,13 +151,12 @@ def test_large_counts_are_not_wrapped_round(dtype, tmp_path):
     assert written.dtype == np.int64 and written.min() >= 0 and written.max() > 2**31
 
 
-def test_a_large_library_is_not_wrapped_round():
-    gen = quick().fit(anndata.AnnData(counts("f4")))
-    cells = gen.sample(5, library_size=2e10)
+def test_a_large_library_is_not_wrapped_round(of_counts):
+    cells = of_counts.sample(5, library_size=2e10)
     assert cells.X.dtype == np.int64 and cells.X.min() >= 0
     np.testing.assert_array_equal(np.asarray(cells.X.sum(axis=1)).ravel(), 20_000_000_000)
     with pytest.raises(ValueError, match=r"library_size must be at most 2\*\*53"):
-        gen.sample(5, library_size=1e17)
+        of_counts.sample(5, library_size=1e17)
 
 
 def test_reads_beyond_what_can_be_thinned_are_refused():
@@ -173,7 +180,7 @@ def test_expression_beyond_what_is_exact_is_refused(X):
     find_expression(anndata.AnnData(X / 1e290 if X.dtype.kind == "f" else X / 2.0**40), None)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_expression_stays_in_its_dtype_and_range(dtype):
     X = RNG.normal(size=(60, 4)).astype(dtype) * np.dtype(dtype).type(1e4)
     with pytest.warns(UserWarning, match="no counts"):

@@ -168,7 +168,6 @@ _DECODED = {
     "polars": "X.cast(polars.String)",
 }
 _DROPPED = {
-    "array": "X[~pandas.isna(X)]",
     "series": "X.dropna()",
     "index": "X.dropna()",
     "extension": "X.dropna()",

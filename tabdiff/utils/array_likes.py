@@ -116,7 +116,7 @@ def _library_remedy(X: Any, name: str) -> str | None:
 def _standard_remedy(X: Any, name: str) -> str | None:
     """What to pass instead of an object of the standard library that is neither an array nor a sequence."""
     if isinstance(X, bytes | bytearray):
-        return f"Pass numbers, numpy.frombuffer({name}, numpy.uint8), or text, {name}.decode()."
+        return f"Bytes have no rows. Pass numpy.frombuffer({name}, numpy.uint8).reshape(-1, k), of k bytes a row."
     if isinstance(X, KeysView | ValuesView | ItemsView):
         return f"Pass list({name})."
     if isinstance(X, Set):
