@@ -270,9 +270,9 @@ def test_bad_input_files(folder, tmp_path, capsys):
     fails(tmp_path / "t", "no ending")
     fails(tmp_path / "t.parqet", "Did you mean .parquet?")
     fails(tmp_path / "folder.csv", "is a folder")
-    fails(tmp_path / "empty.csv", "empty.csv cannot be read as csv")
+    fails(tmp_path / "empty.csv", "empty.csv cannot be read as csv", "it is empty")
     fails(tmp_path / "ragged.csv", "ragged.csv cannot be read as csv", "line 3")
-    fails(tmp_path / "latin.csv", "latin.csv cannot be read as csv", "utf-8")
+    fails(tmp_path / "latin.csv", "latin.csv cannot be read as csv", "line 2 is not UTF-8", "--encoding cp1252")
     fails(tmp_path / "bad.h5ad", "bad.h5ad cannot be read as h5ad")
     fails(tmp_path / "one.csv", "minimum of 2 samples")
     fails(tmp_path / "mixed.csv", "'a'", "inf")
@@ -456,3 +456,207 @@ def test_images_go_from_a_folder_to_a_folder(tmp_path, capsys):
     assert main([*sample, str(tmp_path / "x.csv")]) == 1 and "images go to a folder" in capsys.readouterr().err
     assert main(["info", model]) == 0
     assert "images of 144 values" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- times
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with times of every kind, and models of it, conditioned on them and not."""
+    path = tmp_path_factory.mktemp("dated")
+    rng, n = np.random.default_rng(0), 60
+    day = pd.date_range("2024-01-01", periods=n)
+    frame = pd.DataFrame(
+        {
+            "day": day,
+            "at": day.tz_localize("UTC") + pd.to_timedelta(rng.integers(0, 1440, n), "min"),
+            "wait": pd.to_timedelta(rng.integers(1, 90, n), "min"),
+            "month": np.repeat(pd.date_range("2024-01-01", periods=3, freq="MS"), n // 3),
+            "rate": rng.choice([1.5, 2.0], n),
+            "open": rng.choice(["TRUE", "FALSE"], n),
+            "v": rng.normal(size=n).round(2),
+            "n": rng.integers(0, 1000, n),
+        }
+    )
+    frame["rate"] = pd.Categorical(frame["rate"])
+    frame["at"] = frame["at"].dt.strftime("%Y-%m-%dT%H:%MZ")
+    frame.to_csv(path / "t.csv", index=False)
+    fit = f"fit {path}/t.csv --max-steps 2 --seed 0 --quiet -o {path}"
+    assert main(f"{fit}/model --condition day at wait month open".split()) == 0
+    assert main(f"{fit}/month --condition month".split()) == 0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("condition", "written"),
+    [
+        ("day=2024-02-01", {"day": "2024-02-01"}),
+        ("at=2024-02-01", {"at": "2024-02-01T00:00Z"}),
+        ("at=2024-02-01T10:30", {"at": "2024-02-01T10:30Z"}),
+        ("at=2024-02-01T10:30+02:00", {"at": "2024-02-01T08:30Z"}),
+        ("wait=00:30:00", {"wait": "0 days 00:30:00"}),
+        ("wait=0:30", {"wait": "0 days 00:30:00"}),
+        ("wait=30min", {"wait": "0 days 00:30:00"}),
+        ("month=2024-02-01", {"month": "2024-02-01"}),
+        ("open=TRUE", {"open": "TRUE"}),
+        ("open=false", {"open": "FALSE"}),
+    ],
+)
+def test_conditions_on_times_are_given_and_written_as_times(dated, tmp_path, capsys, condition, written):
+    sample = ["sample", str(dated / "model"), "-n", "3", "--seed", "0", "-o", str(tmp_path / "o.csv"), "--quiet"]
+    assert main([*sample, "--condition", condition]) == 0
+    assert capsys.readouterr().err == ""
+    rows = pd.read_csv(tmp_path / "o.csv", dtype=str)
+    for name, text in written.items():
+        assert rows[name].to_list() == [text] * 3
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("day=31", ["'31'", "A number is no time; write it as '2024-01-01'"]),
+        ("day=31.5", ["A number is no time"]),
+        ("day=1.2.2024", ["'1.2.2024'", "Write it as '2024-01-01'"]),
+        ("day=tomorrow", ["Write it as '2024-01-01'"]),
+        ("day=2024-02-30", ["Write it as '2024-01-01'"]),
+        ("day=", ["Write it as '2024-01-01'"]),
+        ("day=nan", ["Write it as '2024-01-01'"]),
+        ("day=2024-02-01T10:00Z", ["no time zone", "write it as '2024-01-01'"]),
+        ("wait=30", ["A number is no duration; write it as '0 days 00:0"]),
+        ("month=2024-02-02", ["unknown value '2024-02-02'", "'2024-01-01', '2024-02-01', '2024-03-01'"]),
+    ],
+)
+def test_what_is_no_time_says_how_to_write_one(dated, tmp_path, capsys, condition, words):
+    sample = ["sample", dated / "model", "-n", 1, "-o", tmp_path / "o.csv", "--quiet", "--condition"]
+    _fails(capsys, [*sample, condition], 1, *words)
+    told = next((w.split("write it as ")[-1].split("Write it as ")[-1] for w in words if "rite it as" in w), None)
+    if told is not None and told.endswith("'"):
+        assert main([str(a) for a in [*sample, f"{condition.partition('=')[0]}={told[1:-1]}"]]) == 0
+
+
+def test_times_outside_the_range_and_info_show_dates(dated, tmp_path, capsys):
+    sample = ["sample", str(dated / "model"), "-n", "1", "-o", str(tmp_path / "o.csv"), "--quiet", "--condition"]
+    assert main([*sample, "day=2030-01-01"]) == 0
+    assert "'day': 2030-01-01 lies outside the fitted range [2024-01-01, 2024-02-29]" in capsys.readouterr().err
+    assert main(["info", str(dated / "model")]) == 0
+    out = capsys.readouterr().out
+    assert "day: continuous, from 2024-01-01 to 2024-02-29" in out
+    assert "month: class of 3: 2024-01-01, 2024-02-01, 2024-03-01\n" in out
+
+
+@pytest.mark.parametrize(
+    ("held", "name", "value"),
+    [
+        ("day=2024-01-05", "day", "2024-01-05"),
+        ("n=7", "n", "7"),
+        ("v=1.5", "v", "1.5"),
+        ("rate=2", "rate", "2.0"),
+        ("open=true", "open", "TRUE"),
+    ],
+)
+def test_columns_that_were_not_declared_can_be_held(dated, tmp_path, held, name, value):
+    sample = ["sample", str(dated / "month"), "-n", "2", "-o", str(tmp_path / "o.csv"), "--quiet"]
+    assert main([*sample, "--condition", "month=2024-02-01", held]) == 0
+    assert pd.read_csv(tmp_path / "o.csv", dtype=str)[name].to_list() == [value] * 2
+
+
+def test_held_columns_name_what_is_wrong(dated, tmp_path, capsys):
+    sample = ["sample", dated / "month", "-n", 2, "-o", tmp_path / "o.csv", "--condition", "month=2024-02-01"]
+    _fails(capsys, [*sample, "n=many"], 1, "condition 'n' needs a number, however: 'many'")
+    _fails(capsys, [*sample, "n=7.5"], 1, "7.5 is no value of a int64 column")
+    _fails(capsys, [*sample, "day=31"], 1, "'31' is no value of a datetime64[ns] column")
+    assert main([str(a) for a in [*sample, "day=2030-01-01", "--quiet"]]) == 0
+    assert "2030-01-01 lies outside the fitted range [2024-01-01, 2024-02-29]" in capsys.readouterr().err
+
+
+# -------------------------------------------------------- csv files as they come
+
+
+def test_options_of_csv_files_follow_the_advice(tmp_path, capsys):
+    """A file with everything wrong is fitted by what one message after the other says."""
+    lines = [f"{i};{'?' if i == 3 else i % 7};{1000 + i:,};0{i % 4}/0{i % 3 + 1}/2024;é" for i in range(1, 41)]
+    lines = [line.replace("00/", "04/") for line in lines]
+    (tmp_path / "t.csv").write_bytes(("Report\n\n;k;amount;when;name\n" + "\n".join(lines) + "\n").encode("cp1252"))
+    fit = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "m"), "--max-steps", "2", "--seed", "0", "--quiet"]
+    _fails(capsys, fit, 1, "--encoding cp1252")
+    fit += ["--encoding", "cp1252"]
+    _fails(capsys, fit, 1, "--skip 2")
+    fit += ["--skip", "2"]
+    assert main(fit) == 0
+    err = capsys.readouterr().err
+    for words in ("--drop 'Unnamed: 0'", "--missing '?'", "--thousands ','", "--dates dmy"):
+        assert words in err
+    fit += ["--drop", "Unnamed: 0", "--missing", "?", "--thousands", ",", "--dates", "dmy", "--text", "k"]
+    assert main(fit) == 0
+    assert capsys.readouterr().err == ""
+    assert main(f"sample {tmp_path}/m -n 20 -o {tmp_path}/o.csv --seed 0 --quiet".split()) == 0
+    rows = (tmp_path / "o.csv").read_text().splitlines()
+    assert rows[0] == "k;amount;when;name"
+    assert all(len(row.split(";")) == 4 and row.split(";")[2].endswith("/2024") for row in rows[1:])
+
+
+def test_no_header_and_separator(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("".join(f"{i % 5}^{i * 2.5}\n" for i in range(30)))
+    fit = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "m"), "--max-steps", "2", "--quiet", "--sep", "^"]
+    assert main([*fit, "--no-header"]) == 0
+    assert main(f"sample {tmp_path}/m -n 3 -o {tmp_path}/o.csv --quiet".split()) == 0
+    assert (tmp_path / "o.csv").read_text().startswith("x0^x1\n")
+
+
+def test_options_of_csv_files_for_other_files(cell_model, tmp_path, capsys):
+    fit = ["fit", cell_model.parent / "cells.h5ad", "-o", tmp_path / "m"]
+    _fails(capsys, [*fit, "--sep", ";"], 1, "sep is for csv files")
+    (tmp_path / "pictures").mkdir()
+    _fails(capsys, ["fit", tmp_path / "pictures", "-o", tmp_path / "m", "--drop", "a"], 1, "--drop is for tables")
+
+
+def test_hdf5_that_is_no_anndata_is_one_line(tmp_path, capsys):
+    import h5py
+
+    with h5py.File(tmp_path / "x.h5ad", "w") as file:
+        file["matrix"] = np.zeros((3, 3))
+    _fails(capsys, ["fit", tmp_path / "x.h5ad", "-o", tmp_path / "m"], 1, "x.h5ad cannot be read as h5ad", "AnnData")
+
+
+# ------------------------------------------------------- models of other containers
+
+
+def test_model_of_a_library_that_is_missing(tmp_path, capsys, monkeypatch):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"a": np.arange(60.0), "day": [d.date() for d in pd.date_range("2024-01-01", periods=60)]})
+    gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(frame)
+    gen.save(tmp_path / "m")
+    sample = f"sample {tmp_path}/m -n 4 --seed 0 --quiet -o {tmp_path}"
+    assert main(f"{sample}/with.csv".split()) == 0
+    monkeypatch.setitem(sys.modules, "polars", None)
+    assert main(f"{sample}/without.csv".split()) == 0
+    assert (tmp_path / "with.csv").read_text() == (tmp_path / "without.csv").read_text()
+    assert list(read_data(tmp_path / "with.csv").columns) == ["a", "day"]
+    loaded = DiffusionGenerator.load(tmp_path / "m")
+    monkeypatch.setattr("tabdiff.generation.sampling.draw", lambda *_, **__: pytest.fail("rows were drawn"))
+    with pytest.raises(ImportError, match=r"the model was fitted on a frame of polars.*pip install polars"):
+        loaded.sample(4)
+
+
+def test_models_of_sequences_and_of_vectors_write_tables(tmp_path, capsys):
+    tiny = {"max_steps": 2, "hidden_size": 8, "refine": False, "random_state": 0}
+    DiffusionGenerator(**tiny).fit(["ACGT", "AC", "GG"] * 10, condition=["x", "y", "y"] * 10).save(tmp_path / "s")
+    assert main(f"sample {tmp_path}/s -n 3 -o {tmp_path}/s.csv --condition condition=y --seed 0".split()) == 0
+    assert list(read_data(tmp_path / "s.csv").columns) == ["sequence", "condition"]
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"v": rng.normal(size=40)})
+    DiffusionGenerator(**tiny).fit(table, condition={"e": rng.normal(size=(40, 2))}).save(tmp_path / "v")
+    sample = ["sample", str(tmp_path / "v"), "-n", "3", "-o", str(tmp_path / "v.csv"), "--seed", "0", "--quiet"]
+    assert main([*sample, "--condition", "e=0.5,-1"]) == 0
+    rows = read_data(tmp_path / "v.csv")
+    assert list(rows.columns) == ["v", "e_0", "e_1"]
+    assert np.allclose(rows[["e_0", "e_1"]], [0.5, -1])
+    _fails(capsys, [*sample, "--condition", "e=a,b"], 1, "'e' is a vector, so it needs numbers", "'e=a,b'"[3:6])
+    DiffusionGenerator(**tiny).fit(table, condition={"e": rng.normal(size=(40, 3, 2))}).save(tmp_path / "t")
+    _fails(
+        capsys,
+        ["sample", tmp_path / "t", "-n", 1, "-o", tmp_path / "o.csv", "--condition", "e=1"],
+        1,
+        "Sample in Python",
+    )

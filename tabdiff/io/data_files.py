@@ -164,8 +164,11 @@ def read_data(
         raise DataFileError(f"{path}: {given[0]} is for csv files. Leave it out.")
     try:
         if suffix.startswith(".csv"):
-            named = {"text": _strings(text) or (), "drop": _strings(drop) or (), "missing": _strings(missing)}
-            return read_csv(path, CsvOptions(sep, decimal, thousands, encoding, header, skip, dates=dates, **named))
+            marks, texts, dropped = (None if names is None else _strings(names) for names in (missing, text, drop))
+            options = CsvOptions(
+                sep, decimal, thousands, encoding, header, skip, marks, texts or (), dates, dropped or ()
+            )
+            return read_csv(path, options)
         if suffix == ".parquet":
             import pandas as pd
 
@@ -181,8 +184,8 @@ def read_data(
     return _without(data, drop, path)
 
 
-def _strings(values: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if values is None else (values,) if isinstance(values, str) else tuple(values)
+def _strings(values: Sequence[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 def _said(error: Exception) -> str:
@@ -199,7 +202,7 @@ def _folder_hint(path: Path) -> str:
 
 def _without(data: Any, drop: Sequence[str], path: Path) -> Any:
     """Leave columns out; of cells, columns of obs."""
-    names = _strings(drop) or ()
+    names = _strings(drop)
     if not names:
         return data
     if hasattr(data, "obs"):
