@@ -200,7 +200,7 @@ def equal_width(data: str, seed: int) -> int:
     depth = SIZES["mlp"][0 if gen.model_.config.n_blocks == SIZES["dit"][0].n_blocks else 1].n_blocks
 
     def size(width: int) -> int:
-        spec = replace(gen.model_.config, network="mlp", hidden_size=width, n_blocks=depth)
+        spec = replace(gen.model_.config, network="mlp", hidden_size=width, n_blocks=depth, options={})
         return n_weights(build_denoiser(spec, "mlp", 0))
 
     return min(range(16, 1024, 8), key=lambda width: abs(size(width) - n_weights(gen.denoiser_)))

@@ -249,7 +249,7 @@ def test_where_variances_cannot_be_learned_it_is_said_before_training():
         quick(TINY["mlp"], variance="learned").fit(ROWS)
     assert quick(TINY["mlp"], variance="learned", n_timesteps=1000).fit(ROWS).n_steps_ == 2
     mixed = pd.DataFrame({"x": ROWS[:, 0], "kind": LABELS})
-    with pytest.raises(ValueError, match="1 columns of categories. Use variance='fixed'"):
+    with pytest.raises(ValueError, match="1 columns of categories"):
         quick(TINY["mlp"], variance="learned", n_timesteps=10).fit(mixed)
     assert quick(TINY["mlp"], variance="fixed", n_timesteps=10).fit(mixed).n_steps_ == 2
     with pytest.raises(ValueError, match="variance must be 'fixed' or 'learned'; got 'large'"):

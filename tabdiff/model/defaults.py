@@ -12,7 +12,6 @@ from tabdiff.model.networks import NetworkSettings, canonical
 from tabdiff.nn import (
     VectorColumns,
 )
-from tabdiff.nn.embeddings import VectorColumns
 from tabdiff.nn.mlp import MLP_CONDITIONING
 from tabdiff.nn.unet import unet_preset, unet_sides
 from tabdiff.utils.device import resolve_device
