@@ -18,7 +18,7 @@ from tabdiff.diffusion.inversion import encode, interpolate, slerp
 from tabdiff.diffusion.likelihood import bits_per_dim, dequantise, flow_log_likelihood, variational_bound
 from tabdiff.diffusion.losses import LOSSES, Loss, elbo_weight, make_loss, x0_factor
 from tabdiff.diffusion.oracles import GaussianDenoiser, MixtureDenoiser
-from tabdiff.diffusion.posterior import PosteriorGuidance, sample_known
+from tabdiff.diffusion.posterior import PosteriorGuidance, RePaint, sample_known
 from tabdiff.diffusion.samplers.ancestral import DDIM, DDPM, PredictorCorrector
 from tabdiff.diffusion.samplers.base import Model, Sampler
 from tabdiff.diffusion.samplers.grids import GRIDS, Node, make_path, node_at, time_grid
@@ -30,6 +30,7 @@ from tabdiff.diffusion.schedules.registry import (
     DiscreteCosineSchedule,
     DiscreteLinearSchedule,
     EDMSchedule,
+    OffsetCosineSchedule,
     RectifiedFlowSchedule,
     Schedule,
     ShiftedSchedule,
@@ -74,10 +75,12 @@ __all__ = [
     "Model",
     "MultiConditionGuidance",
     "Node",
+    "OffsetCosineSchedule",
     "PosteriorGuidance",
     "PredictorCorrector",
     "RK4",
     "RK45",
+    "RePaint",
     "RectifiedFlowSchedule",
     "SampleState",
     "Sampler",

@@ -42,9 +42,14 @@ def guide(denoiser: DenoiserLike, scale: float, guidance: Any) -> DenoiserLike:
     if callable(guidance):
         guided: DenoiserLike = guidance(denoiser, scale)
         return guided
-    if guidance not in GUIDANCE:
-        raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
+    check_guidance(guidance)
     return GUIDANCE[guidance](denoiser, scale)
+
+
+def check_guidance(guidance: Any) -> None:
+    """Raise a ValueError if guidance is neither a name nor a callable."""
+    if not callable(guidance) and not (isinstance(guidance, str) and guidance in GUIDANCE):
+        raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
 
 
 def draw(
@@ -76,8 +81,7 @@ def draw(
     width : int
         Length of a noisy row.
     generator : torch.Generator or RowStreams
-        On the CPU. With streams of the rows' own, what is drawn for a row depends on no other row; `method` must then
-        be one that draws no noise on its way.
+        On the CPU. With streams of the rows' own, what is drawn for a row depends on no other row.
     guided : callable, optional
         What samples; by default the denoiser itself.
     condition_last : bool
@@ -110,10 +114,11 @@ def draw(
     size = rows_at_once(denoiser, width, batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
     own, shared = (generator.spawn(), None) if isinstance(generator, RowStreams) else (None, generator)
-    # The noise to start from is drawn at once on the CPU, so that the rows of deterministic methods depend neither on
-    # the batch size nor on the device.
+    # The noise to start from is drawn at once on the CPU, and that of steps from streams of the rows' own, so that rows
+    # depend neither on the batch size nor on the device.
     if noise is None:
         noise = own.normal(width) if own is not None else torch.randn((n, width), generator=shared)
+    streams = own if own is not None else RowStreams.beside(generator, n)
     condition = None if condition is None else condition.to(noise.dtype)
     if given is not None:
         given = given.to(noise.dtype)
@@ -122,6 +127,7 @@ def draw(
     dtype = sampling_dtype(precision, device)
     parts = []
     for i in range(0, n, size):
+        stream = streams[i : i + size]
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             part = sample(
                 denoiser if guided is None else guided,
@@ -129,12 +135,12 @@ def draw(
                 _rows(condition, i, size, device),
                 method=method,
                 steps=max(int(steps) - 1, 1) if mixed else int(steps),
-                generator=shared,
+                generator=stream,
                 denoise_last=mixed is None,
             )
             if mixed:
                 last = _rows(condition, i, size, device) if condition_last else None
-                part = mixed.to_data(part, t_min, last, own[i : i + size] if own is not None else shared)
+                part = mixed.to_data(part, t_min, last, stream if own is not None else shared)
         parts.append(part.cpu())
     rows = torch.cat(parts)
     return rows if given is None else torch.where(given.isfinite(), given, rows)

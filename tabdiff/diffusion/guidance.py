@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tabdiff.diffusion.denoiser import DenoiserLike, coefficients
 from tabdiff.diffusion.schedules.registry import Schedule
+from tabdiff.diffusion.targets import check_target, target_of, to_eps, to_x0
 
 __all__ = [
     "AutoGuidance",
@@ -44,9 +45,13 @@ class ClassifierFreeGuidance(nn.Module):
         is 1. Guidance at high noise costs diversity, and at low noise does nothing (Kynkäänniemi et al.,
         2024).
     rescale : float
-        Between 0 and 1: how far each guided row is shrunk to the standard deviation, over its entries, of its
-        conditional estimate. It takes back the oversaturation that large scales bring (Lin et al., 2023, use
-        0.7). Meant for rows of many like entries, such as images.
+        Between 0 and 1: how far each guided prediction is shrunk to the standard deviation, over the entries of
+        its row, of the conditional one. It takes back the oversaturation that large scales bring (Lin et al.,
+        2023, use 0.7). Meant for rows of many like entries, such as images.
+    rescale_target : str
+        Of which prediction, one of ``TARGETS``; it makes a difference, because a standard deviation is not linear.
+        "v" is that of the paper. Implementations take what their network predicts, which for a network of another
+        target is to be named here ("edm" for a `sigma_data` of 1); "x0" rescales the estimate of the clean row.
     negative : Tensor, optional
         A condition of shape ``(k,)`` or ``(B, k)`` that takes the place of the null one: guidance leads away
         from it.
@@ -65,9 +70,14 @@ class ClassifierFreeGuidance(nn.Module):
         *,
         interval: tuple[float, float] | None = None,
         rescale: float = 0.0,
+        rescale_target: str = "v",
         negative: Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_wrapped(denoiser, self)
+        check_target(rescale_target)
+        if rescale and rescale_target in ("eps", "score"):
+            needs_signal(denoiser.schedule, f"rescale_target={rescale_target!r}")
         if interval is not None and not 0 <= interval[0] <= interval[1]:
             raise ValueError(f"interval must be two increasing noise levels of at least 0, got {interval}")
         if not 0 <= rescale <= 1:
@@ -77,6 +87,7 @@ class ClassifierFreeGuidance(nn.Module):
         self.scale = scale
         self.interval = interval
         self.rescale = rescale
+        self.rescale_target = rescale_target
         self.negative = negative
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -92,7 +103,7 @@ class ClassifierFreeGuidance(nn.Module):
         base, conditional = estimates(self.denoiser, x_t, t, [null, condition])
         guided = base + self.scale * (conditional - base)
         if self.rescale:
-            guided = self._shrink(guided, conditional)
+            guided = self._shrink(guided, conditional, x_t, t)
         if t.dim() == 0:
             return guided
         return torch.where(inside.to(x_t.device).reshape(-1, *(1,) * (x_t.dim() - 1)), guided, conditional)
@@ -103,20 +114,28 @@ class ClassifierFreeGuidance(nn.Module):
         noise = (-self.schedule.log_snr(t) / 2).exp()
         return (noise >= self.interval[0]) & (noise <= self.interval[1])
 
-    def _shrink(self, guided: Tensor, conditional: Tensor) -> Tensor:
+    def _shrink(self, guided: Tensor, conditional: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         if guided[0].numel() < 2:
             raise ValueError("rescale needs rows of at least 2 entries, whose standard deviation it compares")
-        wanted, got = (v.flatten(1).std(1).reshape(-1, *(1,) * (v.dim() - 1)) for v in (conditional, guided))
-        return guided * (self.rescale * wanted / got + 1 - self.rescale)
+        alpha, sigma = coefficients(self.schedule, t, x_t)
+        predicted, aim = (
+            target_of(x0, to_eps(x0, x_t, alpha, sigma), alpha, sigma, self.rescale_target)
+            for x0 in (guided, conditional)
+        )
+        wanted, got = (v.flatten(1).std(1).reshape(-1, *(1,) * (v.dim() - 1)) for v in (aim, predicted))
+        rescaled = predicted * (self.rescale * wanted / got + 1 - self.rescale)
+        return to_x0(rescaled, x_t, alpha, sigma, self.rescale_target)
 
 
 class CFGPlusPlus(nn.Module):
     """CFG++: the guided estimate of the clean row, with the noise of the unguided one.
 
     Each step moves to the guided row and puts back the noise that the model sees without the condition, so
-    the path stays on the data for scales between 0 and 1, where ordinary guidance needs large ones. Only
-    methods that put the noise back can use it: "ddim", "ddpm", "euler", "heun" and "rk4"; others raise an
-    error.
+    the path stays on the data for scales between 0 and 1, where ordinary guidance needs large ones. A scale of
+    1 is full guidance, not none. Only methods whose steps put the noise back can use it: "ddim", "ddpm" and
+    "predictor_corrector", whose corrections are those of the unguided score. Others raise an error: what they
+    follow is a velocity, and guided row and unguided noise together make none. On a schedule whose alpha does not
+    change (EDM, VE) it would not be guided at all.
 
     Parameters
     ----------
@@ -132,6 +151,7 @@ class CFGPlusPlus(nn.Module):
 
     def __init__(self, denoiser: DenoiserLike, scale: float) -> None:
         super().__init__()
+        check_wrapped(denoiser, self)
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.scale = scale
@@ -181,6 +201,7 @@ class AutoGuidance(nn.Module):
         n_guided: int | None = None,
     ) -> None:
         super().__init__()
+        check_wrapped(denoiser, self)
         self.n_guided = n_guided
         self.denoiser = denoiser
         self.weak = weak
@@ -208,7 +229,9 @@ class MultiConditionGuidance(nn.Module):
     Parameters
     ----------
     denoiser : callable
-        A denoiser trained with dropout of each attribute by itself.
+        A denoiser trained with dropout of each attribute by itself: `DiffusionGenerator` does so with
+        ``condition_dropout={"a": 0.3, "b": 0.3}``. One that saw attributes only together, or none of them, was never
+        trained for a single one.
     scales : sequence of float
         A scale per attribute.
 
@@ -219,6 +242,7 @@ class MultiConditionGuidance(nn.Module):
 
     def __init__(self, denoiser: DenoiserLike, scales: Sequence[float]) -> None:
         super().__init__()
+        check_wrapped(denoiser, self)
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.scales = tuple(scales)
@@ -276,6 +300,7 @@ class ClassifierGuidance(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_wrapped(denoiser, self)
         needs_signal(denoiser.schedule, "classifier guidance")
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
@@ -292,6 +317,15 @@ class ClassifierGuidance(nn.Module):
             (gradient,) = torch.autograd.grad(self.log_probability(rows, t, condition).sum(), rows)
         alpha, sigma = coefficients(self.schedule, t, x_t)
         return x0 + self.scale * sigma**2 / alpha * gradient
+
+
+def check_wrapped(denoiser: DenoiserLike, outer: nn.Module) -> None:
+    """Raise a ValueError if a denoiser is to be wrapped whose estimate of the noise the wrapper would lose."""
+    if isinstance(denoiser, CFGPlusPlus):
+        raise ValueError(
+            f"{type(outer).__name__} must wrap a denoiser that has no estimate of the noise of its own; got "
+            "CFGPlusPlus. Put CFGPlusPlus around the other guidance"
+        )
 
 
 def null_like(condition: Tensor) -> Tensor:

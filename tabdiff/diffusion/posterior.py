@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from tabdiff.diffusion.denoiser import DenoiserLike, coefficients
-from tabdiff.diffusion.guidance import needs_signal
+from tabdiff.diffusion.guidance import check_wrapped, needs_signal
 from tabdiff.diffusion.samplers.base import Model, Sampler
 from tabdiff.diffusion.samplers.grids import make_path
-from tabdiff.diffusion.samplers.sample import SampleState, auto_grid, make_sampler
+from tabdiff.diffusion.samplers.sample import SampleState, auto_grid, check_method
+from tabdiff.utils.random import RowStreams
 
-__all__ = ["PosteriorGuidance", "sample_known"]
+__all__ = ["PosteriorGuidance", "RePaint", "sample_known"]
+
+
+@dataclass(frozen=True)
+class RePaint:
+    """How RePaint settles unknown entries with known ones: ``gen.impute(images, mask=mask, method=RePaint(...))``.
+
+    Parameters
+    ----------
+    method : str or Sampler
+        Method of each step.
+    n_resamples : int
+        How many times each block of steps is taken, at least 1; the paper uses 10.
+    jump_length : int
+        Steps of a block: how far a resampling goes back. The paper uses 10 of its 250 steps; a block of 1 changes
+        details only.
+
+    Raises
+    ------
+    ValueError
+        If a number is below 1.
+
+    References
+    ----------
+    Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022, section 4.2.
+    """
+
+    method: str | Sampler = "ddpm"
+    n_resamples: int = 5
+    jump_length: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("n_resamples", "jump_length"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 @torch.no_grad()
@@ -28,15 +65,16 @@ def sample_known(
     method: str | Sampler = "ddpm",
     steps: int = 50,
     n_resamples: int = 5,
+    jump_length: int = 1,
     grid: str | Sequence[float] | Tensor = "auto",
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | RowStreams | None = None,
     callback: Callable[[SampleState], None] | None = None,
 ) -> Tensor:
     """Draw the unknown entries of rows given the known ones, by replacement with resampling (RePaint).
 
     After each step the known entries are put in their place with the noise of the time reached. One pass
-    alone knows of them too late; so each step is taken `n_resamples` times, going back by the forward process
-    in between, which lets the unknown entries settle with the known ones.
+    alone knows of them too late; so each block of `jump_length` steps is taken `n_resamples` times, going back
+    by the forward process in between, which lets the unknown entries settle with the known ones.
 
     Parameters
     ----------
@@ -55,13 +93,16 @@ def sample_known(
     steps : int
         Number of steps.
     n_resamples : int
-        How many times each step is taken, at least 1.
+        How many times each block of steps is taken, at least 1.
+    jump_length : int
+        Steps of a block, at least 1. As in the paper's schedule blocks end before the last step, and the steps that
+        fill no block are the first ones; they are taken once.
     grid : str or sequence of float
         As in `sample`.
-    generator : torch.Generator, optional
+    generator : torch.Generator or RowStreams, optional
         Source of the fresh noise.
     callback : callable, optional
-        Called with a `SampleState` after each step.
+        Called with a `SampleState` after each step, when it is taken for the last time.
 
     Returns
     -------
@@ -71,20 +112,21 @@ def sample_known(
     Raises
     ------
     ValueError
-        If the mask is not boolean, a known entry is not finite, or `n_resamples` is below 1.
+        If the mask is not boolean, a known entry is not finite, `n_resamples` or `jump_length` is below 1, or the
+        steps are fewer than a block and the last one.
 
     References
     ----------
-    Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
+    Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
+    algorithm 1 and section 4.2.
     """
+    RePaint(method, n_resamples, jump_length)  # raises where a number is no count
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, True where an entry is known, got {mask.dtype}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
     known = torch.where(mask, known, torch.zeros_like(known))
     if not bool(known.isfinite().all()):
         raise ValueError("a known entry is NaN or infinite; set mask to False where an entry is missing")
-    solver = make_sampler(method)
+    solver = check_method(method, denoiser)
     schedule = denoiser.schedule
     if isinstance(grid, str) and grid == "auto":
         grid = auto_grid(schedule, solver)
@@ -92,16 +134,33 @@ def sample_known(
     model = Model(denoiser, condition, generator)
     x = path[0].sigma * noise
     x = torch.where(mask, path[0].alpha * known + x, x)
-    for step, (now, then) in enumerate(pairwise(path), start=1):
-        for repeat in range(n_resamples if then.sigma > 0 else 1):
+    for first, last, repeats in _blocks(len(path) - 1, n_resamples, jump_length):
+        for repeat in range(repeats):
             if repeat:
-                x = model.renoise(x, then, now)
-            *_, (_, x, x0) = solver(model, x, [now, then])
-            at_then = then.alpha * known + (then.sigma * model.noise(known) if then.sigma > 0 else 0.0)
-            x = torch.where(mask, at_then, x)
-        if callback is not None:
-            callback(SampleState(step, len(path) - 1, then.t, x, x0))
+                x = model.renoise(x, path[last], path[first])
+            for step, (now, then) in enumerate(pairwise(path[first : last + 1]), start=first + 1):
+                *_, (_, x, x0) = solver(model, x, [now, then])
+                at_then = then.alpha * known + (then.sigma * model.noise(known) if then.sigma > 0 else 0.0)
+                x = torch.where(mask, at_then, x)
+                if callback is not None and repeat == repeats - 1:
+                    callback(SampleState(step, len(path) - 1, then.t, x, x0))
     return x
+
+
+def _blocks(steps: int, n_resamples: int, jump_length: int) -> list[tuple[int, int, int]]:
+    """Return the stops at which blocks of steps begin and end, and how many times each is taken.
+
+    Lugmayr et al. go back `jump_length` steps, ``n_resamples - 1`` times, from every `jump_length`-th stop counted from
+    the one before the last step. Since each jump ends where the block before it ended, the blocks do not overlap.
+    """
+    if n_resamples > 1 and steps > 1 and jump_length > steps - 1:
+        raise ValueError(
+            f"jump_length must be at most {steps - 1} for {steps} steps, of which the last is taken once; got "
+            f"{jump_length}. Take more steps or shorter jumps"
+        )
+    once = (steps - 1) % jump_length
+    blocks = [(first, first + jump_length, n_resamples) for first in range(once, steps - 1, jump_length)]
+    return [(0, once, 1), *blocks, (steps - 1, steps, 1)] if once else [*blocks, (steps - 1, steps, 1)]
 
 
 class PosteriorGuidance(nn.Module):
@@ -150,6 +209,7 @@ class PosteriorGuidance(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_wrapped(denoiser, self)
         if not noise_std > 0:
             raise ValueError(f"noise_std must be above 0, got {noise_std}; give a small one for exact measurements")
         needs_signal(denoiser.schedule, "posterior guidance")

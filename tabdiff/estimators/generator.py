@@ -70,8 +70,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         returns (B, n_outputs). An object (`tabdiff.MLP`, `tabdiff.DiT`, `tabdiff.UNet`) has the network's name and all
         of its settings; `hidden_size` to `conditioning` below are then left out.
     schedule : str or Schedule, default="cosine"
-        Noise schedule: "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of
-        `tabdiff.diffusion`.
+        Noise schedule: "cosine", "offset_cosine" (the published cosine with s = .008 in continuous time), "linear",
+        "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of `tabdiff.diffusion`.
     target : str, default="v"
         What the network predicts for numbers: "eps", "x0", "v", "flow", "score" or "edm".
     loss : str or Loss, default="simple"
@@ -101,8 +101,11 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
         array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
         `sample` takes texts that were never seen. A dict ``{name: callable}`` says which conditions are text.
-    condition_dropout : float, default=0.1
-        Probability with which a row's condition is hidden in training, which teaches the unconditional model.
+    condition_dropout : float or dict, default=0.1
+        Probability with which a row's condition is hidden in training, which teaches the unconditional model. A dict
+        from names of conditions to probabilities hides each of these by itself, ``{"cell_type": 0.3, "dose": 0.3}``,
+        which teaches the model given some of them too, as `MultiConditionGuidance` needs; the share of rows without any
+        condition is then the product, and conditions that are not named are never hidden.
     observed_masks : "auto" or float, default="auto"
         Share of the training rows of which a random part is shown to the network without noise, which teaches it to
         draw some columns given others: `impute`, and columns in `sample` that were not declared as conditions. "auto"
@@ -264,7 +267,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         time_embedding: str = "sinusoidal",
         conditioning: str = "auto",
         text_encoder: Any = None,
-        condition_dropout: float = 0.1,
+        condition_dropout: float | dict[Any, float] = 0.1,
         observed_masks: str | float = "auto",
         autoguidance: str | float = "auto",
         refine: str | bool = "auto",
@@ -562,11 +565,14 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             larger values exaggerate the condition. The other form of the literature, ``(1 + w) eps_condition - w
             eps_null``, is ``s = 1 + w``. Any scale but 1 and 0 doubles the cost.
         guidance : str or callable, default="classifier_free"
-            "classifier_free"; "cfg++", for scales from 0 to 1; or a callable ``guidance(denoiser, scale)`` that returns
-            a denoiser, such as ``lambda d, s: AutoGuidance(d, weak, s)``. See `tabdiff.diffusion.guidance`.
+            "classifier_free"; "cfg++", for scales from 0 to 1, of which 1 is full guidance, with the methods "ddim",
+            "ddpm" and "predictor_corrector"; or a callable ``guidance(denoiser, scale)`` that returns a denoiser, such
+            as ``lambda d, s: AutoGuidance(d, weak, s)``. See `tabdiff.diffusion.guidance`. Where rows are guided they
+            follow another distribution than the training rows, so that autoguidance and refinement are left out.
         method : str or Sampler, default="auto"
             "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m", and
-            "ddim" for "cfg++".
+            "ddim" for "cfg++". The rows of a seed do not depend on `batch_size` with any of them but "rk45", whose
+            steps suit the batch.
         steps : "auto" or int, default="auto"
             Number of steps; "auto" is 50, 25 for rows that are refined, and 1000 for "ddpm".
         obs : DataFrame, optional
@@ -763,6 +769,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         mask : array-like of bool, optional
             For images, and needed there: True where a pixel is missing. Of shape (h, w) for all, (n, h, w), or that of
             the images. They are drawn by RePaint (Lugmayr et al., 2022); all other pixels stay exactly as they are.
+            ``method=RePaint(n_resamples=10, jump_length=10)`` of `tabdiff.diffusion` has that paper's settings.
         n_draws : int, default=1
             Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
         strategy : {"auto", "mean", "draw"}, default="auto"

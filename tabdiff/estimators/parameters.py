@@ -34,7 +34,8 @@ def check_parameters(parameters: Any) -> None:
         raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
     augmentations(p.augment)
     rate = () if isinstance(p.learning_rate, str) and p.learning_rate == "auto" else ("learning_rate",)
-    for name in ("dropout", "condition_dropout", *rate):
+    _check_condition_dropout(p.condition_dropout)
+    for name in ("dropout", *rate):
         _check_number(name, getattr(p, name))
     if isinstance(p.observed_masks, str) and p.observed_masks != "auto":
         raise ValueError(f"observed_masks must be 'auto' or a number in [0, 1], however: {p.observed_masks!r}.")
@@ -51,14 +52,21 @@ def check_parameters(parameters: Any) -> None:
         allowed = p.autoguidance >= 0
     if not allowed:
         raise ValueError(f"autoguidance must be 'auto' or a number of at least 0, however: {p.autoguidance!r}.")
-    for name in ("condition_dropout", *(["observed_masks"] if p.observed_masks != "auto" else [])):
-        if not 0 <= getattr(p, name) <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], however: {getattr(p, name)!r}.")
+    if p.observed_masks != "auto" and not 0 <= p.observed_masks <= 1:
+        raise ValueError(f"observed_masks must lie in [0, 1], however: {p.observed_masks!r}.")
     if rate and not p.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
     _check_training(p)
     if p.max_time is not None and not p.max_time > 0:
         raise ValueError(f"max_time must be None or positive, however: {p.max_time!r}.")
+
+
+def _check_condition_dropout(value: Any) -> None:
+    for name, share in value.items() if isinstance(value, dict) else [(None, value)]:
+        shown = "condition_dropout" if name is None else f"condition_dropout[{name!r}]"
+        _check_number(shown, share)
+        if not 0 <= share <= 1:
+            raise ValueError(f"{shown} must lie in [0, 1], however: {share!r}.")
 
 
 def _check_training(p: Any) -> None:

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.images.codec import ImageCodec
-from tabdiff.diffusion import Denoiser, DenoiserLike, PosteriorGuidance, sample, sample_known
+from tabdiff.diffusion import Denoiser, DenoiserLike, PosteriorGuidance, RePaint, sample, sample_known
 from tabdiff.diffusion.generate import guide, rows_at_once
+from tabdiff.diffusion.operators import DOWNSAMPLING, operator_matrix
 from tabdiff.io.images import Images, read_images
 from tabdiff.utils.array_likes import read_array, tensor_of
+from tabdiff.utils.random import RowStreams
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -31,7 +33,10 @@ __all__ = ["impute_images", "inpaint", "restore", "super_resolve"]
 # still reads.
 EXACT_STD, DATA_STD = 0.01, 1.0
 PROJECTIONS = 50
-STEPS_KNOWN, STEPS_MEASURED, RESAMPLES = 50, 50, 5
+STEPS_KNOWN, STEPS_MEASURED = 50, 50
+# Directions of an image that an operator keeps less of than this are not projected onto: what measurements say of them
+# is their rounding, magnified.
+LEAST_KEPT = 1e-3
 
 
 def inpaint(
@@ -66,9 +71,11 @@ def inpaint(
     generator = torch.Generator().manual_seed(seed)
     device = next(model.denoiser.parameters()).device
     size = rows_at_once(model.denoiser, rows.shape[1], batch_size)
+    repaint = method if isinstance(method, RePaint) else RePaint("ddpm" if method == "auto" else method)
     draws = []
     for _ in range(n_draws):
         noise = torch.randn(rows.shape, generator=generator)
+        streams = RowStreams.beside(generator, len(rows))
         parts = [
             sample_known(
                 denoiser,
@@ -76,10 +83,11 @@ def inpaint(
                 rows[i : i + size].to(device),
                 known[i : i + size].to(device),
                 None if codes is None else codes[i : i + size].to(device),
-                method="ddpm" if method == "auto" else method,
+                method=repaint.method,
                 steps=STEPS_KNOWN if steps == "auto" else int(steps),
-                n_resamples=RESAMPLES,
-                generator=generator,
+                n_resamples=repaint.n_resamples,
+                jump_length=repaint.jump_length,
+                generator=streams[i : i + size],
             ).cpu()
             for i in range(0, len(rows), size)
         ]
@@ -131,9 +139,11 @@ def restore(
     model : DiffusionGenerator
         Fitted on images.
     measurements : array-like of shape (n, m)
-        ``y = operator @ image`` in the units of the images, and the noise's.
-    operator : array-like of shape (m, c * h * w)
-        Acts on images whose values lie channel by channel, and in a channel row by row.
+        ``y = operator @ image`` in the units of the images, and the noise's. With a callable any shape (n, *).
+    operator : array-like of shape (m, c * h * w), or callable
+        Acts on images whose values lie channel by channel, and in a channel row by row. A callable maps tensors of
+        images (n, c, h, w) to measurements (n, *), linearly: ``lambda x: gaussian_blur(x, 1.5)``, say; see
+        `tabdiff.diffusion.operators`.
     noise_std : float, default=0.0
         Standard deviation of the measurements' noise, in the units of the images. With 0, measurements of the drawn
         images are `measurements` but for what clipping to the range of the images, and rounding to bytes, takes away.
@@ -152,7 +162,7 @@ def restore(
     Raises
     ------
     ValueError
-        For shapes that do not fit the images.
+        For shapes that do not fit the images, or a callable that is not linear.
 
     References
     ----------
@@ -160,9 +170,13 @@ def restore(
     is projected onto images that agree with them.
     """
     codec = _codec(model)
-    A = tensor_of(read_array(operator, "operator", np.float32))
     y = tensor_of(read_array(measurements, "measurements", np.float32))
     d = int(np.prod(codec.size_))
+    if callable(operator):
+        A = operator_matrix(operator, codec.size_)
+        y = y.reshape(len(y), -1)
+    else:
+        A = tensor_of(read_array(operator, "operator", np.float32))
     if A.ndim != 2 or A.shape[1] != d:
         raise ValueError(f"operator must have shape (m, {d}) for images of {codec.size_}, however: {tuple(A.shape)}.")
     if y.ndim != 2 or y.shape[1] != len(A):
@@ -197,8 +211,8 @@ def restore(
     return codec.decode(rows)
 
 
-def super_resolve(model: FittedModel, images: Any, **settings: Any) -> Any:
-    """Draw images that are the given ones when shrunk by averaging blocks of pixels.
+def super_resolve(model: FittedModel, images: Any, *, operator: str = "average", **settings: Any) -> Any:
+    """Draw images that are the given ones when shrunk.
 
     Parameters
     ----------
@@ -206,6 +220,10 @@ def super_resolve(model: FittedModel, images: Any, **settings: Any) -> Any:
         Fitted on images.
     images : images
         As the model's in channels, dtype and range; their sides are those of the model's images over one whole number.
+    operator : {"average", "bicubic", "gaussian", "strided"}, default="average"
+        How the given images were made of large ones: by the mean of blocks of pixels, by bicubic interpolation with
+        antialiasing, by a Gaussian blur of which every other pixel (every third, ...) was kept, or by keeping those
+        alone. For any other one see `restore`.
     **settings
         Of `restore`.
 
@@ -217,9 +235,13 @@ def super_resolve(model: FittedModel, images: Any, **settings: Any) -> Any:
     Raises
     ------
     ValueError
-        If the sides do not fit.
+        If the sides do not fit, or the operator is unknown.
     """
     codec = _codec(model)
+    if operator not in DOWNSAMPLING:
+        raise ValueError(
+            f"operator must be one of {sorted(DOWNSAMPLING)}; got {operator!r}. restore takes any other as a function"
+        )
     read = _read(images)
     (channels, height, width), (c, h, w) = codec.size_, read.size
     factor = height // h
@@ -230,9 +252,8 @@ def super_resolve(model: FittedModel, images: Any, **settings: Any) -> Any:
         )
     if (read.dtype == np.uint8) != (codec.range_ == "byte"):
         raise ValueError(f"images must be {codec.dtype_}, as at fit, however: {read.dtype}.")
-    small = torch.eye(c * h * w).reshape(-1, c, h, w)
-    operator = small.repeat_interleave(factor, 2).repeat_interleave(factor, 3).flatten(1) / factor**2
-    return restore(model, read.array().reshape(len(read), -1).astype(np.float32), operator.numpy(), **settings)
+    matrix = operator_matrix(lambda x: DOWNSAMPLING[operator](x, factor), codec.size_)
+    return restore(model, read.array().reshape(len(read), -1).astype(np.float32), matrix.numpy(), **settings)
 
 
 def _codec(model: FittedModel) -> ImageCodec:
@@ -291,7 +312,7 @@ def _unclipped(denoiser: Denoiser) -> Denoiser:
 
 def _project(rows: Tensor, operator: Tensor, measurements: Tensor) -> Tensor:
     """Move rows to the nearest that agree with measurements and lie in [-1, 1], as far as both can be, by turns."""
-    inverse = torch.linalg.pinv(operator.double()).float()
+    inverse = torch.linalg.pinv(operator.double(), rtol=LEAST_KEPT).float()
     for _ in range(PROJECTIONS):
         rows = (rows + (measurements - rows @ operator.T) @ inverse.T).clamp(-1, 1)
     return rows

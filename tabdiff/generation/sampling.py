@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.conditions.vector import as_array
-from tabdiff.diffusion.generate import draw, guide
+from tabdiff.diffusion.generate import check_guidance, draw, guide
+from tabdiff.diffusion.samplers.sample import check_method
 from tabdiff.generation.cells import CellRequest, match_totals
 from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.io.frames import ForeignFrame
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
 
 __all__ = ["SamplePlan"]
+
+_NO_GUIDANCE = ("classifier_free", 1)
 
 
 class SamplePlan:
@@ -61,6 +64,7 @@ class SamplePlan:
             raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
         if isinstance(model.origin, ForeignFrame):
             model.origin.check()
+        check_guidance(guidance)
         self.model, self.seed, self.guidance_scale = model, seed, guidance_scale
         self.method, self.steps, self.batch_size = method, steps, batch_size
         self.generator = torch.Generator().manual_seed(seed)
@@ -69,20 +73,23 @@ class SamplePlan:
         self.condition = condition
         self.held = Held.read(model, columns) if columns else None
         n_samples = self.held.n_rows(request.n_samples) if self.held else request.n_samples
-        scale = 1.0 if self.held and model.conditions is None else guidance_scale
+        # A callable may use the scale for something else than a condition, such as a weak model.
+        own = callable(guidance)
+        scale = 1.0 if own or (self.held and model.conditions is None) else guidance_scale
         self.codes = resolve_condition(model.conditions, n_samples, condition, scale, np.random.default_rng(seed))
         self.n = len(self.codes) if self.codes is not None else (n_samples or 1)
         self.given = self.held.encode(model.codec, self.n, self.generator) if self.held else None
-        wants_guide = self.codes is not None or self.held
-        self.guided = model.guided
-        if wants_guide:
-            # A guidance of the user's own is given the denoiser itself.
-            self.guided = guide(model.denoiser if callable(guidance) else self.guided, guidance_scale, guidance)
+        # Where guidance changes the distribution, neither autoguidance nor the density ratio know what to aim at.
+        guided = self.codes is not None or self.held is not None
+        guiding = own or (guided and (guidance, guidance_scale) != _NO_GUIDANCE)
+        self.guided = guide(model.denoiser, guidance_scale, guidance) if guiding else model.guided
+        if not (isinstance(method, str) and method == "auto"):
+            check_method(method, self.guided)
         self.obs, self.by_rank = request.obs, request.by_rank
         self.totals = request.resolve_totals(model, self.codes, self.n, seed)
 
         # What the density ratio says holds under the conditions of the training rows.
-        usable = guidance_scale == 1 and not self.held
+        usable = not guiding and not self.held
         if usable and self.codes is not None and model.conditions is not None:
             usable = not model.conditions.hidden(self.codes)
         self.refinement = model.refinement if usable else None

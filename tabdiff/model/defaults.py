@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     pass
 
-__all__ = ["CPU_BASE", "CPU_BLOCKS", "EMBEDDING_SIZE", "FREQUENCIES", "GPU_IMAGE_STEPS", "GPU_IMAGE_STEPS_RANGE", "IMAGE_BATCH", "IMAGE_STEPS", "IMAGE_STEPS_RANGE", "LARGE_EMBEDDING_SIZE", "LARGE_ROWS", "LATENT_TOKENS", "MANY_LEVELS", "MAX_EMBEDDED", "MAX_STEPS", "MAX_TOKENS", "MAX_WAVES", "MIN_STEPS", "SIZES", "Sizes", "check_beside", "embedding_size_of", "image_network", "network_name", "network_options", "resolve_batch_size", "resolve_conditioning", "resolve_learning_rate", "resolve_steps", "sizes_of", "token_layout", "waves_of"]
+__all__ = [
+    "resolve_condition_dropout","CPU_BASE", "CPU_BLOCKS", "EMBEDDING_SIZE", "FREQUENCIES", "GPU_IMAGE_STEPS", "GPU_IMAGE_STEPS_RANGE", "IMAGE_BATCH", "IMAGE_STEPS", "IMAGE_STEPS_RANGE", "LARGE_EMBEDDING_SIZE", "LARGE_ROWS", "LATENT_TOKENS", "MANY_LEVELS", "MAX_EMBEDDED", "MAX_STEPS", "MAX_TOKENS", "MAX_WAVES", "MIN_STEPS", "SIZES", "Sizes", "check_beside", "embedding_size_of", "image_network", "network_name", "network_options", "resolve_batch_size", "resolve_conditioning", "resolve_learning_rate", "resolve_steps", "sizes_of", "token_layout", "waves_of"]
 
 
 # Channels and blocks at most, where there is no GPU: the published network for 32 × 32 pixels takes ten seconds a step
@@ -245,3 +246,34 @@ def network_options(settings: NetworkSettings, network: str) -> dict[str, Any]:
     shared = {"hidden_size", "n_blocks", "dropout", "conditioning", "time_embedding"}
     values = {name: canonical(value) for name, value in settings.get_params().items() if name not in shared}
     return {settings.built[name]: value for name, value in values.items() if value != "auto"}
+
+
+def resolve_condition_dropout(
+    dropout: float | dict[Any, float], names: Sequence[Any], places: Sequence[slice]
+) -> float | list[tuple[slice, float]]:
+    """Return how conditions are hidden, as `tabdiff.training.train` takes it.
+
+    Parameters
+    ----------
+    dropout : float or dict
+        As in `DiffusionGenerator`.
+    names : sequence
+        Of the conditions of the fit, none where there are none.
+    places : sequence of slice
+        Columns of each among the codes.
+
+    Raises
+    ------
+    ValueError
+        If a dict names something else.
+    """
+    if not isinstance(dropout, dict):
+        return float(dropout)
+    unknown = [name for name in dropout if name not in names]
+    if unknown:
+        known = f"those of the fit, {list(names)}" if names else "conditions, of which this fit has none"
+        raise ValueError(
+            f"condition_dropout must name {known}; got {unknown}. One number hides a row's whole condition: "
+            "condition_dropout=0.1"
+        )
+    return [(at, float(dropout[name])) for name, at in zip(names, places, strict=True) if name in dropout]

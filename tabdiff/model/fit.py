@@ -130,7 +130,7 @@ def _training_settings(start: Start, options: Any, device: torch.device) -> dict
         batch_size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
         learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
         options=options_of(options.training),
-        condition_dropout=options.condition_dropout,
+        condition_dropout=start.condition_dropout,
         draw_given=training_masks(start.spec),
         vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
         prepare=start.codec.prepare,

@@ -84,6 +84,8 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     plain["device"] = "auto"
     # Who watches a fit is of one machine and no part of the model.
     plain["callbacks"] = None
+    if isinstance(plain["condition_dropout"], dict):  # names may be other than strings, which keys of JSON are not
+        plain["condition_dropout"] = list(plain["condition_dropout"].items())
     if not isinstance(plain["categorical_features"], str):
         plain["categorical_features"] = list(plain["categorical_features"])
     return plain
@@ -120,6 +122,8 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
     parameters = current_names(saved["parameters"])
     parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()}
     del parameters["device"]
+    if isinstance(parameters.get("condition_dropout"), list):
+        parameters["condition_dropout"] = dict(parameters["condition_dropout"])
     if isinstance(parameters["denoiser"], dict):
         parameters["denoiser"] = settings_from_state(parameters["denoiser"])
     if parameters["training"] is not None:

@@ -23,6 +23,7 @@ from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.diffusion.masks import draw_given
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
+from tabdiff.model.defaults import resolve_condition_dropout
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.networks import NetworkSettings, canonical, settings_of
 from tabdiff.model.sample_weights import population, take_rows, weigh
@@ -101,6 +102,8 @@ class Start:
         How often each row was encoded.
     saved : dict or None
         Where an interrupted fit stood.
+    condition_dropout : float or list of (slice, float)
+        See `tabdiff.training.train`.
     """
 
     inputs: FitInputs
@@ -118,6 +121,7 @@ class Start:
     description: dict[str, Any] = field(default_factory=dict)
     saved: dict[str, Any] | None = None
     n_draws: int = 1
+    condition_dropout: float | list[tuple[slice, float]] = 0.1
 
     @property
     def n_rows(self) -> int:
@@ -185,10 +189,12 @@ def begin(
             conditions = Conditions(inputs.condition, options.text_encoder, None if images is None else images.size[1:])
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
+        dropout = _dropout(options, conditions)
         codec = _fit_codec(options, inputs.features, codes, levels, weight, seeds.codec, device)
         check_storable(codec, conditions)
     else:
         codec, conditions = _check_same(previous, inputs, options, schedule)
+        dropout = _dropout(options, conditions)
         codes = torch.from_numpy(conditions.codes) if conditions is not None else None
         levels = conditions.n_levels if conditions is not None else []
     if conditions is not None and weight is not None:
@@ -210,6 +216,7 @@ def begin(
         denoiser = copy.deepcopy(previous.denoiser).to(device).requires_grad_(True)
         denoiser.objective = make_loss(options.loss)
     start = Start(inputs, seeds, codec, conditions, codes, weight, spec, denoiser, rows, None, n_draws=n_draws)
+    start.condition_dropout = dropout
     if previous is not None:
         start.history, start.n_steps = previous.history, previous.n_steps
     if folders or saved is not None:
@@ -222,6 +229,11 @@ def begin(
         held = _held_out(n_rows, float(options.validation_fraction), seeds.validation).repeat(n_draws)
         start.training, start.held_out = rows.where(~held), rows.where(held)
     return start
+
+
+def _dropout(options: Any, conditions: Conditions | None) -> float | list[tuple[slice, float]]:
+    names, places = ([], []) if conditions is None else (conditions.names, conditions.places)
+    return resolve_condition_dropout(options.condition_dropout, names, places)
 
 
 def _read_saved(path: str | os.PathLike, folders: list[str | os.PathLike]) -> dict[str, Any] | None:

@@ -305,6 +305,8 @@ def describe_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
 def _as_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_as_text(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_as_text(k)}: {_as_text(v)}" for k, v in value.items()) + "}"
     if value is None or isinstance(value, str | bool | int | float | np.generic):
         return repr(value.item() if isinstance(value, np.generic) else value)
     if isinstance(value, torch.device):

@@ -63,7 +63,7 @@ def train(
     batch_size: int = 512,
     learning_rate: float = 1e-3,
     options: TrainingOptions | None = None,
-    condition_dropout: float = 0.1,
+    condition_dropout: float | Sequence[tuple[slice, float]] = 0.1,
     draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     vary: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -101,8 +101,9 @@ def train(
         The peak, after warm-up.
     options : TrainingOptions, optional
         Optimiser, warm-up, averaging and times. Times that learn from the losses are told them.
-    condition_dropout : float
-        Probability with which a row's condition is replaced by the null token.
+    condition_dropout : float or sequence of (slice, float)
+        Probability with which a row's condition is replaced by the null token; or columns that are replaced together,
+        each group by itself, with the probability of each.
     draw_given : callable, optional
         ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.masks`.
     vary : callable, optional
@@ -274,7 +275,11 @@ def _ask(callbacks: Sequence[Callback], method: str, training: Training) -> None
             training.finished = True
 
 
-def _drop(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Replace the whole condition of a random share of the rows by the null token."""
-    drop = torch.rand(len(condition), 1, generator=generator, device=condition.device) < probability
-    return condition.masked_fill(drop, float("nan"))
+def _drop(condition: Tensor, dropout: float | Sequence[tuple[slice, float]], generator: torch.Generator) -> Tensor:
+    """Replace conditions of a random share of the rows by the null token, whole or each group of columns by itself."""
+    groups = [(slice(None), dropout)] if isinstance(dropout, float | int) else dropout
+    uniform = torch.rand(len(condition), len(groups), generator=generator, device=condition.device)
+    hidden = torch.zeros_like(condition, dtype=torch.bool)
+    for j, (columns, probability) in enumerate(groups):
+        hidden[:, columns] |= uniform[:, j : j + 1] < probability
+    return condition.masked_fill(hidden, float("nan"))

@@ -17,6 +17,7 @@ def _signed(constant: int) -> int:
 
 GAMMA = _signed(0x9E3779B97F4A7C15)
 MULTIPLIERS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+CACHED = 2**15
 
 
 class RowStreams:
@@ -43,6 +44,14 @@ class RowStreams:
         self.keys = _mix(keys)
         self.position = 0
 
+    @classmethod
+    def beside(cls, generator: torch.Generator, n: int) -> RowStreams:
+        """Return streams for n rows, keyed by the state of a generator on the CPU, which stays as it is."""
+        copy = torch.Generator()
+        copy.set_state(generator.get_state())
+        first = torch.randint(2**62, (1,), generator=copy)
+        return cls(_mix(first) + torch.arange(n))
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -66,7 +75,11 @@ class RowStreams:
 
     def normal(self, k: int) -> Tensor:
         """Return the next k numbers of each row, standard normal, float64 of shape (n, k)."""
-        return torch.special.ndtri(self.uniform(k))
+        # As many rows at a time as a cache holds: half the time of all at once.
+        rows = max(1, CACHED // max(k, 1))
+        parts = [torch.special.ndtri(self[i : i + rows].uniform(k)) for i in range(0, max(len(self), 1), rows)]
+        self.position += k
+        return torch.cat(parts)
 
     def random(self, size: int) -> Any:
         """Return the next number of each row as an ndarray (n,), as `numpy.random.Generator.random` does.

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from tabdiff.diffusion import (
+    METHODS,
     AutoGuidance,
     CFGPlusPlus,
     ClassifierFreeGuidance,
@@ -10,11 +11,18 @@ from tabdiff.diffusion import (
     CosineSchedule,
     EDMSchedule,
     GaussianDenoiser,
+    Heun,
+    Model,
     MultiConditionGuidance,
+    PosteriorGuidance,
+    RectifiedFlowSchedule,
     VPSchedule,
     ZeroTerminalSNRSchedule,
     convert,
+    make_path,
+    make_sampler,
     sample,
+    sample_known,
 )
 
 SCHEDULE = CosineSchedule()
@@ -106,13 +114,38 @@ def test_rescale_gives_each_row_the_spread_of_its_conditional_estimate(generator
             return x * torch.where(condition.isnan(), 0.5, condition)[:, :, None, None]
 
     condition = torch.full((5, 1), 2.0, dtype=torch.float64)
-    plain, half, full = (
-        ClassifierFreeGuidance(Toy(), 3.0, rescale=r)(images, T, condition).flatten(1).std(1) for r in (0, 0.5, 1)
-    )
-    wanted = Toy()(images, T, condition).flatten(1).std(1)
+
+    def predicted(x0, target="v"):
+        return convert(x0, images, SCHEDULE.alpha(T), SCHEDULE.sigma(T), "x0", target)
+
+    def spread(values):
+        return values.flatten(1).std(1)
+
+    def rescaled(share, **options):
+        return ClassifierFreeGuidance(Toy(), 3.0, rescale=share, **options)(images, T, condition)
+
+    plain, half, full = (spread(predicted(rescaled(r))) for r in (0, 0.5, 1))
+    wanted = spread(predicted(Toy()(images, T, condition)))
     torch.testing.assert_close(full, wanted)
     torch.testing.assert_close(half, (plain + wanted) / 2)
     assert (plain > wanted).all()
+    # Equation 15 of Lin et al. on v, written out.
+    v_guided, v_condition = predicted(rescaled(0)), predicted(Toy()(images, T, condition))
+    ratio = (v_condition.flatten(1).std(1) / v_guided.flatten(1).std(1))[:, None, None, None]
+    torch.testing.assert_close(predicted(rescaled(0.7)), 0.7 * ratio * v_guided + 0.3 * v_guided)
+    for target in ("x0", "eps", "flow"):
+        aim = spread(predicted(Toy()(images, T, condition), target))
+        torch.testing.assert_close(spread(predicted(rescaled(1, rescale_target=target), target)), aim)
+    each = ClassifierFreeGuidance(Toy(), 3.0, rescale=0.7)(images, T.expand(5), condition)
+    torch.testing.assert_close(each, rescaled(0.7))
+
+
+def test_rescaling_the_noise_needs_signal(mixture):
+    schedule = ZeroTerminalSNRSchedule(VPSchedule())
+    with pytest.raises(ValueError, match="rescale_target='eps' makes no sense"):
+        ClassifierFreeGuidance(mixture(schedule), 2.0, rescale=0.7, rescale_target="eps")
+    with pytest.raises(ValueError, match="unknown target 'noise'"):
+        ClassifierFreeGuidance(mixture(schedule), 2.0, rescale=0.7, rescale_target="noise")
 
 
 def test_negative_condition_takes_the_place_of_the_null_one(mixture, x, condition):
@@ -203,10 +236,54 @@ def test_cfg_plus_plus_renoises_with_the_unguided_noise(mixture, x, condition):
     torch.testing.assert_close(step, SCHEDULE.alpha(0.2) * x0 + SCHEDULE.sigma(0.2) * eps)
 
 
-@pytest.mark.parametrize("method", ["dpmpp_2m", "dpmpp_3m", "unipc"])
+RENOISING = ("ddim", "ddpm", "predictor_corrector")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in RENOISING] + [Heun(churn=5.0)], ids=str)
 def test_cfg_plus_plus_refuses_methods_that_do_not_renoise(mixture, x, condition, method):
-    with pytest.raises(ValueError, match="choose 'ddim', 'ddpm'"):
-        sample(CFGPlusPlus(mixture(SCHEDULE), 0.4), x, condition, method=method)
+    guided = CFGPlusPlus(mixture(SCHEDULE), 0.4)
+    shown = method if isinstance(method, str) else "Heun"
+    with pytest.raises(ValueError, match=rf"must be 'ddim', 'ddpm' or 'predictor_corrector'.*got '{shown}'"):
+        sample(guided, x, condition, method=method)
+    with pytest.raises(ValueError, match="must be 'ddim', 'ddpm' or 'predictor_corrector'"):
+        sample_known(guided, x, x, torch.tensor([True, False]), condition, method=method)
+    # What calls a method by itself is refused as well.
+    if method != "rk45":
+        with pytest.raises(ValueError, match="Use 'ddim', 'ddpm' or 'predictor_corrector'"):
+            next(iter(make_sampler(method)(Model(guided, condition), x, make_path(SCHEDULE, 5, "uniform"))))
+
+
+@pytest.mark.parametrize(
+    "schedule", [SCHEDULE, VPSchedule(), EDMSchedule(), RectifiedFlowSchedule()], ids=lambda s: s.name
+)
+@pytest.mark.parametrize("method", RENOISING)
+def test_cfg_plus_plus_guides_on_every_schedule(mixture, generator, schedule, method):
+    oracle = mixture(schedule)
+    noise = torch.randn(300, 2, generator=generator, dtype=torch.float64)
+    condition = torch.full((300, 1), 2.0, dtype=torch.float64)
+    shares = []
+    for scale in (0.0, 0.6):
+        rows = sample(CFGPlusPlus(oracle, scale), noise, condition, method=method, steps=40, generator=generator)
+        shares.append((oracle.posterior(rows).argmax(1) == 2).double().mean().item())
+    assert shares[0] == pytest.approx(0.3, abs=0.1)
+    assert shares[1] > 0.97
+
+
+def test_cfg_plus_plus_is_outermost(mixture):
+    inner = CFGPlusPlus(mixture(SCHEDULE), 0.4)
+    wraps = (
+        lambda d: ClassifierFreeGuidance(d, 2.0),
+        lambda d: AutoGuidance(d, mixture(SCHEDULE), 2.0),
+        lambda d: MultiConditionGuidance(d, [1.0]),
+        lambda d: ClassifierGuidance(d, lambda x, t, c: x[:, 0]),
+        lambda d: PosteriorGuidance(d, torch.eye(2), torch.zeros(2), 0.1),
+    )
+    for wrap in wraps:
+        with pytest.raises(ValueError, match="Put CFGPlusPlus around"):
+            wrap(inner)
+        CFGPlusPlus(wrap(mixture(SCHEDULE)), 0.4)
+    with pytest.raises(ValueError, match="Put CFGPlusPlus around"):
+        CFGPlusPlus(inner, 0.4)
 
 
 @pytest.mark.parametrize("method", ["ddim", "dpmpp_2m"])

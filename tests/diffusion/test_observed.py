@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from tabdiff.diffusion import (
     EDMSchedule,
     GaussianDenoiser,
     PosteriorGuidance,
+    RePaint,
     VPSchedule,
     ZeroTerminalSNRSchedule,
     sample,
@@ -33,6 +36,105 @@ def test_resampling_brings_the_exact_conditional(generator):
         errors.append(abs(rows[:, 1].mean().item() - 0.8 * 1.5))
     assert errors[1] < 0.06 < errors[0]
     assert rows[:, 1].std().item() == pytest.approx(0.6, abs=0.08)
+
+
+def test_known_entries_have_the_noise_of_the_time_reached(generator):
+    oracle = GaussianDenoiser(torch.zeros(2), COV, SCHEDULE)
+    known = torch.tensor([[1.5, 0.0]], dtype=torch.float64).expand(4000, 2)
+    states = []
+    sample_known(
+        oracle,
+        draw(generator, 4000, 2),
+        known,
+        torch.tensor([True, False]),
+        steps=8,
+        n_resamples=2,
+        generator=generator,
+        callback=states.append,
+    )
+    assert [s.step for s in states] == list(range(1, 9))
+    for s in states[:-1]:
+        alpha, sigma = SCHEDULE.alpha(s.t).item(), SCHEDULE.sigma(s.t).item()
+        error = sigma / 4000**0.5
+        assert s.x[:, 0].mean().item() == pytest.approx(alpha * 1.5, abs=5 * error)
+        assert s.x[:, 0].std().item() == pytest.approx(sigma, rel=0.06)
+    assert (states[-1].x[:, 0] == 1.5).all()
+
+
+def lugmayr_times(n_steps, jump_length, n_resamples):
+    """The times that RePaint visits, as published code (get_schedule_jump) lists them; -1 is the clean end."""
+    jumps = dict.fromkeys(range(0, n_steps - jump_length, jump_length), n_resamples - 1)
+    t, times = n_steps, []
+    while t >= 1:
+        t -= 1
+        times.append(t)
+        if jumps.get(t, 0) > 0:
+            jumps[t] -= 1
+            for _ in range(jump_length):
+                t += 1
+                times.append(t)
+    return [*times, -1]
+
+
+@pytest.mark.parametrize(("steps", "jump_length", "n_resamples"), [(20, 5, 3), (12, 10, 4), (23, 7, 2), (9, 1, 3)])
+def test_jumps_are_those_of_the_published_schedule(mixture, generator, steps, jump_length, n_resamples):
+    asked = []
+
+    class Sees(torch.nn.Module):
+        schedule = SCHEDULE
+
+        def forward(self, x, t, condition=None):
+            asked.append(float(t))
+            return mixture(SCHEDULE)(x, t, condition)
+
+    grid = torch.linspace(0.99, 0.01, steps, dtype=torch.float64)
+    rows = sample_known(
+        Sees(),
+        draw(generator, 3, 2),
+        torch.zeros(3, 2, dtype=torch.float64),
+        torch.tensor([True, False]),
+        grid=grid,
+        n_resamples=n_resamples,
+        jump_length=jump_length,
+        generator=generator,
+    )
+    assert rows.isfinite().all()
+    published = lugmayr_times(steps, jump_length, n_resamples)
+    # The network is asked at the time that a downward step starts from.
+    downward = [now for now, then in itertools.pairwise(published) if then < now]
+    assert asked == pytest.approx([grid[steps - 1 - t].item() for t in downward])
+
+
+def test_jumps_settle_entries_that_single_steps_do_not(generator):
+    oracle = GaussianDenoiser(torch.zeros(2), COV, SCHEDULE)
+    known = torch.tensor([[1.5, torch.nan]], dtype=torch.float64).expand(4000, 2)
+    rows = sample_known(
+        oracle,
+        draw(generator, 4000, 2),
+        known,
+        torch.tensor([True, False]),
+        steps=41,
+        n_resamples=6,
+        jump_length=8,
+        generator=generator,
+    )
+    assert rows[:, 1].mean().item() == pytest.approx(0.8 * 1.5, abs=0.06)
+    assert rows[:, 1].std().item() == pytest.approx(0.6, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_resamples": 0}, {"jump_length": 0}, {"jump_length": 2.5}, {"n_resamples": True}]
+)
+def test_repaint_is_checked(options):
+    with pytest.raises(ValueError, match="must be an integer of at least 1"):
+        RePaint(**options)
+
+
+def test_jumps_longer_than_the_way_are_refused_and_the_remedy_works(mixture):
+    arguments = (mixture(SCHEDULE), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([True, False]))
+    with pytest.raises(ValueError, match="jump_length must be at most 4 for 5 steps"):
+        sample_known(*arguments, steps=5, jump_length=5)
+    assert sample_known(*arguments, steps=5, jump_length=4).isfinite().all()
 
 
 def test_known_entries_choose_the_component(mixture, generator):
@@ -83,6 +185,21 @@ def test_linear_measurements_give_the_exact_posterior_of_gaussian_data(generator
     mean = cov @ operator.T @ measured / noise_std**2
     assert (rows.mean(0) - mean).abs().max() < 0.06
     assert (rows.T.cov() - cov).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("data_std", [0.0, 1.0])
+def test_the_scale_of_posterior_guidance_multiplies_its_gradient(mixture, generator, data_std):
+    oracle, t = mixture(SCHEDULE), torch.tensor(0.4, dtype=torch.float64)
+    x = draw(generator, 5, 2)
+    operator, y = torch.tensor([[1.0, 0.5]], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
+
+    def guided(scale):
+        return PosteriorGuidance(oracle, operator, y, 0.2, data_std=data_std, scale=scale)(x, t)
+
+    push = guided(1.0) - oracle(x, t)
+    assert push.abs().max() > 0.1
+    torch.testing.assert_close(guided(0.0), oracle(x, t))
+    torch.testing.assert_close(guided(2.5), oracle(x, t) + 2.5 * push)
 
 
 def test_dps_draws_rows_towards_the_measurements(mixture, generator):

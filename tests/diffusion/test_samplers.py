@@ -15,6 +15,7 @@ from tabdiff.diffusion import (
     DiscreteCosineSchedule,
     DiscreteLinearSchedule,
     DPMpp2M,
+    DPMpp3M,
     EDMSchedule,
     GaussianDenoiser,
     Heun,
@@ -92,8 +93,8 @@ def test_deterministic_samplers_have_the_reference_errors_and_orders(method):
 
 @pytest.mark.parametrize(
     ("method", "order"),
-    [("dpmpp_3m", 3), (UniPC(1), 2), (UniPC(2), 3), (UniPC(3), 3.9)],
-    ids=["dpmpp_3m", "unipc-1", "unipc-2", "unipc-3"],
+    [("dpmpp_3m", 2), (DPMpp3M(curvature=1.0), 3), (UniPC(1), 2), (UniPC(2), 3), (UniPC(3), 3.9)],
+    ids=["dpmpp_3m", "dpmpp_3m-full", "unipc-1", "unipc-2", "unipc-3"],
 )
 @pytest.mark.parametrize("schedule", [VPSchedule(t_min=1e-3), EDMSchedule(), CosineSchedule()], ids=name)
 def test_multistep_solvers_reach_at_least_their_order(method, order, schedule):
@@ -149,6 +150,19 @@ def test_adaptive_error_follows_the_tolerance():
     assert errors[2] < 1e-6
 
 
+@pytest.mark.parametrize("schedule", [CosineSchedule(), ZeroTerminalSNRSchedule(VPSchedule())], ids=name)
+@pytest.mark.parametrize("denoise_last", [True, False])
+def test_adaptive_solver_keeps_its_tolerance_whatever_the_steps(mixture, generator, schedule, denoise_last):
+    noise = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    ends = [
+        sample(mixture(schedule), noise, method=RK45(1e-6, 1e-6), steps=steps, denoise_last=denoise_last)
+        for steps in (1, 2, 25)
+    ]
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+    exact = sample(mixture(schedule), noise, method=RK45(1e-9, 1e-9), denoise_last=denoise_last)
+    assert (ends[0] - exact).abs().max() < 1e-3
+
+
 def test_adaptive_solver_gives_up_with_advice():
     with pytest.raises(RuntimeError, match=r"more than 3 steps.*raise the tolerances"):
         path_error(RK45(1e-9, 1e-9, max_steps=3), VPSchedule(), 1)
@@ -186,6 +200,7 @@ STOCHASTIC = [
     ("euler_maruyama", 1),
     ("dpmpp_2m_sde", 2),
     ("dpmpp_3m_sde", 2),
+    (DPMpp3M(stochastic=True, curvature=1.0), 2),
     (Heun(churn=10), 2),
 ]
 
@@ -392,6 +407,8 @@ def test_times_can_be_given_as_they_are(mixture, generator):
     ("options", "message"),
     [
         ({"method": "dpm"}, "unknown sampling method 'dpm'; known ones are ddim, ddpm"),
+        ({"method": 3}, "method must be one of ddpm, ddim.*got 3"),
+        ({"method": DDIM}, "method must be one of ddpm, ddim.*got <class"),
         ({"grid": "even"}, "unknown grid 'even'; known ones are uniform, log_snr"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"grid": [0.1, 0.5]}, "must decrease within"),
@@ -422,6 +439,7 @@ def test_grids_in_the_log_snr_need_signal_everywhere(grid, mixture):
         lambda: DDPM(variance=-0.1),
         lambda: UniPC(order=4),
         lambda: PredictorCorrector(corrections=0),
+        lambda: DPMpp3M(curvature=1.5),
     ],
 )
 def test_options_are_checked(make):

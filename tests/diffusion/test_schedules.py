@@ -9,6 +9,7 @@ from tabdiff.diffusion import (
     DiscreteCosineSchedule,
     DiscreteLinearSchedule,
     EDMSchedule,
+    OffsetCosineSchedule,
     RectifiedFlowSchedule,
     ShiftedSchedule,
     SigmoidSchedule,
@@ -23,6 +24,8 @@ from tabdiff.diffusion import (
 
 CONTINUOUS = [
     CosineSchedule(),
+    OffsetCosineSchedule(),
+    OffsetCosineSchedule(offset=0.05),
     SigmoidSchedule(),
     SigmoidSchedule(start=0.0, end=3.0, tau=0.7),
     VPSchedule(),
@@ -67,6 +70,27 @@ def test_cosine_schedule_has_the_published_betas():
     assert schedule.betas[0].item() == pytest.approx(4.12842e-5, rel=1e-5)
     assert (schedule.betas > 0.999 - 1e-9).sum() == 1
     assert schedule.alpha(1.0).item() ** 2 == pytest.approx(2.42877e-9, rel=1e-5)
+
+
+def test_offset_cosine_is_the_published_schedule_in_continuous_time():
+    schedule = make_schedule("offset_cosine")
+    assert schedule == OffsetCosineSchedule(offset=0.008)
+
+    def f(t):
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    for t in (0.001, 0.1, 0.5, 0.9, 0.999):
+        assert schedule.alpha(t).item() ** 2 == pytest.approx(f(t) / f(0), rel=1e-12)
+        assert schedule.sigma(t).item() ** 2 == pytest.approx(1 - f(t) / f(0), rel=1e-9)
+    # The table of the chain is made of it, but for the last step, whose beta is capped.
+    discrete, k = make_schedule("cosine", 1000), torch.arange(1, 999, dtype=torch.float64) / 1000
+    torch.testing.assert_close(schedule.alpha(k), discrete.alpha(k), rtol=1e-9, atol=0)
+    # Without the offset it is the other continuous one.
+    t = torch.linspace(0.01, 0.99, 9, dtype=torch.float64)
+    torch.testing.assert_close(OffsetCosineSchedule(0.0).alpha(t), CosineSchedule().alpha(t), rtol=1e-12, atol=0)
+    assert schedule.alpha(schedule.t_max).item() < 0.002
+    with pytest.raises(ValueError, match="offset must be at least 0; got -1"):
+        OffsetCosineSchedule(offset=-1)
 
 
 def test_vp_sde_has_the_published_terminal_signal():
@@ -143,7 +167,14 @@ def test_single_precision_times_find_the_tables_own_values(schedule):
 
 
 def test_defaults_leave_a_thousandth_of_noise_at_the_clean_end():
-    for schedule in (CosineSchedule(), SigmoidSchedule(), VPSchedule(), RectifiedFlowSchedule(), EDMSchedule()):
+    for schedule in (
+        CosineSchedule(),
+        OffsetCosineSchedule(),
+        SigmoidSchedule(),
+        VPSchedule(),
+        RectifiedFlowSchedule(),
+        EDMSchedule(),
+    ):
         assert 5e-4 < schedule.sigma(schedule.t_min).item() < 3e-3
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from tabdiff.diffusion.denoiser import DenoiserLike, learned_variance
 from tabdiff.diffusion.samplers.grids import Node, node_at
+from tabdiff.diffusion.targets import to_eps
+from tabdiff.utils.random import RowStreams
 
 __all__ = ["Model", "Sampler", "Step"]
 
@@ -27,8 +29,8 @@ class Model:
         ``denoiser(x_t, t, condition) -> x0``.
     condition : Tensor, optional
         Shape ``(B, k)``, NaN for a null entry.
-    generator : torch.Generator, optional
-        Source of noise.
+    generator : torch.Generator or RowStreams, optional
+        Source of noise; with streams of the rows' own, what is drawn for a row depends on no other row.
 
     Attributes
     ----------
@@ -42,7 +44,7 @@ class Model:
         self,
         denoiser: DenoiserLike,
         condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | RowStreams | None = None,
     ) -> None:
         self.schedule = denoiser.schedule
         self._denoiser = denoiser
@@ -53,28 +55,32 @@ class Model:
         self.has_learned_variance = self._learned is not None
 
     def x0(self, x: Tensor, node: Node) -> Tensor:
-        """Return the estimate of the clean rows.
+        """Return the estimate of the clean rows, from which that of the noise in `x` follows.
 
         Raises
         ------
         ValueError
-            If the denoiser has an estimate of the noise of its own, which a method that asks for the clean
-            rows alone would ignore.
+            If the denoiser has an estimate of the noise of its own (CFG++), which a method that asks for the
+            clean rows alone would ignore.
         """
         if self._paired is not None:
             raise ValueError(
-                f"{type(self._denoiser).__name__} gives the noise an estimate of its own, which this method does not "
-                "use; choose 'ddim', 'ddpm', 'euler', 'heun' or 'rk4'"
+                f"the method must step to alpha x0 + sigma eps with {type(self._denoiser).__name__}, whose noise eps "
+                "is not that of its x0; got one that does not. Use 'ddim', 'ddpm' or 'predictor_corrector'"
             )
         return self._denoiser(x, torch.tensor(node.t, dtype=torch.float64), self._condition)
 
     def x0_and_eps(self, x: Tensor, node: Node) -> tuple[Tensor, Tensor]:
-        """Return the estimates of the clean rows and of the noise in `x`."""
+        """Return the estimates of the clean rows and of the noise, for methods whose steps put the noise back.
+
+        A step of these is ``alpha x0 + sigma eps`` with fresh noise, if any. Others must ask for `x0` alone: a
+        denoiser may have an estimate of the noise that makes no velocity with its `x0`.
+        """
         if self._paired is not None:
             x0, eps = self._paired(x, torch.tensor(node.t, dtype=torch.float64), self._condition)
             return x0, eps
         x0 = self.x0(x, node)
-        return x0, (x - node.alpha * x0) / node.sigma
+        return x0, to_eps(x0, x, node.alpha, node.sigma)
 
     def x0_eps_and_share(self, x: Tensor, node: Node) -> tuple[Tensor, Tensor, Tensor]:
         """Return the estimates of the clean rows and of the noise, and the learned share of each entry's variance.
@@ -91,6 +97,8 @@ class Model:
 
     def noise(self, like: Tensor) -> Tensor:
         """Draw standard normal noise of the shape of `like`, the same for a seed whatever its device is."""
+        if isinstance(self._generator, RowStreams):
+            return self._generator.normal(like[0].numel()).to(like.dtype).reshape(like.shape).to(like.device)
         device = self._generator.device if self._generator is not None else like.device
         drawn = torch.randn(like.shape, generator=self._generator, device=device, dtype=like.dtype)
         return drawn.to(like.device)

@@ -35,12 +35,15 @@ class DPMpp2M:
     ----------
     stochastic : bool
         Whether to solve the reverse SDE, with fresh noise in each step, rather than the ODE.
+    limited : bool
+        Whether the extrapolation of a step that is longer than the last one is held to what it would be for
+        equal steps. False is the published method.
 
     Notes
     -----
-    Where a step is longer than the last one the extrapolation is held to what it would be for equal steps.
-    The order stays, since the steps of a smooth grid become equal as they shrink; few steps that grow, as
-    those of a grid in time do at its clean end, would otherwise overshoot.
+    NOTE: published code has no such limit. The order stays with it, since the steps of a smooth grid become
+    equal as they shrink; few steps that grow, as those of a grid in time do at its clean end, would otherwise
+    overshoot.
 
     References
     ----------
@@ -48,6 +51,7 @@ class DPMpp2M:
     """
 
     stochastic: bool = False
+    limited: bool = True
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
         """Walk the path; see `Sampler`."""
@@ -57,7 +61,8 @@ class DPMpp2M:
             h = then.lam - now.lam
             estimate = x0
             if last is not None and then.sigma > 0:
-                estimate = x0 + (x0 - last[1]) * min(h / (now.lam - last[0]), 1.0) / 2
+                ratio = h / (now.lam - last[0])
+                estimate = x0 + (x0 - last[1]) * (min(ratio, 1.0) if self.limited else ratio) / 2
             x = _exponential_step(model, x, estimate, now, then, stochastic=self.stochastic)
             last = (now.lam, x0)
             yield then.t, x, x0
@@ -71,12 +76,18 @@ class DPMpp3M:
     ----------
     stochastic : bool
         Whether to solve the reverse SDE, with fresh noise in each step, rather than the ODE.
+    curvature : float
+        Share of the second derivative of the estimate that counts in a step. With 1 the ODE is solved to third
+        order; with 0.5 to second, as published code does (k-diffusion, diffusers), which takes the divided
+        difference of second order for the derivative, of which it is half.
 
     Notes
     -----
-    NOTE: published code in the style of k-diffusion takes the divided difference of second order for
-    the second derivative, of which it is half; that leaves order two. Here it counts in full, and the order
-    is three.
+    NOTE: the default is the published half, because at usual numbers of steps it errs less. Mean error of the end
+    of the ODE on a mixture of three Gaussians, steps uniform in the log-SNR, half against full: on the cosine
+    .093/.078 at 10 steps, .018/.028 at 15, .0065/.0103 at 25, .0016/.0018 at 50, .0004/.0003 at 100; on EDM
+    .034/.042, .012/.020, .0045/.0065, .0009/.0010, .0002/.0001. Along the paths of the SDE, where estimates are not
+    smooth, the weak order is two either way.
 
     References
     ----------
@@ -85,6 +96,11 @@ class DPMpp3M:
 
     default_grid: ClassVar[str] = "log_snr"
     stochastic: bool = False
+    curvature: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.curvature <= 1:
+            raise ValueError(f"curvature must lie in [0, 1]; got {self.curvature}. 1 is third order, 0.5 as published")
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
         """Walk the path; see `Sampler`."""
@@ -102,7 +118,7 @@ class DPMpp3M:
                 slope, bend = _differences(history, h)
                 estimate = x0 + (phi_2 / phi_1) * slope
                 if bend is not None:
-                    estimate = estimate + ((1 - 2 * phi_2 / decay) / phi_1) * bend
+                    estimate = estimate + (2 * self.curvature * (0.5 - phi_2 / decay) / phi_1) * bend
             x = _exponential_step(model, x, estimate, now, then, stochastic=self.stochastic)
             yield then.t, x, x0
 
@@ -141,6 +157,11 @@ class UniPC:
     ----------
     order : int
         Order of the predictor, from 1 to 3.
+    simplified : bool
+        Whether the one weight of a predictor or corrector that has a single difference is 1/2, as in the published
+        code, rather than the solution of its equation, which 1/2 is for steps that vanish.
+    lower_order_final : bool
+        Whether the order falls to 1 over the last steps, as in the published code.
 
     References
     ----------
@@ -149,6 +170,8 @@ class UniPC:
 
     default_grid: ClassVar[str] = "log_snr"
     order: int = 2
+    simplified: bool = False
+    lower_order_final: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
@@ -161,23 +184,25 @@ class UniPC:
         for i, (now, then) in enumerate(pairwise(path)):
             if math.isfinite(now.lam):
                 history = [(now.lam, x0), *history][: self.order]
+            used = history[: len(path) - 1 - i] if self.lower_order_final else history
             base = _exponential_step(model, x, x0, now, then, stochastic=False)
-            if then.sigma == 0 or not history:
+            if then.sigma == 0 or not used:
                 predicted = base
             else:
-                predicted = base + self._correction(history, None, now, then)
+                predicted = base + self._correction(used, None, now, then)
             x = predicted
             if i + 2 < len(path):
                 ahead = model.x0(predicted, then)
-                if history:
-                    x = base + self._correction(history, ahead, now, then)
+                if used:
+                    x = base + self._correction(used, ahead, now, then)
                 yield then.t, x, x0
                 x0 = ahead
             else:
                 yield then.t, x, x0
 
-    @staticmethod
-    def _correction(history: list[tuple[float, Tensor]], ahead: Tensor | None, now: Node, then: Node) -> Tensor | float:
+    def _correction(
+        self, history: list[tuple[float, Tensor]], ahead: Tensor | None, now: Node, then: Node
+    ) -> Tensor | float:
         """Return what the movement of the estimate adds to a step of first order."""
         h = then.lam - now.lam
         newest = history[0][1]
@@ -188,6 +213,8 @@ class UniPC:
         if not slopes:
             return 0.0
         scale = math.expm1(-h)
+        if self.simplified and len(slopes) == 1:
+            return -then.alpha * scale * 0.5 * slopes[0]
         powers, moments, phi, factorial = [], [], scale / -h - 1, 1
         for k in range(1, len(slopes) + 1):
             powers.append([r ** (k - 1) for r in ratios])

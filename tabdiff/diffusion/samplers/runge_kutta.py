@@ -19,15 +19,16 @@ from torch import Tensor
 
 from tabdiff.diffusion.samplers.base import Model, Step
 from tabdiff.diffusion.samplers.grids import Node
+from tabdiff.diffusion.targets import to_eps
 
 __all__ = ["RK4", "RK45", "Euler", "EulerMaruyama", "Heun"]
 
 
 def drift(model: Model, x: Tensor, node: Node) -> tuple[Tensor, Tensor]:
     """Return the velocity of the probability-flow ODE at `x`, and the estimate of the clean rows."""
-    x0, eps = model.x0_and_eps(x, node)
+    x0 = model.x0(x, node)
     dalpha, dsigma = model.rates(node.t)
-    return dalpha * x0 + dsigma * eps, x0
+    return dalpha * x0 + dsigma * to_eps(x0, x, node.alpha, node.sigma), x0
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Heun:
     churn_noise : float
         Standard deviation of the noise that is added, as a factor; a little above 1 makes up for lost detail.
 
+    Notes
+    -----
+    The first step starts above ``t_max``, as in the paper, wherever the schedule has more noise to give: in
+    continuous time with some signal at ``t_max``. A discrete schedule has no step after its last, and pure noise
+    (alpha = 0) no more noise than it has: there nothing is added at ``t_max``.
+
     References
     ----------
     Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithm 2.
@@ -80,8 +87,11 @@ class Heun:
             yield then.t, x, x0
 
     def _add_noise(self, model: Model, x: Tensor, now: Node, growth: float) -> tuple[Tensor, Node]:
-        noisier = model.schedule.t_from_log_snr(2 * (now.lam - math.log1p(growth))).item()
-        raised = model.node(min(max(noisier, now.t), model.schedule.t_max))
+        if now.alpha == 0:
+            return x, now
+        noisier = max(model.schedule.t_from_log_snr(2 * (now.lam - math.log1p(growth))).item(), now.t)
+        last = math.inf if model.schedule.n_timesteps is None else model.schedule.t_max
+        raised = model.node(min(noisier, last))
         keep = raised.alpha / now.alpha
         added = math.sqrt(max(raised.sigma**2 - (keep * now.sigma) ** 2, 0.0)) * self.churn_noise
         return keep * x + added * model.noise(x), raised
@@ -173,7 +183,7 @@ class RK45:
                 "raise the tolerances, or compute in float64"
             )
         if clean:
-            x0 = model.x0_and_eps(x, now)[0]
+            x0 = model.x0(x, now)
             yield now.t, x0, x0
 
 
@@ -196,10 +206,11 @@ class EulerMaruyama:
                 "infinite there; use 'ddpm' or an ODE method"
             )
         for now, then in pairwise(path):
-            x0, eps = model.x0_and_eps(x, now)
+            x0 = model.x0(x, now)
             if then.sigma == 0:
                 x = x0
             else:
+                eps = to_eps(x0, x, now.alpha, now.sigma)
                 dalpha, dsigma = model.rates(now.t)
                 speed = dalpha / now.alpha - dsigma / now.sigma
                 dt = then.t - now.t

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion.denoiser import DenoiserLike
+from tabdiff.diffusion.guidance import CFGPlusPlus
 from tabdiff.diffusion.samplers.ancestral import DDIM, DDPM, PredictorCorrector
 from tabdiff.diffusion.samplers.base import Model, Sampler
-from tabdiff.diffusion.samplers.grids import make_path
+from tabdiff.diffusion.samplers.grids import Node, make_path
 from tabdiff.diffusion.samplers.multistep import DPMpp2M, DPMpp3M, UniPC
 from tabdiff.diffusion.samplers.runge_kutta import RK4, RK45, Euler, EulerMaruyama, Heun
 from tabdiff.diffusion.schedules.registry import Schedule
+from tabdiff.utils.random import RowStreams
 
-__all__ = ["METHODS", "SampleState", "make_sampler", "sample"]
+__all__ = ["METHODS", "SampleState", "check_method", "make_sampler", "sample"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "predictor_corrector": PredictorCorrector,
 }
 METHODS = tuple(_BY_NAME)
+_RENOISING = (DDPM, DDIM, PredictorCorrector)
+_KINDS = (*_RENOISING, Euler, Heun, RK4, RK45, DPMpp2M, DPMpp3M, UniPC, EulerMaruyama)
 
 
 def make_sampler(method: str | Sampler) -> Sampler:
@@ -72,13 +76,35 @@ def make_sampler(method: str | Sampler) -> Sampler:
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or the object is no sampling method.
     """
     if not isinstance(method, str):
+        if not callable(method) or isinstance(method, type):
+            raise ValueError(
+                f"method must be one of {', '.join(METHODS)} or an object such as DDIM(eta=0.5); got {method!r}"
+            )
         return method
     if method not in _BY_NAME:
         raise ValueError(f"unknown sampling method {method!r}; known ones are {', '.join(sorted(_BY_NAME))}")
     return _BY_NAME[method]()
+
+
+def check_method(method: str | Sampler, denoiser: DenoiserLike) -> Sampler:
+    """Return a sampling method by its name, if it can use what a denoiser returns.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the denoiser is one of CFG++ and the method does not put the noise back.
+    """
+    solver = make_sampler(method)
+    if isinstance(denoiser, CFGPlusPlus) and isinstance(solver, _KINDS) and not isinstance(solver, _RENOISING):
+        shown = method if isinstance(method, str) else type(method).__name__
+        raise ValueError(
+            "method must be 'ddim', 'ddpm' or 'predictor_corrector' with CFG++, which puts the noise of the "
+            f"unguided estimate back in each step; got {shown!r}. Use method='ddim'"
+        )
+    return solver
 
 
 @torch.no_grad()
@@ -90,7 +116,7 @@ def sample(
     method: str | Sampler = "dpmpp_2m",
     steps: int = 25,
     grid: str | Sequence[float] | Tensor = "auto",
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | RowStreams | None = None,
     callback: Callable[[SampleState], None] | None = None,
     denoise_last: bool = True,
 ) -> Tensor:
@@ -107,11 +133,13 @@ def sample(
     method : str or Sampler
         The method, by name or as an object with options, such as ``DDIM(eta=0.5)``.
     steps : int
-        Number of steps, at least 1. A method with one evaluation a step makes exactly so many.
+        Number of steps, at least 1. A method with one evaluation a step makes exactly so many. The adaptive
+        "rk45" chooses its own steps between ``t_max`` and ``t_min``.
     grid : str or sequence of float
         A name from ``GRIDS``, "auto", or the times themselves, decreasing (`steps` is not used then).
-    generator : torch.Generator, optional
-        Source of the fresh noise of stochastic methods; drawing happens on its device.
+    generator : torch.Generator or RowStreams, optional
+        Source of the fresh noise of stochastic methods; drawing happens on its device. Streams of the rows' own
+        give a row the same noise whatever rows stand beside it.
     callback : callable, optional
         Called with a `SampleState` after each step.
     denoise_last : bool
@@ -127,7 +155,8 @@ def sample(
     Raises
     ------
     ValueError
-        If a name is unknown or the number of steps or the grid does not fit the schedule.
+        If a name is unknown, the number of steps or the grid does not fit the schedule, or the method the denoiser
+        (see `check_method`).
 
     Examples
     --------
@@ -139,12 +168,17 @@ def sample(
     >>> round(float(rows.mean()), 1), round(float(rows.std()), 1)
     (3.0, 0.1)
     """
-    solver = make_sampler(method)
+    solver = check_method(method, denoiser)
     schedule = denoiser.schedule
     if isinstance(grid, str) and grid == "auto":
         grid = auto_grid(schedule, solver)
     path = make_path(schedule, steps, grid, denoise_last=denoise_last)
-    n_steps = None if getattr(solver, "adaptive", False) else len(path) - 1
+    n_steps: int | None = len(path) - 1
+    if getattr(solver, "adaptive", False):
+        n_steps = None
+        if isinstance(grid, str):  # the two ends alone count, and a name means those of the schedule
+            path = make_path(schedule, 1, "uniform", denoise_last=False)
+            path += [Node(path[-1].t, 1.0, 0.0)] if denoise_last else []
     x = path[0].sigma * noise
     walk = solver(Model(denoiser, condition, generator), x, path)
     for step, (t, x, x0) in enumerate(walk, start=1):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from tabdiff.diffusion.schedules.base import Schedule
 
 __all__ = [
     "CosineSchedule",
     "EDMSchedule",
+    "OffsetCosineSchedule",
     "RectifiedFlowSchedule",
     "SigmoidSchedule",
     "SubVPSchedule",
@@ -50,6 +51,58 @@ class CosineSchedule(Schedule):
 
     def _t_from_log_snr(self, log_snr: Tensor) -> Tensor:
         return (-log_snr / 2).exp().atan() * (2 / math.pi)
+
+
+@dataclass(frozen=True)
+class OffsetCosineSchedule(Schedule):
+    r"""The cosine schedule of improved DDPM in continuous time, with its offset `s`.
+
+    .. math:: \alpha(t)^2 = f(t) / f(0), \qquad f(t) = \cos^2\left(\frac{t + s}{1 + s} \frac{\pi}{2}\right)
+
+    The offset gives the first times some noise: sigma rises there like the square root of time, as in the VP-SDE,
+    where that of `CosineSchedule` (offset 0) rises like time itself. `DiscreteCosineSchedule` takes its table from it.
+
+    Parameters
+    ----------
+    offset : float
+        The `s` of the paper, at least 0.
+
+    References
+    ----------
+    Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, equation 17.
+    """
+
+    name = "offset_cosine"
+    offset: float = 0.008
+    t_min: float = 2.5e-5
+    t_max: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not self.offset >= 0:
+            raise ValueError(f"offset must be at least 0; got {self.offset}. The paper has 0.008")
+
+    def _angle(self, t: Tensor) -> tuple[Tensor, float, float]:
+        """Return the angle, that of time 0, and the rate at which it grows."""
+        rate = math.pi / 2 / (1 + self.offset)
+        return (t + self.offset) * rate, self.offset * rate, rate
+
+    def _moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle, first, rate = self._angle(t)
+        # 1 - alpha**2 cancels near the clean end; the difference of two squared cosines is a product of sines.
+        variance = (t * rate).sin() * (angle + first).sin() / math.cos(first) ** 2
+        return angle.cos() / math.cos(first), variance.sqrt()
+
+    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle, first, rate = self._angle(t)
+        alpha, sigma = self._moments(t)
+        dalpha = -rate * angle.sin() / math.cos(first)
+        return dalpha, -alpha * dalpha / sigma
+
+    def _t_from_log_snr(self, log_snr: Tensor) -> Tensor:
+        _, first, rate = self._angle(log_snr)
+        noise, signal = torch.sigmoid(-log_snr), (logsigmoid(log_snr) / 2).exp()
+        sine = (noise * math.cos(first) ** 2 + math.sin(first) ** 2).sqrt()
+        return torch.atan2(sine, signal * math.cos(first)) / rate - self.offset
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from tabdiff.diffusion.schedules.base import Schedule
 from tabdiff.diffusion.schedules.continuous import (
     CosineSchedule,
     EDMSchedule,
+    OffsetCosineSchedule,
     RectifiedFlowSchedule,
     SigmoidSchedule,
     SubVPSchedule,
@@ -27,6 +28,7 @@ __all__ = [
     "DiscreteCosineSchedule",
     "DiscreteLinearSchedule",
     "EDMSchedule",
+    "OffsetCosineSchedule",
     "RectifiedFlowSchedule",
     "Schedule",
     "ShiftedSchedule",
@@ -41,6 +43,7 @@ __all__ = [
 
 _CONTINUOUS: dict[str, type[Schedule]] = {
     "cosine": CosineSchedule,
+    "offset_cosine": OffsetCosineSchedule,
     "linear": VPSchedule,
     "sigmoid": SigmoidSchedule,
     "vp": VPSchedule,
@@ -68,8 +71,9 @@ def make_schedule(schedule: str | Schedule, n_timesteps: int | None = None) -> S
     Parameters
     ----------
     schedule : str or Schedule
-        "cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object. "linear"
-        in continuous time is the VP-SDE.
+        "cosine", "offset_cosine", "linear", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an
+        object. "linear" in continuous time is the VP-SDE; "cosine" with `n_timesteps` is the published one with an
+        offset of .008, "offset_cosine" the same in continuous time.
     n_timesteps : int, optional
         Number of steps of a discrete schedule ("cosine" and "linear"); None for continuous time.
 
