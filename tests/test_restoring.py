@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff.diffusion import RePaint
+from tabdiff.diffusion.operators import DOWNSAMPLING, gaussian_blur
 from tabdiff.generation.inverse_problems import restore, super_resolve
 
 
@@ -66,6 +69,32 @@ def test_several_draws_differ_where_pixels_are_missing_and_nowhere_else(learned,
     )
 
 
+def test_filled_pixels_of_a_seed_do_not_depend_on_the_batch_size(learned, digits):
+    settings = {"mask": np.eye(8, dtype=bool), "steps": 4, "random_state": 0, "n_draws": 2}
+    settings["method"] = RePaint(n_resamples=2, jump_length=2)
+    whole = learned.impute(digits[0][:5], **settings)
+    parts = learned.impute(digits[0][:5], **settings, batch_size=2)
+    for a, b in zip(whole, parts, strict=True):
+        assert np.abs(a.astype(int) - b).max() <= 1  # rounding to bytes
+    assert (whole[0] != whole[1]).any()
+
+
+def test_repaint_takes_its_options_and_the_published_ones_fit(learned, digits):
+    mask = np.eye(8, dtype=bool)
+    calls = []
+    network = learned.denoiser_.network
+    handle = network.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        for options, wanted in (({"n_resamples": 1}, 11), ({"n_resamples": 4, "jump_length": 5}, 41)):
+            calls.clear()
+            learned.impute(digits[0][:2], mask=mask, steps=11, method=RePaint(**options), random_state=0)
+            assert len(calls) == wanted
+    finally:
+        handle.remove()
+    with pytest.raises(ValueError, match="jump_length must be at most 4"):
+        learned.impute(digits[0][:2], mask=mask, steps=5, method=RePaint(jump_length=10))
+
+
 @pytest.mark.parametrize("layout", ["hwc", "chw"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_masks_of_values_in_every_layout(layout, dtype):
@@ -95,6 +124,33 @@ def test_small_images_come_out_large_and_shrink_to_themselves(learned, digits, k
     assert np.mean(knn.predict(large.reshape(60, -1)) == y) > 0.8
     repeated = small.repeat(2, axis=1).repeat(2, axis=2).astype(float)
     assert np.abs(large - images.astype(float)).mean() < np.abs(repeated - images).mean()
+
+
+@pytest.mark.parametrize("name", ["bicubic", "gaussian", "strided"])
+def test_large_images_shrink_to_the_given_ones_by_other_operators(learned, digits, name):
+    images = digits[0][:4]
+
+    def shrunk(values):
+        tensor = torch.from_numpy(values.astype(np.float64))[:, None]
+        return DOWNSAMPLING[name](tensor, 2)[:, 0].numpy()
+
+    small = np.rint(shrunk(images)).clip(0, 255).astype(np.uint8)
+    large = super_resolve(learned, small, operator=name, steps=10)
+    assert large.shape == images.shape
+    assert np.abs(shrunk(large) - small).mean() < 2.0
+    assert np.abs(shrunk(large) - small).mean() < 0.1 * np.abs(shrunk(images[::-1]) - small).mean()
+
+
+def test_measurements_by_a_function(learned, digits):
+    images = digits[0][:3]
+    blurred = gaussian_blur(torch.from_numpy(images.astype(np.float64))[:, None], 0.8)[:, 0].numpy()
+    drawn = restore(learned, blurred, lambda x: gaussian_blur(x, 0.8), steps=10)
+    again = gaussian_blur(torch.from_numpy(drawn.astype(np.float64))[:, None], 0.8)[:, 0].numpy()
+    assert np.abs(again - blurred).mean() < 0.1 * np.abs(blurred[1] - blurred[0]).mean()
+    with pytest.raises(ValueError, match="operator must be linear"):
+        restore(learned, blurred, lambda x: x.clamp(max=0.5))
+    with pytest.raises(ValueError, match="operator must be one of"):
+        super_resolve(learned, np.zeros((2, 4, 4), np.uint8), operator="lanczos")
 
 
 def test_any_linear_measurements_are_met(digits):

@@ -105,20 +105,16 @@ def test_jumps_are_those_of_the_published_schedule(mixture, generator, steps, ju
     assert asked == pytest.approx([grid[steps - 1 - t].item() for t in downward])
 
 
-def test_jumps_settle_entries_that_single_steps_do_not(generator):
+def test_jumps_bring_the_conditional_nearer(generator):
     oracle = GaussianDenoiser(torch.zeros(2), COV, SCHEDULE)
-    known = torch.tensor([[1.5, torch.nan]], dtype=torch.float64).expand(4000, 2)
-    rows = sample_known(
-        oracle,
-        draw(generator, 4000, 2),
-        known,
-        torch.tensor([True, False]),
-        steps=41,
-        n_resamples=6,
-        jump_length=8,
-        generator=generator,
-    )
-    assert rows[:, 1].mean().item() == pytest.approx(0.8 * 1.5, abs=0.06)
+    known = torch.tensor([[1.5, torch.nan]], dtype=torch.float64).expand(3000, 2)
+    errors = []
+    for settings in ({"n_resamples": 1}, {"n_resamples": 10, "jump_length": 4}):
+        noise = draw(generator, 3000, 2)
+        mask = torch.tensor([True, False])
+        rows = sample_known(oracle, noise, known, mask, steps=41, generator=generator, **settings)
+        errors.append(abs(rows[:, 1].mean().item() - 0.8 * 1.5))
+    assert errors[1] < 0.1 < 0.3 < errors[0]
     assert rows[:, 1].std().item() == pytest.approx(0.6, abs=0.08)
 
 
