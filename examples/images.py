@@ -28,7 +28,6 @@ from matplotlib.figure import Figure
 from tabdiff import DiffusionGenerator, evaluate
 from tabdiff.diffusion import SampleState, sample
 from tabdiff.evaluation import ClassifierFeatures, frechet_distance, precision_recall
-from tabdiff.generation.inverse_problems import super_resolve
 from tabdiff.io.image_grid import image_grid
 
 SEED = 0
@@ -242,7 +241,7 @@ def draw_restored(path: Path, gen: DiffusionGenerator, unseen: np.ndarray, y: np
         print(f"No super-resolution: {height} and {width} pixels share no divisor that leaves a smaller image.")
     else:
         small = np.rint(blocks(chosen, side)).astype(np.uint8)
-        large = [super_resolve(gen, small, random_state=seed) for seed in range(3)]
+        large = [gen.super_resolve(small, random_state=seed) for seed in range(3)]
         error = max(np.abs(blocks(x, side) - small).max() for x in large)
         print(f"Blocks of enlarged images differ by at most {error:.2f} of 255.")
         shown = small.repeat(side, axis=1).repeat(side, axis=2)

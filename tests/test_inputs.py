@@ -25,7 +25,6 @@ from tabdiff import (
 )
 from tabdiff.codecs.inputs import check_container
 from tabdiff.evaluation import evaluate
-from tabdiff.generation.inverse_problems import restore, super_resolve
 from tabdiff.utils.array_likes import as_known, as_numbers, as_values, read_array, tensor_of
 
 RNG = np.random.default_rng(0)
@@ -363,9 +362,9 @@ def doors(of_tables, of_images, of_cells):
         "held column": (lambda x: of_tables.sample(condition={"kind": "u", "a": x}), r"condition\['a'\]"),
         "images": (lambda x: of_images.impute(x, mask=np.ones((8, 8), bool)), "images"),
         "mask": (lambda x: of_images.impute(pixels, mask=x), "mask"),
-        "operator": (lambda x: restore(of_images, np.zeros((1, 2)), x), "operator"),
-        "measurements": (lambda x: restore(of_images, x, np.zeros((2, 64))), "measurements"),
-        "small images": (lambda x: super_resolve(of_images, x), "images"),
+        "operator": (lambda x: of_images.restore(np.zeros((1, 2)), x), "operator"),
+        "measurements": (lambda x: of_images.restore(x, np.zeros((2, 64))), "measurements"),
+        "small images": (lambda x: of_images.super_resolve(x), "images"),
         "library_size": (lambda x: of_cells.sample(5, library_size=x), "library_size"),
         "obs": (lambda x: of_cells.sample(obs=x), "obs"),
         "like": (lambda x: of_cells.sample(like=x), "like"),
@@ -583,7 +582,7 @@ def test_memory_that_torch_does_not_take_gives_no_warning(lie, of_cells, of_imag
     for pixels in (RNG.integers(0, 256, (8, 8, 8), dtype=np.uint8), RNG.random((8, 8, 8), dtype="f4")):
         gen = quick().fit(laid(pixels))
         gen.impute(laid(pixels[:2]), mask=laid(np.ones((8, 8), bool)), steps=1)
-    restore(of_images, laid(np.zeros((1, 2), "f4")), laid(np.zeros((2, 64), "f4")), steps=1)
+    of_images.restore(laid(np.zeros((1, 2), "f4")), laid(np.zeros((2, 64), "f4")), steps=1)
     counts = RNG.poisson(2.0, (60, 6)).astype("f4")
     quick().fit(anndata.AnnData(laid(counts)))
     quick().fit(A, condition={"v": laid(np.ones((40, 4)) * numbers[:, :1])})

@@ -8,7 +8,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.diffusion import RePaint
 from tabdiff.diffusion.operators import DOWNSAMPLING, gaussian_blur
-from tabdiff.generation.inverse_problems import restore, super_resolve
 
 
 def shrink(images, factor=2):
@@ -118,7 +117,7 @@ def test_pil_images_are_filled():
 def test_small_images_come_out_large_and_shrink_to_themselves(learned, digits, knn):
     images, y = digits[0][:60], digits[1][:60]
     small = np.rint(shrink(images)).astype(np.uint8)
-    large = super_resolve(learned, small, steps=25)
+    large = learned.super_resolve(small, steps=25)
     assert large.shape == images.shape and large.dtype == np.uint8
     assert np.abs(shrink(large) - small).max() <= 0.51  # the rounding to bytes of each pixel
     assert np.mean(knn.predict(large.reshape(60, -1)) == y) > 0.8
@@ -135,7 +134,7 @@ def test_large_images_shrink_to_the_given_ones_by_other_operators(learned, digit
         return DOWNSAMPLING[name](tensor, 2)[:, 0].numpy()
 
     small = np.rint(shrunk(images)).clip(0, 255).astype(np.uint8)
-    large = super_resolve(learned, small, operator=name, steps=10)
+    large = learned.super_resolve(small, operator=name, steps=10)
     assert large.shape == images.shape
     assert np.abs(shrunk(large) - small).mean() < 2.0
     assert np.abs(shrunk(large) - small).mean() < 0.1 * np.abs(shrunk(images[::-1]) - small).mean()
@@ -144,13 +143,13 @@ def test_large_images_shrink_to_the_given_ones_by_other_operators(learned, digit
 def test_measurements_by_a_function(learned, digits):
     images = digits[0][:3]
     blurred = gaussian_blur(torch.from_numpy(images.astype(np.float64))[:, None], 0.8)[:, 0].numpy()
-    drawn = restore(learned, blurred, lambda x: gaussian_blur(x, 0.8), steps=10)
+    drawn = learned.restore(blurred, lambda x: gaussian_blur(x, 0.8), steps=10)
     again = gaussian_blur(torch.from_numpy(drawn.astype(np.float64))[:, None], 0.8)[:, 0].numpy()
     assert np.abs(again - blurred).mean() < 0.1 * np.abs(blurred[1] - blurred[0]).mean()
     with pytest.raises(ValueError, match="operator must be linear"):
-        restore(learned, blurred, lambda x: x.clamp(max=0.5))
+        learned.restore(blurred, lambda x: x.clamp(max=0.5))
     with pytest.raises(ValueError, match="operator must be one of"):
-        super_resolve(learned, np.zeros((2, 4, 4), np.uint8), operator="lanczos")
+        learned.super_resolve(np.zeros((2, 4, 4), np.uint8), operator="lanczos")
 
 
 def test_any_linear_measurements_are_met(digits):
@@ -158,7 +157,7 @@ def test_any_linear_measurements_are_met(digits):
     weights = np.array([0.299, 0.587, 0.114])
     grey = images[:4] @ weights
     operator = np.concatenate([w * np.eye(36) for w in weights], axis=1)
-    drawn = restore(gen, grey.reshape(4, -1), operator, steps=5)
+    drawn = gen.restore(grey.reshape(4, -1), operator, steps=5)
     assert drawn.shape == (4, 6, 6, 3) and drawn.dtype == np.float64
     np.testing.assert_allclose(drawn @ weights, grey, atol=0.01)
     assert drawn.min() >= 0 and drawn.max() <= 1 and drawn.std(axis=3).mean() > 0.05
@@ -182,15 +181,15 @@ def test_impossible_holes_are_refused(learned, digits, kwargs, message):
 
 def test_impossible_measurements_are_refused(learned):
     with pytest.raises(ValueError, match="no whole share"):
-        super_resolve(learned, np.zeros((2, 5, 5), np.uint8))
+        learned.super_resolve(np.zeros((2, 5, 5), np.uint8))
     with pytest.raises(ValueError, match="must be uint8"):
-        super_resolve(learned, np.zeros((2, 4, 4)))
+        learned.super_resolve(np.zeros((2, 4, 4)))
     with pytest.raises(ValueError, match=r"operator must have shape \(m, 64\)"):
-        restore(learned, np.zeros((2, 3)), np.zeros((3, 60)))
+        learned.restore(np.zeros((2, 3)), np.zeros((3, 60)))
     with pytest.raises(ValueError, match=r"measurements must have shape \(n, 3\)"):
-        restore(learned, np.zeros((2, 4)), np.zeros((3, 64)))
+        learned.restore(np.zeros((2, 4)), np.zeros((3, 64)))
     table = DiffusionGenerator(max_steps=1, hidden_size=8, random_state=0).fit(np.random.default_rng(0).random((9, 2)))
     with pytest.raises(TypeError, match="mask is for images"):
         table.impute(np.zeros((2, 2)), mask=np.zeros((2, 2), bool))
     with pytest.raises(TypeError, match="models of images"):
-        restore(table, np.zeros((2, 4)), np.zeros((4, 64)))
+        table.restore(np.zeros((2, 4)), np.zeros((4, 64)))

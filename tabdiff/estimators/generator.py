@@ -22,7 +22,7 @@ from tabdiff.diffusion import Denoiser
 from tabdiff.estimators.parameters import check_parameters
 from tabdiff.generation.cells import latent
 from tabdiff.generation.imputation import check_masks, impute
-from tabdiff.generation.inverse_problems import impute_images
+from tabdiff.generation.inverse_problems import impute_images, restore, super_resolve
 from tabdiff.generation.likelihood import log_likelihood
 from tabdiff.generation.sampling import SamplePlan
 from tabdiff.io import model_files
@@ -827,6 +827,104 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         if origin is None:
             return filled
         return [origin.write(f) for f in filled] if isinstance(filled, list) else origin.write(filled)
+
+    # ----------------------------------------------------- inverse problems
+
+    def super_resolve(
+        self,
+        images: Any,
+        *,
+        operator: str = "average",
+        condition: Any = None,
+        guidance_scale: float = 1.0,
+        steps: int = 50,
+        random_state: Any = None,
+    ) -> Any:
+        """Draw images that are the given ones when shrunk, by posterior guidance (Song et al., 2023).
+
+        Parameters
+        ----------
+        images : images
+            As the model's in channels, dtype and range; their sides are those of the model's images over one whole
+            number.
+        operator : {"average", "bicubic", "gaussian", "strided"}, default="average"
+            How the given images were made of large ones: by the mean of blocks of pixels, by bicubic interpolation with
+            antialiasing, by a Gaussian blur of which every other pixel (every third, ...) was kept, or by keeping those
+            alone. For any other one see `restore`.
+        condition, guidance_scale
+            As in `sample`; by default none.
+        steps : int, default=50
+            Evaluations of the network, each with its gradient.
+        random_state : int, RandomState or None, default=None
+            As in `sample`.
+
+        Returns
+        -------
+        array or list of PIL images
+            As many images, in the container of the fit.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of images, or one of latents.
+        ValueError
+            If the sides do not fit, or the operator is unknown.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from tabdiff import DiffusionGenerator
+        >>> images = np.random.default_rng(0).random((20, 8, 8))
+        >>> gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(images)
+        >>> gen.super_resolve(images[:3, ::2, ::2], steps=2).shape
+        (3, 8, 8)
+        """
+        model = self._drawing_model()
+        settings: dict[str, Any] = dict(condition=condition, guidance_scale=guidance_scale, steps=steps)
+        return super_resolve(model, images, operator=operator, **settings, seed=model.seed(random_state))
+
+    def restore(
+        self,
+        measurements: Any,
+        operator: Any,
+        *,
+        noise_std: float = 0.0,
+        condition: Any = None,
+        guidance_scale: float = 1.0,
+        steps: int = 50,
+        random_state: Any = None,
+    ) -> Any:
+        """Draw images given linear measurements of them, ``y = operator @ image + noise`` (Song et al., 2023).
+
+        Parameters
+        ----------
+        measurements : array-like of shape (n, m)
+            y, in the units of the images. With a callable any shape (n, *).
+        operator : array-like of shape (m, c * h * w), or callable
+            Acts on images whose values lie channel by channel, and in a channel row by row. A callable maps tensors of
+            images (n, c, h, w) to measurements (n, *), linearly; see `tabdiff.diffusion.operators`.
+        noise_std : float, default=0.0
+            Standard deviation of the noise, in the units of the images. With 0, measurements of the drawn images are
+            `measurements` but for what clipping to the range of the images, and rounding to bytes, takes away.
+        condition, guidance_scale, steps, random_state
+            As in `super_resolve`.
+
+        Returns
+        -------
+        array or list of PIL images
+            n images in the container of the fit.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of images, or one of latents.
+        ValueError
+            For shapes that do not fit the images, or a callable that is not linear.
+        """
+        model = self._drawing_model()
+        settings: dict[str, Any] = dict(condition=condition, guidance_scale=guidance_scale, steps=steps)
+        seed = model.seed(random_state)
+        return restore(model, measurements, operator, noise_std=noise_std, **settings, seed=seed)
 
     # ---------------------------------------------------------------- score
 

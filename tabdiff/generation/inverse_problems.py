@@ -130,14 +130,14 @@ def restore(
     condition: Any = None,
     guidance_scale: float = 1.0,
     steps: int = STEPS_MEASURED,
-    random_state: int = 0,
+    seed: int = 0,
 ) -> Any:
-    """Draw images given linear measurements of them.
+    """Draw images given linear measurements of them; see `DiffusionGenerator.restore`.
 
     Parameters
     ----------
-    model : DiffusionGenerator
-        Fitted on images.
+    model : FittedModel
+        Of images.
     measurements : array-like of shape (n, m)
         ``y = operator @ image`` in the units of the images, and the noise's. With a callable any shape (n, *).
     operator : array-like of shape (m, c * h * w), or callable
@@ -151,7 +151,7 @@ def restore(
         As in `DiffusionGenerator.sample`; by default none.
     steps : int, default=50
         Evaluations of the network, each with its gradient.
-    random_state : int, default=0
+    seed : int, default=0
         The same number gives the same images.
 
     Returns
@@ -183,8 +183,8 @@ def restore(
         raise ValueError(f"measurements must have shape (n, {len(A)}), as operator has, however: {tuple(y.shape)}.")
     slope, start = codec.scale_
     y = slope * y + start * A.sum(dim=1)
-    codes = _codes(model, len(y), condition, guidance_scale, random_state)
-    generator = torch.Generator().manual_seed(random_state)
+    codes = _codes(model, len(y), condition, guidance_scale, seed)
+    generator = torch.Generator().manual_seed(seed)
     device = next(model.denoiser.parameters()).device
     size = max(1, rows_at_once(model.denoiser, d, "auto") // 2)
     noise = torch.randn((len(y), d), generator=generator)
@@ -211,21 +211,30 @@ def restore(
     return codec.decode(rows)
 
 
-def super_resolve(model: FittedModel, images: Any, *, operator: str = "average", **settings: Any) -> Any:
-    """Draw images that are the given ones when shrunk.
+def super_resolve(
+    model: FittedModel,
+    images: Any,
+    *,
+    operator: str = "average",
+    condition: Any = None,
+    guidance_scale: float = 1.0,
+    steps: int = STEPS_MEASURED,
+    seed: int = 0,
+) -> Any:
+    """Draw images that are the given ones when shrunk; see `DiffusionGenerator.super_resolve`.
 
     Parameters
     ----------
-    model : DiffusionGenerator
-        Fitted on images.
+    model : FittedModel
+        Of images.
     images : images
         As the model's in channels, dtype and range; their sides are those of the model's images over one whole number.
     operator : {"average", "bicubic", "gaussian", "strided"}, default="average"
         How the given images were made of large ones: by the mean of blocks of pixels, by bicubic interpolation with
         antialiasing, by a Gaussian blur of which every other pixel (every third, ...) was kept, or by keeping those
         alone. For any other one see `restore`.
-    **settings
-        Of `restore`.
+    condition, guidance_scale, steps, seed
+        As in `restore`.
 
     Returns
     -------
@@ -240,7 +249,7 @@ def super_resolve(model: FittedModel, images: Any, *, operator: str = "average",
     codec = _codec(model)
     if operator not in DOWNSAMPLING:
         raise ValueError(
-            f"operator must be one of {sorted(DOWNSAMPLING)}; got {operator!r}. restore takes any other as a function"
+            f"operator must be one of {sorted(DOWNSAMPLING)}; got {operator!r}. DiffusionGenerator.restore takes any other as a function."
         )
     read = _read(images)
     (channels, height, width), (c, h, w) = codec.size_, read.size
@@ -253,7 +262,9 @@ def super_resolve(model: FittedModel, images: Any, *, operator: str = "average",
     if (read.dtype == np.uint8) != (codec.range_ == "byte"):
         raise ValueError(f"images must be {codec.dtype_}, as at fit, however: {read.dtype}.")
     matrix = operator_matrix(lambda x: DOWNSAMPLING[operator](x, factor), codec.size_)
-    return restore(model, read.array().reshape(len(read), -1).astype(np.float32), matrix.numpy(), **settings)
+    measurements = read.array().reshape(len(read), -1).astype(np.float32)
+    settings: dict[str, Any] = dict(condition=condition, guidance_scale=guidance_scale, steps=steps, seed=seed)
+    return restore(model, measurements, matrix.numpy(), **settings)
 
 
 def _codec(model: FittedModel) -> ImageCodec:

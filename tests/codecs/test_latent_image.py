@@ -11,7 +11,6 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.codecs import LatentImageCodec, latent_image
-from tabdiff.generation.inverse_problems import super_resolve
 from tabdiff.nn.image_autoencoder import ImageAutoencoder, autoencoder_from_weights
 
 CPU = torch.device("cpu")
@@ -178,7 +177,7 @@ def test_a_warm_fit_keeps_the_autoencoder(digits):
         (lambda x: quick(latent_diffusion="yes").fit(x), ValueError, "latent_diffusion must be True or False"),
         (lambda x: quick().fit(x).score_samples(x), TypeError, "not available with latent_diffusion"),
         (lambda x: quick().fit(x).impute(x, mask=np.eye(8, dtype=bool)), TypeError, "model of latents"),
-        (lambda x: super_resolve(quick().fit(x), x[:2, ::2, ::2]), TypeError, "model of latents"),
+        (lambda x: quick().fit(x).super_resolve(x[:2, ::2, ::2]), TypeError, "model of latents"),
         (lambda x: quick().fit(x).codec_.encode(x[:, :6, :6]), ValueError, "as at fit"),
     ],
 )
