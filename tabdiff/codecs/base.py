@@ -66,7 +66,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, rows: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Return rows as a tensor (n, d): ``encode(rows, condition, generator)``; without a generator nothing is random."""
+        """Return rows as a tensor (n, d): ``encode(rows, condition, generator)``, nothing random without one."""
 
     @abstractmethod
     def decode(self, data: Tensor, /, *args: Any, **kwargs: Any) -> Any:

@@ -249,7 +249,8 @@ def super_resolve(
     codec = _codec(model)
     if operator not in DOWNSAMPLING:
         raise ValueError(
-            f"operator must be one of {sorted(DOWNSAMPLING)}; got {operator!r}. DiffusionGenerator.restore takes any other as a function."
+            f"operator must be one of {sorted(DOWNSAMPLING)}; got {operator!r}. "
+            "DiffusionGenerator.restore takes any other as a function."
         )
     read = _read(images)
     (channels, height, width), (c, h, w) = codec.size_, read.size

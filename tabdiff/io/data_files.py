@@ -1,9 +1,9 @@
 """Tables and single cells in files: csv, parquet and h5ad, chosen by the name's ending.
 
 Reading keeps what the file says: a column of whole numbers stays whole where values are missing, codes keep their
-leading zeros, and what cannot be kept is refused or warned of (`tabdiff.io.csv_files`). Writing goes to a temporary file
-in the same folder that is then renamed, so an output is whole or absent, and a file that was there before stays until
-its successor is complete.
+leading zeros, and what cannot be kept is refused or warned of (`tabdiff.io.csv_files`). Writing goes to a temporary
+file in the same folder that is then renamed, so an output is whole or absent, and a file that was there before stays
+until its successor is complete.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def _distinct(real: np.ndarray, drawn: np.ndarray, n_levels: list[int], seed: in
 
 
 def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelConfig, n_rows: int) -> float | None:
-    """Return the scale of the autoguidance of numbers (see `tabdiff.model.autoguidance`), 1 for none, None for one to be chosen.
+    """Return the scale of the autoguidance of numbers, 1 for none, None for one to be chosen.
 
     Raises
     ------

@@ -32,8 +32,6 @@ from tabdiff.utils.seeding import borrowed_rng
 __all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
 
 
-
-
 def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
     """Build the network of a specification, its weights drawn from torch's generator.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,41 @@ from tabdiff.nn.mlp import MLP_CONDITIONING
 from tabdiff.nn.unet import unet_preset, unet_sides
 from tabdiff.utils.device import resolve_device
 
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    pass
-
 __all__ = [
-    "resolve_condition_dropout","CPU_BASE", "CPU_BLOCKS", "EMBEDDING_SIZE", "FREQUENCIES", "GPU_IMAGE_STEPS", "GPU_IMAGE_STEPS_RANGE", "IMAGE_BATCH", "IMAGE_STEPS", "IMAGE_STEPS_RANGE", "LARGE_EMBEDDING_SIZE", "LARGE_ROWS", "LATENT_TOKENS", "MANY_LEVELS", "MAX_EMBEDDED", "MAX_STEPS", "MAX_TOKENS", "MAX_WAVES", "MIN_STEPS", "SIZES", "Sizes", "check_beside", "embedding_size_of", "image_network", "network_name", "network_options", "resolve_batch_size", "resolve_conditioning", "resolve_learning_rate", "resolve_steps", "sizes_of", "token_layout", "waves_of"]
+    "CPU_BASE",
+    "CPU_BLOCKS",
+    "EMBEDDING_SIZE",
+    "FREQUENCIES",
+    "GPU_IMAGE_STEPS",
+    "GPU_IMAGE_STEPS_RANGE",
+    "IMAGE_BATCH",
+    "IMAGE_STEPS",
+    "IMAGE_STEPS_RANGE",
+    "LARGE_EMBEDDING_SIZE",
+    "LARGE_ROWS",
+    "LATENT_TOKENS",
+    "MANY_LEVELS",
+    "MAX_EMBEDDED",
+    "MAX_STEPS",
+    "MAX_TOKENS",
+    "MAX_WAVES",
+    "MIN_STEPS",
+    "SIZES",
+    "Sizes",
+    "check_beside",
+    "embedding_size_of",
+    "image_network",
+    "network_name",
+    "network_options",
+    "resolve_batch_size",
+    "resolve_conditioning",
+    "resolve_condition_dropout",
+    "resolve_learning_rate",
+    "resolve_steps",
+    "sizes_of",
+    "token_layout",
+    "waves_of",
+]
 
 
 # Channels and blocks at most, where there is no GPU: the published network for 32 × 32 pixels takes ten seconds a step

@@ -91,10 +91,6 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-
-
-
-
 def _arrays(denoiser: Denoiser | None) -> dict[str, np.ndarray]:
     """Return the weights of a network by name; none where there is none."""
     return {} if denoiser is None else {k: v.detach().cpu().numpy() for k, v in denoiser.state_dict().items()}

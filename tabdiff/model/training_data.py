@@ -257,7 +257,8 @@ def _seed(options: Any, saved: dict[str, Any] | None, where: Any) -> int:
         seed = int(check_random_state(options.random_state).randint(2**31 - 1))
         if saved is not None and seed != saved["fit"]["seed"]:
             raise CheckpointError(
-                f"the checkpoint in {where} is of a fit with another random_state than {options.random_state!r}. {_CHOICE}"
+                f"the checkpoint in {where} is of a fit with another random_state than {options.random_state!r}. "
+                f"{_CHOICE}"
             )
         return seed
     return int(saved["fit"]["seed"])

@@ -162,6 +162,7 @@ class CountCalibration:
         return out
 
     def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
         return {
             "shrinkage": self.shrinkage,
             "n_bins": self.n_bins,
@@ -173,6 +174,7 @@ class CountCalibration:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CountCalibration:
+        """Inverse of :meth:`state`."""
         self = cls.__new__(cls)
         self.shrinkage = state["shrinkage"]
         self.n_bins, self.edges = np.asarray(state["n_bins"]), np.asarray(state["edges"])

@@ -122,6 +122,7 @@ class CellClasses:
         return np.argmax(shared + self.counts / (self.counts.sum() + 1.0), axis=1)
 
     def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
         return {
             "levels": self.levels,
             "codes": self.codes,
@@ -132,6 +133,7 @@ class CellClasses:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CellClasses:
+        """Inverse of :meth:`state`."""
         self = cls.__new__(cls)
         self.levels = [int(n) for n in state["levels"]]
         self.columns = [j for j, n in enumerate(self.levels) if n > 0]

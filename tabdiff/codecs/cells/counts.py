@@ -56,6 +56,7 @@ class CountModel:
         max_time: float | None = None,
         callback: Callable[[dict[str, float | int | str]], object] | None = None,
     ) -> CountModel:
+        """Learn from a matrix of cells × genes with their encoded condition (n, k); see `CellCodec.fit`."""
         n_cells, n_genes = matrix.shape
         self.levels = [int(n) for n in levels]
         self.classes = CellClasses(condition, levels, n_cells)
@@ -346,6 +347,7 @@ class CountModel:
         return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
 
     def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
         state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
         state["classes"] = self.classes.state()
         state["rates"] = self.rates.state()
@@ -356,6 +358,7 @@ class CountModel:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CountModel:
+        """Inverse of :meth:`state`."""
         self = cls(n_latent=state["n_latent"])
         for key in _PLAIN:
             setattr(self, key, state[key])

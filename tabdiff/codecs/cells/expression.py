@@ -64,10 +64,12 @@ class MarginalQuantiles:
         return np.where((u >= self.low) & (u < self.high), self.spike, out).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
         return {k: getattr(self, k) for k in ("knots", "spike", "low", "high", "below", "above")}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> MarginalQuantiles:
+        """Inverse of :meth:`state`."""
         self = cls.__new__(cls)
         for key in ("knots", "spike", "low", "high", "below", "above"):
             setattr(self, key, np.asarray(state[key]))
@@ -100,6 +102,7 @@ class ExpressionModel:
         max_time: float | None = None,
         callback: Callable[[dict[str, float | int | str]], object] | None = None,
     ) -> ExpressionModel:
+        """Learn from a matrix of cells × genes with their encoded condition (n, k); see `CellCodec.fit`."""
         n_cells, self.n_genes = matrix.shape
         self.levels = [int(n) for n in levels]
         self.classes = CellClasses(condition, levels, n_cells)
@@ -295,6 +298,7 @@ class ExpressionModel:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.view_axes)), dtype=np.float32)
 
     def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
         state: dict[str, Any] = {
             k: getattr(self, k)
             for k in (
@@ -324,6 +328,7 @@ class ExpressionModel:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ExpressionModel:
+        """Inverse of :meth:`state`."""
         self = cls(n_latent=state["n_latent"])
         for key, value in state.items():
             if key not in ("classes", "pooled", "quantiles", "model_class"):

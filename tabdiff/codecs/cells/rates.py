@@ -94,10 +94,12 @@ class ClassRates:
         return self._add(self.base, self.effects, codes)
 
     def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
         return {k: getattr(self, k) for k in ("base", "effects", "effect_start", "class_log_rate")}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ClassRates:
+        """Inverse of :meth:`state`."""
         self = cls.__new__(cls)
         for key, value in state.items():
             setattr(self, key, np.asarray(value))

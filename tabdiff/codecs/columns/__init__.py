@@ -1,7 +1,7 @@
 """Columns to numbers and back, without loss of dtype, categories, precision or range: every kind in one place.
 
-Numbers (`tabdiff.codecs.columns.numeric`) and times (`tabdiff.codecs.columns.datetime`) become normal scores; categories, strings and
-booleans (`tabdiff.codecs.columns.categorical`) become codes.
+Numbers (`tabdiff.codecs.columns.numeric`) and times (`tabdiff.codecs.columns.datetime`) become normal scores;
+categories, strings and booleans (`tabdiff.codecs.columns.categorical`) become codes.
 """
 
 from typing import Any

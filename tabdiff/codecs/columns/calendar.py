@@ -2,8 +2,8 @@
 
 Days are described by a few attributes (the weekday, the day of the month and so on). The one whose values in the
 training rows are least likely to be so few by chance is held to these values, then the next among the days that are
-left, until chance would do (`tabdiff.codecs.columns.grids` says when). So an end of a quarter is the last day of a month in
-months 3, 6, 9 and 12. Times of day are held to those that were seen, or between the earliest and the latest.
+left, until chance would do (`tabdiff.codecs.columns.grids` says when). So an end of a quarter is the last day of a
+month in months 3, 6, 9 and 12. Times of day are held to those that were seen, or between the earliest and the latest.
 """
 
 import math

@@ -1,9 +1,10 @@
 """What a condition is: read at fit, checked and completed at sample.
 
-Each attribute is a class or continuous (`tabdiff.codecs.conditions.scalar`), made of vectors (`tabdiff.codecs.conditions.vector`) or an image
-(`tabdiff.codecs.conditions.image`). Encoded, a condition is a float tensor (n, n_columns) of class codes and standardised
-values in which NaN is the null token: a column for each attribute, several for vectors. A missing label at fit is the
-null token too: its row teaches the unconditional model alone.
+Each attribute is a class or continuous (`tabdiff.codecs.conditions.scalar`), made of vectors
+(`tabdiff.codecs.conditions.vector`) or an image (`tabdiff.codecs.conditions.image`). Encoded, a condition is a float
+tensor (n, n_columns) of class codes and standardised values in which NaN is the null token: a column for each
+attribute, several for vectors. A missing label at fit is the null token too: its row teaches the unconditional model
+alone.
 """
 
 import copy

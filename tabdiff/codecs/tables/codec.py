@@ -5,8 +5,9 @@ categorical ones, missing values being a level. A numeric column with missing en
 own that says where they are; columns that are always missing together share it, so they stay together on output.
 Before these stand the codes of columns that often repeat another one (`tabdiff.codecs.tables.equalities`).
 
-Columns that another one determines (`tabdiff.codecs.tables.dependencies`) are left out and looked up on output; columns that a
-declared constraint rebuilds (`tabdiff.codecs.tables.constraints`) are replaced by their difference from the others.
+Columns that another one determines (`tabdiff.codecs.tables.dependencies`) are left out and looked up on output; columns
+that a declared constraint rebuilds (`tabdiff.codecs.tables.constraints`) are replaced by their difference from the
+others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,11 +86,9 @@ class TableCodec(Codec):
     n_levels_ : list of int
         Number of levels of each of the code columns that follow.
 
-    Notes
-    -----
-    A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum: rows that
-    break such a relation get the tensor of those that keep it; `tabdiff.codecs.tables.unseen` tells them. A row that breaks an
-    inequality is one with a gap below any that was seen, which is unlikely but finite.
+    Notes ----- A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum:
+    rows that break such a relation get the tensor of those that keep it; `tabdiff.codecs.tables.unseen` tells them. A
+    row that breaks an inequality is one with a gap below any that was seen, which is unlikely but finite.
     """
 
     columns_known_ = True

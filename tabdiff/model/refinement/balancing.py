@@ -3,7 +3,8 @@ r"""Which of the candidates are taken, so that the rows together hold the shares
 Rows that are kept one by one, each by its own chance, differ from the distribution that they are drawn from as any
 sample does. Candidates are many, and which of those at the edge are kept is a matter of luck: balanced sampling
 (Deville and Tillé, 2004, https://doi.org/10.1093/biomet/91.4.893) uses that freedom so that sums over the chosen rows
-come close to given totals, here the counts of the cells of columns and of pairs of columns that `tabdiff.model.refinement.raking` has.
+come close to given totals, here the counts of the cells of columns and of pairs of columns that
+`tabdiff.model.refinement.raking` has.
 
 A candidate is kept where its score, log chance less log of a uniform number, is among the largest. Each cell has a tilt
 that is taken off the scores of its rows, and a cell of which too many rows are chosen has its tilt raised, pass by

@@ -16,8 +16,8 @@ Where the model is seldom right, M cuts the ratio of the rows that are, and too 
 classifier of small trees compares the rows that are kept with the real ones, and its ratio decides once more.
 
 Third, trees see single columns and pairs of them less sharply than a count does: what the shares of their cells still
-differ by, weights by raking correct (`tabdiff.model.refinement.raking`), by a last rejection. And where many rows are drawn at once, at
-the conditions of the training rows, they are chosen together (`tabdiff.model.refinement.balancing`).
+differ by, weights by raking correct (`tabdiff.model.refinement.raking`), by a last rejection. And where many rows are
+drawn at once, at the conditions of the training rows, they are chosen together (`tabdiff.model.refinement.balancing`).
 """
 
 from __future__ import annotations
