@@ -266,7 +266,7 @@ def test_bad_input_files(folder, tmp_path, capsys):
 
     fails(folder / "tabel.csv", "no such file", "Did you mean", "table.csv")
     fails(tmp_path / "nowhere" / "t.csv", "no such file")
-    fails(tmp_path / "t.xlsx", ".csv, .parquet or .h5ad", ".xlsx")
+    fails(tmp_path / "t.xlsx", ".csv, .csv.gz, .parquet or .h5ad", ".xlsx", "CSV UTF-8")
     fails(tmp_path / "t", "no ending")
     fails(tmp_path / "t.parqet", "Did you mean .parquet?")
     fails(tmp_path / "folder.csv", "is a folder")
@@ -314,7 +314,7 @@ def test_output_that_cannot_be_written_is_refused_before_sampling(folder, cell_m
     monkeypatch.setattr(DiffusionGenerator, "sample", lambda *_, **__: pytest.fail("sampling was started"))
     sample = ["sample", folder / "model", "-n", 2, "-o"]
     _fails(capsys, [*sample, tmp_path / "no" / "o.csv"], 1, "does not exist", "mkdir -p")
-    _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .parquet or .h5ad")
+    _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .csv.gz, .parquet or .h5ad")
     _fails(capsys, [*sample, folder / "model"], 1, "no ending")
     _fails(capsys, [*sample, tmp_path / "o.h5ad"], 1, ".csv or .parquet")
     _fails(capsys, ["sample", cell_model, "-n", 2, "-o", tmp_path / "o.csv"], 1, "written as .h5ad")

@@ -12,8 +12,9 @@ import difflib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tabdiff.io.atomic import replacing
@@ -57,13 +58,14 @@ class DataFileError(ValueError):
     """A data file that cannot be read or written; the message names it and says why."""
 
 
-def _suffix(path: Path) -> str:
+def _suffix(path: Path, others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the ending of a name, or say which there are, and what to do with those of `others`."""
     suffix = path.suffix.lower()
     if path.name.lower().endswith(".csv.gz"):
         return ".csv.gz"
     if suffix not in SUFFIXES:
         near = difflib.get_close_matches(suffix, SUFFIXES, n=1)
-        hint = f" {OTHERS[suffix]}" if suffix in OTHERS else f" Did you mean {near[0]}?" if near else ""
+        hint = f" {others[suffix]}" if suffix in others else f" Did you mean {near[0]}?" if near else ""
         raise DataFileError(
             f"{path}: the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, "
             f"however: {suffix or 'no ending'}.{hint}"
@@ -151,7 +153,7 @@ def read_data(
     1  10115  20.25 2024-06-01 00:00:00+00:00
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = _suffix(path, OTHERS)
     if not path.exists():
         near = difflib.get_close_matches(path.name, _siblings(path), n=1)
         raise DataFileError(f"{path}: no such file.{f' Did you mean {path.with_name(near[0])}?' if near else ''}")
