@@ -216,7 +216,7 @@ def test_a_u_net_that_an_earlier_version_saved_is_what_it_was():
 
 @pytest.mark.parametrize("network", TINY)
 def test_learned_variances_are_trained_sampled_and_saved(network, tmp_path):
-    gen = quick(TINY[network], n_timesteps=20, variance="learned", max_steps=4).fit(data_for(network), LABELS)
+    gen = quick(TINY[network], n_timesteps=16, variance="learned", max_steps=4).fit(data_for(network), LABELS)
     n = 64 if network == "unet" else 4
     x, t = torch.randn(3, n, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5)
     x0, share = gen.denoiser_.x0_and_share(x, t)
