@@ -160,7 +160,7 @@ def test_the_u_net_takes_the_flat_parameters_into_account():
 
 def test_the_u_net_attends_to_the_tokens_of_a_condition(tmp_path):
     gen = quick(TINY["unet"]).fit(IMAGES, condition={"words": TOKENS})
-    assert gen._spec.conditioning == "cross_attention"
+    assert gen.model_.config.conditioning == "cross_attention"
     torch.nn.init.normal_(gen.denoiser_.network.conv_out.weight, generator=torch.Generator().manual_seed(0))
     for module in gen.denoiser_.network.modules():
         if hasattr(module, "cross_attention") and module.cross_attention is not None:
@@ -169,7 +169,7 @@ def test_the_u_net_attends_to_the_tokens_of_a_condition(tmp_path):
     x, t = torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5)
     rows = torch.from_numpy(gen.conditions_.codes[:2]).float()
     # Tokens in another order are the same set; one pooled vector could not tell them from others of the same mean.
-    start = gen._spec.vectors[0][0] + gen._spec.vectors[0][1]
+    start = gen.model_.config.vectors[0][0] + gen.model_.config.vectors[0][1]
     tokens = rows[:, start:].unflatten(1, (3, 5))
     spread = tokens.clone()
     spread[:, 0] += 1
@@ -190,14 +190,14 @@ def test_the_u_net_attends_to_the_tokens_of_a_condition(tmp_path):
 def test_tokens_and_an_image_beside_go_together():
     condition = {"words": TOKENS, "sketch": list(IMAGES)}
     gen = quick(TINY["unet"]).fit(IMAGES, condition=condition)
-    assert gen._spec.conditioning == "cross_attention" and gen._spec.beside is not None
+    assert gen.model_.config.conditioning == "cross_attention" and gen.model_.config.beside is not None
     assert gen.sample(2, condition={"words": TOKENS[0], "sketch": IMAGES[0]}, random_state=0).shape == (2, 8, 8)
 
 
 def test_a_u_net_that_an_earlier_version_saved_is_what_it_was():
     """It had one way for both and saw neither parameter, whatever they were; single channels were normalised."""
     gen = quick(TINY["unet"], n_timesteps=10).fit(IMAGES, LABELS)
-    state = gen._spec.state()
+    state = gen.model_.config.state()
     unet = {k: v for k, v in state["unet"].items() if k != "time_conditioning"}
     old = {k: v for k, v in state.items() if k not in ("options", "variance")}
     for modulation, way in (("film", "adaln"), ("add", "addition")):

@@ -1016,7 +1016,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             If `path` is something else that is there already.
         """
         check_is_fitted(self)
-        model_files.write_model(path, persistence.describe(self.model_, self.get_params()))
+        model_files.write_model(path, persistence.describe(self.model_, self.get_params(deep=False)))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, device: Any = "auto", text_encoder: Any = None) -> DiffusionGenerator:

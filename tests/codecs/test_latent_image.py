@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from tabdiff import DiffusionGenerator, TrainingOptions
-from tabdiff.codecs import LatentImageCodec, latent_image
+from tabdiff.codecs import LatentImageCodec
+from tabdiff.codecs.images import latent
 from tabdiff.nn.image_autoencoder import ImageAutoencoder, autoencoder_from_weights
 
 CPU = torch.device("cpu")
@@ -19,8 +20,8 @@ QUICK = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "ran
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(latent_image, "STEPS_RANGE", (30, 60))
-    monkeypatch.setattr(latent_image, "WIDTH", 16)
+    monkeypatch.setattr(latent, "STEPS_RANGE", (30, 60))
+    monkeypatch.setattr(latent, "WIDTH", 16)
 
 
 def quick(**kwargs):
@@ -64,7 +65,7 @@ def test_shapes(shape, latent):
 
 def test_latents_are_standardised_and_give_images_back(digits, monkeypatch):
     images, _ = digits
-    monkeypatch.setattr(latent_image, "STEPS_RANGE", (200, 200))
+    monkeypatch.setattr(latent, "STEPS_RANGE", (200, 200))
     codec = LatentImageCodec().fit(images[:600], seed=0, device=CPU)
     generator = torch.Generator().manual_seed(0)
     drawn = codec.encode(images[:600], None, generator).reshape(600, 4, -1)
@@ -117,7 +118,7 @@ def test_the_container_that_goes_in_comes_out(kind, tmp_path):
 
 def test_diffusion_in_latents_learns_classes(digits, monkeypatch):
     images, y = digits
-    monkeypatch.setattr(latent_image, "STEPS_RANGE", (200, 200))
+    monkeypatch.setattr(latent, "STEPS_RANGE", (200, 200))
     chosen = np.isin(y, [0, 1])
     images, y = images[chosen], y[chosen]
     settings = {

@@ -9,8 +9,9 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from tabdiff import DiffusionGenerator, TrainingOptions, saving
+from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.diffusion import LogitNormal
+from tabdiff.model import persistence
 from tabdiff.training import Callback, Checkpoint, options_of
 
 QUICK = {"max_steps": 4, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "refine": False, "random_state": 0}
@@ -205,17 +206,18 @@ def as_before(description, **changes):
 
 
 def test_flat_parameters_of_an_earlier_version_become_options(fitted):
-    before = as_before(saving.describe(fitted), patience=4, weight_decay=0.2, loss="inverse_snr")
+    before = as_before(persistence.describe(fitted.model_, fitted.get_params(deep=False)), patience=4, weight_decay=0.2, loss="inverse_snr")
     before["spec"] = {**before["spec"], "loss": {"weighting": "inverse_snr", "gamma": 3.0, "huber_c": 1.0}}
-    gen = saving.restore(DiffusionGenerator, before, "cpu")
+    model, parameters = persistence.restore(before)
+    gen = DiffusionGenerator(**parameters)
     expected = TrainingOptions(weight_decay=0.2, ema_decay=0.5, clip_grad_norm=None)
     assert gen.training.get_params() == expected.get_params() and gen.n_iter_no_change == 4
     # What was called inverse_snr was clipped, and still is; the name means the weight itself today.
-    assert gen.loss == "clipped_inverse_snr" == gen._spec.loss.weighting == gen.denoiser_.objective.weighting
-    assert gen.denoiser_.objective.gamma == 3.0
+    assert gen.loss == "clipped_inverse_snr" == model.config.loss.weighting == model.denoiser.objective.weighting
+    assert model.denoiser.objective.gamma == 3.0
+    gen.model_ = model
     np.testing.assert_array_equal(gen.sample(5, random_state=0), fitted.sample(5, random_state=0))
-    now = saving.restore(DiffusionGenerator, {**saving.describe(gen), "arrays": before["arrays"]}, "cpu")
-    assert now.loss == "clipped_inverse_snr"
-    assert saving.restore(DiffusionGenerator, saving.describe(gen.set_params(loss="inverse_snr")), "cpu").loss == (
-        "inverse_snr"
-    )
+    now = persistence.describe(model, gen.get_params(deep=False))
+    assert persistence.restore(now)[1]["loss"] == "clipped_inverse_snr"
+    now = persistence.describe(model, gen.set_params(loss="inverse_snr").get_params(deep=False))
+    assert persistence.restore(now)[1]["loss"] == "inverse_snr"
