@@ -60,13 +60,13 @@ def test_names_and_objects_build_the_same_networks():
     flat = DiffusionGenerator(denoiser="dit", hidden_size=8, n_blocks=1, dropout=0.1, **QUICK).fit(ROWS)
     same = quick(DiT(hidden_size=8, n_blocks=1, dropout=0.1)).fit(ROWS)
     np.testing.assert_array_equal(flat.sample(3, random_state=0), same.sample(3, random_state=0))
-    assert quick(MLP(hidden_size=8, n_blocks=1)).fit(ROWS)._spec.network == "mlp"
+    assert quick(MLP(hidden_size=8, n_blocks=1)).fit(ROWS).model_.config.network == "mlp"
 
 
 def test_a_grid_goes_over_settings():
     search = GridSearchCV(quick(TINY["mlp"]), {"denoiser__hidden_size": [4, 8]}, cv=2).fit(ROWS)
     assert search.best_params_["denoiser__hidden_size"] in (4, 8)
-    assert search.best_estimator_._spec.hidden_size == search.best_params_["denoiser__hidden_size"]
+    assert search.best_estimator_.model_.config.hidden_size == search.best_params_["denoiser__hidden_size"]
 
 
 def test_settings_in_two_places_are_refused_and_the_advice_works():
@@ -74,8 +74,8 @@ def test_settings_in_two_places_are_refused_and_the_advice_works():
         quick(TINY["unet"], hidden_size=8).fit(IMAGES)
     assert "hidden_size must be left out" in str(error.value)
     advised = clone(TINY["unet"]).set_params(model_channels=8)
-    assert quick(advised).fit(IMAGES)._spec.hidden_size == 8
-    assert quick(MLP(hidden_size=8, n_blocks=1), hidden_size=8).fit(ROWS)._spec.hidden_size == 8  # they agree
+    assert quick(advised).fit(IMAGES).model_.config.hidden_size == 8
+    assert quick(MLP(hidden_size=8, n_blocks=1), hidden_size=8).fit(ROWS).model_.config.hidden_size == 8  # they agree
     for flat in ({"conditioning": "addition"}, {"time_embedding": "learned"}, {"dropout": 0.2}, {"n_blocks": 2}):
         with pytest.raises(ValueError, match="must be left out where denoiser is an object"):
             quick(TINY["mlp"], **flat).fit(ROWS)
@@ -110,7 +110,7 @@ def test_attention_at_a_side_that_no_level_has_is_refused_and_the_advice_works()
     settings = clone(TINY["unet"]).set_params(attention_resolutions=(16, 8))
     with pytest.raises(ValueError, match=r"among the sides of the levels, \(8, 4\).*attention_resolutions=\(8,\)"):
         quick(settings).fit(IMAGES)
-    assert quick(settings.set_params(attention_resolutions=(8,))).fit(IMAGES)._spec.unet["attention"] == (8,)
+    assert quick(settings.set_params(attention_resolutions=(8,))).fit(IMAGES).model_.config.unet["attention"] == (8,)
 
 
 def built(denoiser, X, y=None, **parameters):
@@ -184,7 +184,7 @@ def test_the_u_net_attends_to_the_tokens_of_a_condition(tmp_path):
     asked = {"condition": {"words": TOKENS[0]}, "random_state": 0}
     np.testing.assert_array_equal(again.sample(2, **asked), gen.sample(2, **asked))
     pooled = quick(clone(TINY["unet"]).set_params(conditioning="film")).fit(IMAGES, condition={"words": TOKENS})
-    assert pooled._spec.conditioning == "adaln"
+    assert pooled.model_.config.conditioning == "adaln"
 
 
 def test_tokens_and_an_image_beside_go_together():
