@@ -309,10 +309,10 @@ def test_a_masked_table_is_imputed_as_one_with_nan():
 
 
 @pytest.mark.parametrize(
-    "error, values",
+    ("error", "values"),
     [
         (ValueError, [[2**60 + 1, 2], [3, None]]),
-        (ValueError, [[1 + 2j, 1], [2, 3]]),
+        (ValueError, np.array([[1 + 2j, None], [2, 3]], dtype=object)),
         (TypeError, [[pd.Timestamp("2024"), 1], [2, 3]]),
         (ValueError, np.ma.array([[2**60 + 1, 2], [3, 4]], mask=[[0, 0], [0, 1]])),
     ],
@@ -385,10 +385,9 @@ def doors(of_tables, of_images, of_cells):
     ids=["endless", "generator", "set", "records"],
 )
 def test_every_door_has_the_gate(of_tables, of_images, of_cells, make):
-    for where, (door, name) in doors(of_tables, of_images, of_cells).items():
+    for door, name in doors(of_tables, of_images, of_cells).values():
         with pytest.raises(TypeError, match=rf"^{name} (must be|is)"):
             door(make())
-            pytest.fail(f"{where} took it")
 
 
 # ------------------------------------------------ labels, conditions, weights
@@ -484,7 +483,7 @@ def test_masked_vectors_and_values_are_missing_not_their_fill():
     assert_array_equal(np.isnan(gen.conditions_.codes).all(axis=1), MASK[:, 0])
     gen = quick().fit(A, condition=np.ma.array(A[:, 0], mask=MASK[:, 0]))
     assert_array_equal(np.isnan(gen.conditions_.codes[:, 0]), MASK[:, 0])
-    with pytest.raises(ValueError, match="masked array.*filled"):
+    with pytest.raises(ValueError, match=r"masked array.*filled"):
         quick().fit(anndata.AnnData(np.ma.array(A, mask=MASK)))
 
 
@@ -547,7 +546,7 @@ def test_bytes_are_decoded_by_the_advice(name):
 
 
 def test_a_number_among_texts_is_named():
-    with pytest.raises(TypeError, match="got a float, 2.5, among them") as caught:
+    with pytest.raises(TypeError, match=r"got a float, 2.5, among them") as caught:
         quick().fit([*DNA, 2.5])
     assert check_container(advised(str(caught.value), {**LIBRARIES, "X": [*DNA, 2.5]})).to_list() == [*DNA, "2.5"]
 
@@ -572,8 +571,9 @@ def test_memory_that_torch_does_not_take_gives_no_warning(lie, of_cells, of_imag
             return values[::-1].copy()[::-1]
         if lie == "big endian":
             return values.astype(values.dtype.newbyteorder(">"))
-        np.save(tmp_path / "values.npy", values)
-        return np.load(tmp_path / "values.npy", mmap_mode="r")
+        path = tmp_path / f"{next(NUMBER)}.npy"
+        np.save(path, values)
+        return np.load(path, mmap_mode="r")
 
     numbers = RNG.random((40, 3)).astype("f4")
     weight = RNG.random(40)
@@ -605,5 +605,5 @@ def test_the_gate_itself():
     assert read_array(np.ma.array([1, 2], mask=[0, 1]), "x").tolist()[0] == 1
     with pytest.raises(TypeError, match=r"mask must be an array; got a str"):
         read_array("mask.png", "mask")
-    with pytest.raises(ValueError, match="labels must be an array; got .*does not convert"):
+    with pytest.raises(ValueError, match=r"labels must be an array; got .*does not convert"):
         read_array([[1], [2, 3]], "labels")

@@ -18,7 +18,7 @@ from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import is_pil, read_images
-from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
+from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, native, read_array
 
 __all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
 
@@ -74,7 +74,7 @@ def _read_container(X: Any) -> tuple[Any, ForeignFrame | CsvForm | SequenceForm 
     if sequences is not None:
         return sequences
     if isinstance(X, pd.DataFrame) or is_anndata(X):
-        return X, CsvForm.of(X)
+        return native(X), CsvForm.of(X)
     _refuse_single(X)
     X, origin = (X, None) if isinstance(X, np.ndarray | list | tuple) else ForeignFrame.read(X)
     if origin is not None:

@@ -37,7 +37,7 @@ from tabdiff.model.refinement.refinement import (
     Refinement,
 )
 from tabdiff.training import TrainingOptions
-from tabdiff.utils.array_likes import read_array
+from tabdiff.utils.array_likes import native, read_array
 from tabdiff.utils.device import resolve_device
 
 if TYPE_CHECKING:
@@ -820,7 +820,7 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         if mask is not None:
             raise TypeError("mask is for images; holes of a table are its missing values.")
         check_masks(model, "impute")
-        table, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
+        table, origin = (native(X), None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
         features, own = read_features(self, table, model.container, model.condition_names, model.source)
         table = table if isinstance(table, pd.DataFrame) else features
         filled = impute(model, features, own, table, condition=condition, **settings)

@@ -23,6 +23,8 @@ def in_memory(matrix: Any) -> Any:
     """
     if hasattr(matrix, "to_memory"):
         matrix = matrix.to_memory()
+    if (sparse.issparse(matrix) or isinstance(matrix, np.ndarray)) and not matrix.dtype.isnative:
+        matrix = matrix.astype(matrix.dtype.newbyteorder("="))
     if sparse.issparse(matrix):
         return matrix if matrix.format == "csr" else matrix.tocsr()
     if isinstance(matrix, np.ma.MaskedArray):

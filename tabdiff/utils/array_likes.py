@@ -22,7 +22,17 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["MAX_EXACT", "read_array", "as_known", "as_numbers", "as_values", "check_labels", "kind_of", "tensor_of"]
+__all__ = [
+    "MAX_EXACT",
+    "as_known",
+    "as_numbers",
+    "as_values",
+    "check_labels",
+    "kind_of",
+    "native",
+    "read_array",
+    "tensor_of",
+]
 
 TAKEN = "an array, a DataFrame (pandas, polars or pyarrow), an AnnData, images, or a list of strings"
 # Up to here float64 holds every integer.
@@ -443,7 +453,7 @@ def as_values(values: Any, name: str) -> Any:
         import pyarrow as pa
 
         return pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array([known])))
-    return known
+    return native(known)
 
 
 def check_labels(values: Any, name: str, index: pd.Index | None) -> None:
@@ -455,6 +465,30 @@ def check_labels(values: Any, name: str, index: pd.Index | None) -> None:
             f"{name} and X have the same row labels in a different order. "
             f"Use {name}.loc[X.index] (X.obs_names for AnnData)."
         )
+
+
+def native(values: Any) -> Any:
+    """Return an array, a Series or a DataFrame in the byte order of the machine, the only one that pandas computes in.
+
+    Files of instruments (FITS, SPSS, IDL) come in the other; anything else is returned as it is.
+    """
+    if isinstance(values, pd.DataFrame):
+        swapped = [j for j, dtype in enumerate(values.dtypes) if _is_swapped(dtype)]
+        if swapped:
+            values = values.copy(deep=False)
+            for j in swapped:
+                column = values.iloc[:, j].to_numpy()
+                values.isetitem(j, column.astype(column.dtype.newbyteorder("=")))
+        return values
+    if isinstance(values, pd.Series) and _is_swapped(values.dtype):
+        return pd.Series(native(values.to_numpy()), values.index, name=values.name)
+    if isinstance(values, np.ndarray) and _is_swapped(values.dtype):
+        return values.astype(values.dtype.newbyteorder("="))
+    return values
+
+
+def _is_swapped(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and not dtype.isnative
 
 
 def _is_single(value: Any) -> bool:
@@ -476,6 +510,8 @@ def tensor_of(array: np.ndarray) -> Tensor:
     read-only stay mapped.
     """
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):  # to NumPy, an axis of length 1 is contiguous all the same
+        array = array.copy()
     if array.flags.writeable:
         return torch.from_numpy(array)
     if not _is_mapped(array):

@@ -156,7 +156,7 @@ def check_size(t: Rebuilt, ranges: dict[int, tuple[float, float]]) -> tuple[floa
     if is_numeric(t.dtype):
         plain = np.dtype(getattr(t.dtype, "numpy_dtype", t.dtype))
         info = np.iinfo(plain) if plain.kind in "iu" else np.finfo(plain)
-        if low < info.min or high > info.max:
+        if low < float(info.min) or high > float(info.max):
             raise ValueError(
                 f"constraint {t.texts[0]!r} can give {t.name!r} values from {low:.0f} to {high:.0f}, which its dtype "
                 f"{t.dtype} cannot hold. Convert it to {'int64' if plain.kind in 'iu' else 'float64'}."
