@@ -12,7 +12,6 @@ import torch
 from sklearn.utils.validation import _check_sample_weight
 
 from tabdiff.codecs import Images, is_anndata
-from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.io.frames import to_pandas
 from tabdiff.training.batches import in_proportion
@@ -56,7 +55,7 @@ def weigh(inputs: FitInputs, sample_weight: Any) -> tuple[FitInputs, np.ndarray 
         )
     known = to_pandas(as_values(sample_weight, "sample_weight"))
     check_labels(known, "sample_weight", _row_labels(inputs.features))
-    if not is_scalar(known):
+    if not isinstance(known, int | float | np.number):
         known = read_array(known, "sample_weight", taken="a number for each row")
     weight = np.array(_check_sample_weight(known, np.empty((n, 1)), dtype=np.float64))
     if (weight < 0).any():
