@@ -639,6 +639,11 @@ def test_model_of_a_library_that_is_missing(tmp_path, capsys, monkeypatch):
         loaded.sample(4)
 
 
+def test_library_that_is_missing_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scanpy", None)
+    _fails(capsys, ["demo", "-o", tmp_path], 1, "scanpy", "Install it: pip install scanpy")
+
+
 def test_models_of_sequences_and_of_vectors_write_tables(tmp_path, capsys):
     tiny = {"max_steps": 2, "hidden_size": 8, "refine": False, "random_state": 0}
     DiffusionGenerator(**tiny).fit(["ACGT", "AC", "GG"] * 10, condition=["x", "y", "y"] * 10).save(tmp_path / "s")

@@ -59,7 +59,7 @@ def _requests() -> Iterator[None]:
     """Turn the errors that the package documents for bad input into a CommandError; others keep their traceback."""
     try:
         yield
-    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         raise CommandError(str(error) or type(error).__name__) from error
 
 
@@ -254,6 +254,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.run(args)
     except CommandError as error:
         print(f"{PROG}: error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name and "nstall" not in str(error)
+        fix = f". Install it: pip install {str(error.name).partition('.')[0]}" if missing else ""
+        print(f"{PROG}: error: {_one_line(error)}{fix}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{PROG}: interrupted", file=sys.stderr)

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from tabdiff.io.csv_layout import MARKS, CsvError, CsvLayout, CsvOptions, open_csv, read_layout, records
-from tabdiff.io.time_text import TimeForm, day_orders, read_times
+from tabdiff.io.time_text import TimeForm, day_orders, looks_like_time, read_times
 from tabdiff.utils.warnings import warn
 
 __all__ = ["CsvForm", "read_csv", "write_csv"]
@@ -29,6 +30,8 @@ __all__ = ["CsvForm", "read_csv", "write_csv"]
 KEY = "csv"
 _INTEGER = re.compile(r"[+-]?\d+")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
+# A number that is no code: without needless zeros before it.
+_PLAIN = re.compile(r"[+-]?(0|[1-9]\d*)?(?<=\d)(\.\d*)?([eE][+-]?\d+)?|[+-]?\.\d+([eE][+-]?\d+)?")
 _LEADING_ZERO = re.compile(r"[+-]?0\d")
 _DURATION = re.compile(r"-?\d+ days?( [+-]?\d\d:\d\d:\d\d(\.\d+)?)?")
 # A number in a form that is none without being told: thousands, a decimal comma, a unit.
@@ -119,7 +122,7 @@ def read_csv(path: Path, options: CsvOptions) -> pd.DataFrame:
             continue
         codes, uniques = pd.factorize(texts.pop(j), use_na_sentinel=False)
         counts = np.bincount(codes, minlength=len(uniques))
-        column, mark = _read_column([str(u) for u in uniques], counts, name, options, layout)
+        column, mark = _read_column(uniques.tolist(), counts, name, options, layout)
         columns[name] = column.values.take(codes).reset_index(drop=True)
         if column.form:
             forms[name] = column.form
@@ -198,17 +201,22 @@ def _spread(values: pd.Series, missing: np.ndarray) -> pd.Series:
 
 def _are_codes(texts: list[str]) -> bool:
     """Whether "NA" stands among codes of two capitals, such as those of countries, where it is Namibia."""
+    if "NA" not in texts:
+        return False
     others = [text for text in texts if text not in ("", "NA")]
-    return "NA" in texts and len(others) > 1 and all(re.fullmatch("[A-Z]{2}", text) for text in others)
+    return len(others) > 1 and all(re.fullmatch("[A-Z]{2}", text) for text in others)
 
 
 def _read_values(texts: list[str], options: CsvOptions, layout: CsvLayout) -> _Column | None:
     """Read texts as what all of them are: truth values, numbers, times or durations; None if they are other texts."""
-    if {text.lower() for text in texts} <= {"true", "false"}:
+    if all(text.lower() in ("true", "false") for text in texts):
         words = {text.lower(): text for text in texts}
         words = {kind: words.get(kind) or _like(kind, texts[0]) for kind in ("true", "false")}
         plain = len({*texts}) > 2 or words == {"true": "True", "false": "False"}
         return _Column(pd.Series([text.lower() == "true" for text in texts]), None if plain else {"words": words})
+    if options.thousands is None and options.decimal in (None, ".") and all(map(_PLAIN.fullmatch, texts)):
+        if not all(map(_INTEGER.fullmatch, texts)):
+            return _Column(pd.Series(np.array(texts, dtype=object).astype(np.float64)))
     integers = all(map(_INTEGER.fullmatch, texts))
     if integers and (any(map(_LEADING_ZERO.match, texts)) or all(text[0] == "+" and len(text) > 7 for text in texts)):
         return None  # codes, and numbers of telephones
@@ -252,9 +260,11 @@ def _read_numbers(texts: list[str], options: CsvOptions, layout: CsvLayout) -> _
         return None
     if all(map(_INTEGER.fullmatch, texts)):
         integers = [int(text) for text in texts]
-        if max(map(abs, integers)) >= 2**63:
+        largest = max(integers, key=abs)
+        if abs(largest) >= 2**63:
             return None
-        return _Column(pd.Series(integers, dtype="int64"), decimal_comma=comma)
+        hint = ("huge", str(largest)) if abs(largest) > 2**53 else None
+        return _Column(pd.Series(integers, dtype="int64"), hint=hint, decimal_comma=comma)
     return _Column(pd.Series(np.array(texts, dtype=object).astype(np.float64)), decimal_comma=comma)
 
 
@@ -278,6 +288,10 @@ _HINTS: dict[str, str] = {
     ),
     "unit": "is text, and looks like numbers with a unit ({example!r}). Leave the unit out of the file if they are",
     "large": "holds whole numbers beyond 64 bits ({example!r}) and is read as text, as an identifier is",
+    "huge": (
+        "holds whole numbers beyond 2**53 ({example}), which cannot be modelled. If they are an identifier, say "
+        "text=[{name!r}] (--text {name!r})"
+    ),
     "marks": (
         "is text for a few values ({example}), and the others are none. If those mean that a value is missing, say so: "
         "missing={words!r} (--missing {shell})"
@@ -312,11 +326,13 @@ def _hint(texts: list[str], counts: np.ndarray, options: CsvOptions, layout: Csv
         return "decimal", comma[0]
     if all(map(_WITH_UNIT.fullmatch, texts)) and len(texts) > 2 and any(re.search("[%$€£¥]", t) for t in texts):
         return "unit", texts[0]
-    odd = np.array([not (_NUMBER.fullmatch(text) or read_times([text], order="dmy")) for text in texts])
-    if 0 < odd.sum() <= 5 and counts[~odd].sum() >= MOSTLY * counts.sum():
-        rest = [text for text, is_odd in zip(texts, odd, strict=True) if not is_odd]
-        if _read_values(rest, options, layout) is not None:
-            return "marks", "\0".join(text for text, is_odd in zip(texts, odd, strict=True) if is_odd)
+    odd = list(islice((text for text in texts if not (_NUMBER.fullmatch(text) or looks_like_time(text))), 6))
+    if 0 < len(odd) <= 5:
+        is_odd = np.isin(texts, odd)
+        rest = [text for text, other in zip(texts, is_odd, strict=True) if not other]
+        enough = rest and counts[~is_odd].sum() >= MOSTLY * counts.sum()
+        if enough and _read_values(rest, options, layout) is not None:
+            return "marks", "\0".join(odd)
     if all(map(_names_a_month, texts[:20])):
         return "dates", texts[0]
     return None
@@ -339,7 +355,7 @@ def _warn_of_hints(path: Path, hints: list[tuple[str, str, str]]) -> None:
             match = _GROUPED.fullmatch(example)
             values["mark"] = match[1] if match else ","
         more = f" and {len(names) - 1} more like it" if names[1:] else ""
-        warn(f"{path}: column {names[0]!r}{more} {_HINTS[kind[0]].format(**values)}.")
+        warn(f"{path}: column {names[0]!r}{more} {_HINTS[kind[0]].format(name=names[0], **values)}.")
 
 
 def _warn_of_keys(path: Path, frame: pd.DataFrame, layout: CsvLayout) -> None:

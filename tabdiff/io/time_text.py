@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-__all__ = ["ReadTimes", "TimeForm", "day_orders", "read_times"]
+__all__ = ["ReadTimes", "TimeForm", "day_orders", "looks_like_time", "read_times"]
 
 _DATE = (
     r"(?P<iso>\d{4}-\d\d-\d\d)|(?P<slashes>\d{4}/\d\d/\d\d)|(?P<basic>\d{8}(?=T))|(?P<week>\d{4}-W\d\d-\d|\d{4}W\d{3})"
@@ -100,18 +100,17 @@ class TimeForm:
         exact = np.datetime_as_string(naive.to_numpy()).tolist()
         if any(text[4] != "-" or not text[0].isdigit() for text in exact):
             return None
-        written = [self._write(text) for text in exact]
-        if self.date == "Y-M":  # A month is all that is asked for; whatever day of it was drawn.
-            return times.astype(object).map(dict(zip(observed, written, strict=True)))
-        again = read_times(written, order=self.date.replace(self.date[1:2], "").lower() if self.date else None)
-        if again is None or not (again.times.to_numpy() == observed.to_numpy()).all():
+        # What the form leaves out must be zero; but of a month the day, whatever day of it was drawn.
+        said = (10, 13, 16, 19)[sum(part in self.clock for part in "hms")] + (self.digits + 1 if self.digits else 0)
+        if self.date != "Y-M" and any(text[said:].strip("T:.0") for text in exact):
             return None
-        texts = dict(zip(observed, written, strict=True))
-        return times.astype(object).map(texts)
+        return times.astype(object).map(dict(zip(observed, map(self._write, exact), strict=True)))
 
     def _write(self, exact: str) -> str:
         """Write a time that is given as "YYYY-MM-DD", or as that with "THH:MM:SS" and a fraction."""
         exact = exact if len(exact) > 10 else exact + "T00:00:00"
+        if self.date == "Y-M-D" and self.clock in ("h:m", "h:m:s") and not self.digits:  # the usual forms
+            return exact[:10] + self.between + exact[11 : {"h:m": 16, "h:m:s": 19}[self.clock]] + self.offset
         year, month, day, h, m, s = (exact[a:b] for a, b in ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)))
         if "W" in self.date:
             iso = datetime.date(int(year), int(month), int(day)).isocalendar()
@@ -203,10 +202,19 @@ def read_times(texts: Sequence[str], *, order: str | None = None) -> ReadTimes |
     return _closest(times, form, list(texts), zones)
 
 
+def looks_like_time(text: str) -> bool:
+    """Whether a text has the form of a time, be there such a time or not."""
+    return bool(_TIME.fullmatch(text) or _TIME_OF_DAY.fullmatch(text))
+
+
 def day_orders(texts: Sequence[str]) -> list[str]:
     """Return in which orders texts like 31/05/2024 can be read: "dmy", "mdy", both, or none if they are other texts."""
-    matches = [m for m in map(_TIME.fullmatch, texts) if m is not None and m["mark"]]
-    if not matches or len(matches) < len(texts):
+    matches = []
+    for match in map(_TIME.fullmatch, texts):
+        if match is None or not match["mark"]:
+            return []
+        matches.append(match)
+    if not matches:
         return []
     parts = np.array([[int(m["first"]), int(m["second"])] for m in matches])
     if all(m["mark"] == "." for m in matches):
