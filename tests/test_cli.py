@@ -604,6 +604,13 @@ def test_no_header_and_separator(tmp_path, capsys):
     assert (tmp_path / "o.csv").read_text().startswith("x0^x1\n")
 
 
+def test_a_tab_can_be_typed(tmp_path):
+    (tmp_path / "t.csv").write_text("a, b\tk\n" + "".join(f"{i % 5}, 1\t{i * 2.5}\n" for i in range(30)))
+    fit = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "m"), "--max-steps", "2", "--quiet"]
+    assert main(fit) == 1
+    assert main([*fit, "--sep", r"\t"]) == 0
+
+
 def test_options_of_csv_files_for_other_files(cell_model, tmp_path, capsys):
     fit = ["fit", cell_model.parent / "cells.h5ad", "-o", tmp_path / "m"]
     _fails(capsys, [*fit, "--sep", ";"], 1, "sep is for csv files")

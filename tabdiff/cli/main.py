@@ -116,6 +116,10 @@ def _positive_number(text: str) -> float:
     return value
 
 
+def _separator(text: str) -> str:
+    return "\t" if text == r"\t" else text
+
+
 def _name_value(text: str) -> str:
     if text.find("=") < 1:
         raise argparse.ArgumentTypeError(f"must have the form NAME=VALUE, however: {text!r}")
@@ -214,7 +218,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_csv(group: Any) -> None:
-    group.add_argument("--sep", metavar="C", help="what separates fields")
+    group.add_argument("--sep", metavar="C", type=_separator, help="what separates fields; \\t for a tab")
     group.add_argument("--decimal", metavar="C", help="the decimal mark: , or .")
     group.add_argument("--thousands", metavar="C", help="what groups digits, as in 1,234,567")
     group.add_argument("--encoding", metavar="E", help="such as cp1252 or utf-16-le (default: utf-8)")
@@ -489,10 +493,12 @@ def _level(text: str, levels: list) -> Any:
 def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
     """Return what a text means for a column that was not declared as a condition: one of its levels, or a number."""
     from tabdiff.codecs.columns import LevelColumn, NumericColumn, TimeColumn
+    from tabdiff.codecs.tables.dependencies import DependentColumn
 
     codec: Any = gen.codec_
     columns = dict(zip(map(str, codec.index_), codec.columns_, strict=True)) if _kind(gen) == "table" else {}
-    column = getattr(columns.get(name), "column", columns.get(name))
+    column = columns.get(name)
+    column = column.column if isinstance(column, DependentColumn) else column
     if isinstance(column, LevelColumn) and column.levels_:
         return _level(text, column.levels_)
     if isinstance(column, NumericColumn) and not isinstance(column, TimeColumn):

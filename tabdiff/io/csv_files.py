@@ -12,7 +12,6 @@ import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -214,10 +213,10 @@ def _read_values(texts: list[str], options: CsvOptions, layout: CsvLayout) -> _C
         words = {kind: words.get(kind) or _like(kind, texts[0]) for kind in ("true", "false")}
         plain = len({*texts}) > 2 or words == {"true": "True", "false": "False"}
         return _Column(pd.Series([text.lower() == "true" for text in texts]), None if plain else {"words": words})
-    if options.thousands is None and options.decimal in (None, ".") and all(map(_PLAIN.fullmatch, texts)):
-        if not all(map(_INTEGER.fullmatch, texts)):
-            return _Column(pd.Series(np.array(texts, dtype=object).astype(np.float64)))
     integers = all(map(_INTEGER.fullmatch, texts))
+    usual = not integers and options.thousands is None and options.decimal in (None, ".")
+    if usual and all(map(_PLAIN.fullmatch, texts)):
+        return _Column(pd.Series(np.array(texts, dtype=object).astype(np.float64)))
     if integers and (any(map(_LEADING_ZERO.match, texts)) or all(text[0] == "+" and len(text) > 7 for text in texts)):
         return None  # codes, and numbers of telephones
     numbers = _read_numbers(texts, options, layout)
@@ -418,12 +417,11 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _write_column(series: pd.Series, own: dict[str, Any]) -> pd.Series:
+    """Return a column as text where it has a form of its own, otherwise as it is."""
     dtype = series.dtype
-    words: Callable | None = None
     if "time" in own and (pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype)):
         written = TimeForm.from_state(own["time"]).write(series)
         return series if written is None else written
     if "words" in own and pd.api.types.is_bool_dtype(dtype):
-        words = {True: own["words"]["true"], False: own["words"]["false"]}.get
-        return series.astype(object).map(words, na_action="ignore")
+        return series.astype(object).map({True: own["words"]["true"], False: own["words"]["false"]})
     return series

@@ -175,6 +175,8 @@ class Attribute:
                 raise ValueError(f"Write it as {self._example()!r}.") from None
         else:
             times = pd.to_datetime(series)
+        if not is_time(times.dtype):
+            raise ValueError("Give all of them in one time zone.")
         if (times.isna() & series.notna()).any():
             raise ValueError(f"Write it as {self._example()!r}.")
         if duration:
