@@ -412,7 +412,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             For parameters out of range, infinities (the column is named), fewer than two rows, unknown names, lengths
             that differ; for data that do not match what `warm_start` or `resume_from` goes on with.
         TypeError
-            For containers or columns that cannot be modelled.
+            For containers or columns that cannot be modelled, and for values, names of columns and annotations of genes
+            that `save` could not store: categories hold numbers, strings, booleans, dates, times, periods, intervals,
+            decimals, bytes, UUIDs and tuples of such, but no objects of a class of your own.
         OSError
             If a checkpoint cannot be written, and the last one stays; or if there is none to go on from.
         """
@@ -551,7 +553,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
             Number of rows; by default as many as the condition has, or one.
         condition : optional
             - None draws conditions jointly from those seen in `fit`.
-            - A label or number applies to every row, where the model has a single attribute.
+            - A label, its text (such as ``"(0, 30]"`` for an interval), or a number applies to every row, where the
+              model has a single attribute.
             - A dict from attribute names to labels, numbers or arrays; attributes that are left out are drawn from
               training rows that match. ``{"cell_type": {"B": 300, "T": 200}}`` gives exact counts.
             - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
@@ -1011,7 +1014,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If the denoiser is a callable, or another parameter an object: only `pickle` and `joblib` keep those.
+            If the denoiser is a callable, or another parameter an object: only `pickle` and `joblib` keep those, so
+            that `fit` takes them. What `fit` reads of the data can be saved, or it refuses them.
         FileExistsError
             If `path` is something else that is there already.
         """

@@ -200,7 +200,10 @@ def read_strategy(strategy: Any, y: Any, labels: pd.Series) -> dict[Any, int]:
     TypeError
         If a callable returns something other than a dict.
     """
-    codes, values = pd.factorize(labels, sort=True)
+    try:
+        codes, values = pd.factorize(labels, sort=True)
+    except TypeError:  # classes that have no order stand as they appear
+        codes, values = pd.factorize(labels)
     counts = dict(zip(values.tolist(), np.bincount(codes).tolist()))
     largest, commonest, rarest = max(counts.values()), *(f(counts, key=counts.__getitem__) for f in (max, min))
     if callable(strategy):

@@ -216,7 +216,7 @@ def _stored_times(column: TimeColumn, storage: Storage, name: Any, values: pd.Se
     """Return times (n,), or text that says some, as the objects that the column holds."""
     convert: Any = pd.to_timedelta if pd.api.types.is_timedelta64_dtype(column.dtype) else pd.to_datetime
     try:
-        times = standardise(values, name)
+        times = standardise(storage.read_text(values), name)
         return storage.write(convert(times).astype(column.dtype) if times.dtype == object else times)
     except (TypeError, ValueError) as error:
         kind = storage.python or column.dtype
@@ -243,7 +243,7 @@ def _check(column: Any, storage: Storage, levels: list | None, name: Any, series
         if min(found) < 0:
             raise ValueError(unknown_level_message(f"condition {name!r}", values[found.index(-1)], levels))
         observed = pd.Series([levels[i] for i in found], observed.index, dtype=object)
-    elif isinstance(column, TimeColumn) and pd.api.types.is_object_dtype(dtype):
+    elif isinstance(column, TimeColumn) and (storage.times_of_day or pd.api.types.is_object_dtype(dtype)):
         observed = _stored_times(column, storage, name, observed)
     try:
         cast = observed.astype(dtype)

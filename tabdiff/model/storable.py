@@ -11,7 +11,7 @@ from tabdiff.codecs.columns import is_storable
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.io.serialization import pack
 
-__all__ = ["check_labels", "check_storable"]
+__all__ = ["check_labels", "check_describable"]
 
 
 def check_labels(features: Any) -> None:
@@ -41,9 +41,9 @@ def check_labels(features: Any) -> None:
                 ) from error
 
 
-def check_storable(codec: Any, conditions: Conditions | None) -> None:
+def check_describable(codec: Any, conditions: Conditions | None) -> None:
     """Raise a TypeError, before the training, if `save` could not store what was read of the data."""
     try:
         pack({"codec": codec.state(), "conditions": conditions.state() if conditions is not None else None}, {})
     except TypeError as error:
-        raise TypeError(f"a model of these data could not be saved, so it is not fitted: {error}.") from error
+        raise TypeError(f"a model of these data could not be saved, so it is not fitted: {error}") from error

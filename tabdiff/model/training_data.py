@@ -27,7 +27,7 @@ from tabdiff.model.defaults import resolve_condition_dropout
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.networks import NetworkSettings, canonical, settings_of
 from tabdiff.model.sample_weights import population, take_rows, weigh
-from tabdiff.model.storable import check_labels, check_storable
+from tabdiff.model.storable import check_describable, check_labels
 from tabdiff.training import Checkpoint, CheckpointError, options_of
 from tabdiff.training.checkpoint import describe_parameters, fingerprint, read_checkpoint
 
@@ -191,7 +191,7 @@ def begin(
         levels = conditions.n_levels if conditions is not None else []
         dropout = _dropout(options, conditions)
         codec = _fit_codec(options, inputs.features, codes, levels, weight, seeds.codec, device)
-        check_storable(codec, conditions)
+        check_describable(codec, conditions)
     else:
         codec, conditions = _check_same(previous, inputs, options, schedule)
         dropout = _dropout(options, conditions)

@@ -238,6 +238,18 @@ class Storage:
         elif isinstance(self.dtype, pd.ArrowDtype):
             self.scale = getattr(self.dtype.pyarrow_dtype, "scale", 0)
 
+    @property
+    def times_of_day(self) -> bool:
+        """Whether the column holds times of day."""
+        arrow = isinstance(self.dtype, pd.ArrowDtype) and str(self.dtype).startswith(("time32", "time64"))
+        return arrow or self.python == "time"
+
+    def read_text(self, series: pd.Series) -> pd.Series:
+        """Turn text that says times of day, such as "05:00", into those where the column holds such."""
+        if not self.times_of_day:
+            return series
+        return series.map(lambda v: datetime.time.fromisoformat(v) if isinstance(v, str) else v, na_action="ignore")
+
     def write(self, series: pd.Series) -> pd.Series:
         """Bring a decoded column (n,) of a standard dtype back to this storage."""
         if isinstance(self.dtype, pd.ArrowDtype):

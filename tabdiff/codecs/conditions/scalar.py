@@ -187,6 +187,12 @@ class Attribute:
             times = times.dt.tz_localize(self.dtype.tz)
         return times.astype(self.dtype)
 
+    def _standardise(self, series: pd.Series) -> pd.Series:
+        try:
+            return standardise(self._storage.read_text(series), self.name)
+        except ValueError:  # text that says no time, of which what follows speaks
+            return standardise(series, self.name)
+
     def encode(self, values: Any) -> np.ndarray:
         """Map labels or numbers (n,) to codes or standardised values (n,), missing ones to NaN.
 
@@ -202,7 +208,7 @@ class Attribute:
         """
         series = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
         if not isinstance(self.dtype, pd.CategoricalDtype):  # categories are looked up as they are
-            series = standardise(series, self.name)
+            series = self._standardise(series)
         missing = series.isna().to_numpy()
         if is_time(self.dtype) and not missing.all():
             try:
