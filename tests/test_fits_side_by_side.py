@@ -64,7 +64,9 @@ def test_fits_in_threads_give_what_they_give_alone_and_leave_the_callers_random_
 
 def test_fits_in_processes_give_what_they_give_alone(work, alone):
     before = global_states()
-    jobs = [joblib.delayed(DiffusionGenerator(**gen.get_params()).fit)(X, condition=c) for gen, X, c in work[:3]]
+    jobs = [
+        joblib.delayed(DiffusionGenerator(**gen.get_params(deep=False)).fit)(X, condition=c) for gen, X, c in work[:3]
+    ]
     fitted = joblib.Parallel(n_jobs=2)(jobs)
     assert [joblib.hash(_rows(gen.sample(10))) for gen in fitted] == alone[:3]
     assert global_states() == before

@@ -36,7 +36,7 @@ def what_replaces(names: Iterable[str]) -> str | None:
         if name in RENAMED:
             return f"{name} is called {RENAMED[name]} now: {RENAMED[name]}=..."
         if name in REPLACED:
-            return f"{name} became a callback: {REPLACED[name]}"
+            return f"{name} became a callback of tabdiff.training: {REPLACED[name]}"
         for parameter, (kind, moved) in MOVED.items():
             if name in moved:
                 return f"{name} moved: {parameter}={kind}({name}=...)"
