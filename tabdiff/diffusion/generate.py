@@ -113,12 +113,15 @@ def draw(
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = rows_at_once(denoiser, width, batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
-    own, shared = (generator.spawn(), None) if isinstance(generator, RowStreams) else (None, generator)
     # The noise to start from is drawn at once on the CPU, and that of steps from streams of the rows' own, so that rows
     # depend neither on the batch size nor on the device.
-    if noise is None:
-        noise = own.normal(width) if own is not None else torch.randn((n, width), generator=shared)
-    streams = own if own is not None else RowStreams.beside(generator, n)
+    shared = None if isinstance(generator, RowStreams) else generator
+    if isinstance(generator, RowStreams):
+        streams = generator.spawn()
+        noise = streams.normal(width) if noise is None else noise
+    else:
+        noise = torch.randn((n, width), generator=generator) if noise is None else noise
+        streams = RowStreams.beside(generator, n)
     condition = None if condition is None else condition.to(noise.dtype)
     if given is not None:
         given = given.to(noise.dtype)
@@ -140,7 +143,7 @@ def draw(
             )
             if mixed:
                 last = _rows(condition, i, size, device) if condition_last else None
-                part = mixed.to_data(part, t_min, last, stream if own is not None else shared)
+                part = mixed.to_data(part, t_min, last, stream if shared is None else shared)
         parts.append(part.cpu())
     rows = torch.cat(parts)
     return rows if given is None else torch.where(given.isfinite(), given, rows)
