@@ -760,7 +760,9 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
 
         The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
-        is missing depends on the cells that are there only (Rubin, 1976).
+        is missing depends on the cells that are there only (Rubin, 1976). What was never seen at fit stays as it is: a
+        level that its column did not have says nothing about the holes beside it, and a number outside its range
+        counts as the end of that. A missing value in a column that had none is a hole too.
 
         Parameters
         ----------
@@ -799,10 +801,15 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For columns or labels that differ from the fit's, parameters out of range, or a model that was fitted with
-            ``observed_masks=0``.
+            For columns that differ from the fit's, a condition that was not there, infinities, parameters out of range,
+            or a model that was fitted with ``observed_masks=0``.
         TypeError
             For AnnData, for tables with a callable denoiser or a mask.
+
+        Warns
+        -----
+        UserWarning
+            For levels that were not there at fit.
 
         Examples
         --------
@@ -963,8 +970,8 @@ class DiffusionGenerator(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For columns or labels that differ from the fit's, an unknown method, or "flow" with categories or missing
-            values.
+            For columns that differ from the fit's, a condition that was not there, infinities, an unknown method, or
+            "flow" with categories or missing values.
         TypeError
             For AnnData, whose likelihood is not available.
         """

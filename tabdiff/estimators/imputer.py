@@ -77,7 +77,9 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     generator, up to five times where the processor multiplies bfloat16. With ``sample_posterior=True`` the k-th of
     several equal rows gets the k-th draw.
 
-    A category that was not there in `fit` stays in the output, with a warning, and is unknown to the model.
+    What was never seen in `fit` follows the rule of `DiffusionGenerator.impute` (``docs/unseen.md``): a category stays
+    in the output, with a warning, and says nothing about the holes beside it; a number outside its range stays and
+    counts as the end of that; a missing value in a column that had none is a hole that is filled.
 
     Whole numbers without holes come back as floats from arrays, as with scikit-learn's imputers; columns of DataFrames
     keep their dtype.

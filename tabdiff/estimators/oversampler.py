@@ -66,6 +66,9 @@ class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
 
     Notes
     -----
+    A class in `sampling_strategy` that y lacks is an error that names the nearest, as a condition that a generator has
+    not seen is (``docs/unseen.md``).
+
     Whether synthetic rows help depends on the classifier and on what it is judged by. They change the share of the
     classes, so that predicted probabilities are no longer calibrated (van den Goorbergh et al., 2022); for ranking,
     weights of the classes or another threshold often do as well.

@@ -66,7 +66,8 @@ def sample_pipeline(
         If `pipe` is no pipeline, its last step no generator, or a step cannot be inverted, which is named. Nothing is
         drawn then.
     ValueError
-        As in `DiffusionGenerator.sample`.
+        As in `DiffusionGenerator.sample`: for a condition that the generator has not seen, with those that it knows and
+        the nearest (``docs/unseen.md``), among others.
 
     Examples
     --------

@@ -113,12 +113,14 @@ class Held:
         columns: dict[int, pd.Series] = {}
         lengths: dict[Any, int] = {}
         example = pd.DataFrame(_example(model.codec))
+        # What a constraint rebuilds is coded by its difference from others, whose values are none of its own.
+        rebuilt = {target.column for target in model.codec.constraints_.rebuilt_}
         for name, value in held.items():
             if isinstance(value, Mapping):
                 value = _expand(name, value)
             j = list(model.codec.index_).index(name)
             column, storage = model.codec.columns_[j], model.codec.storage_.columns[j]
-            column = getattr(column, "column", column)  # of a dependent column, what it is
+            column = None if j in rebuilt else getattr(column, "column", column)  # of a dependent column, what it is
             levels = (
                 storage.write(column.at(np.arange(len(column.levels_)))).tolist()
                 if isinstance(column, LevelColumn)
@@ -256,8 +258,8 @@ def _check(column: Any, storage: Storage, levels: list | None, name: Any, series
     if isinstance(column, LevelColumn) and pd.api.types.is_datetime64_any_dtype(dtype):
         unknown = column.is_unknown(cast)
         if unknown.any():
-            shown = [str(level) for level in column.levels_]
-            raise ValueError(unknown_level_message(f"condition {name!r}", str(cast[unknown].iloc[0]), shown))
+            times = [str(level) for level in column.levels_]
+            raise ValueError(unknown_level_message(f"condition {name!r}", str(cast[unknown].iloc[0]), times))
     if isinstance(column, NumericColumn):
         numbers = column.read(standardise(cast, name))
         if np.isinf(numbers).any():

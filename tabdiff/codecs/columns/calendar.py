@@ -310,9 +310,9 @@ def _find_days(days: np.ndarray, period: int = 1) -> Days | None:
     every = np.arange(first, last + 1, period)
     theirs, all_days = _attributes(days), _attributes(every)
     allowed = np.ones(len(every), dtype=bool)
-    values: dict[str, list[int]] = {}
+    values: dict[str, Sequence[int]] = {}
     while True:
-        best, chance, values_of_best = None, LOG_MAX_CHANCE, np.empty(0)
+        best, chance, values_of_best = None, LOG_MAX_CHANCE, np.empty(0, dtype=np.int64)
         for name in ATTRIBUTES.keys() - values.keys():
             possible = np.unique(all_days[name][allowed])
             seen = np.unique(theirs[name])

@@ -26,6 +26,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from tabdiff.codecs.columns import LevelColumn, NumericColumn, is_numeric, to_float
+from tabdiff.codecs.tables.dependencies import DependentColumn
 
 if TYPE_CHECKING:
     from tabdiff.codecs.tables.codec import TableCodec
@@ -86,7 +87,7 @@ def read_rows(
     surprise = np.zeros(len(read))
     columns = []
     for j, entry in enumerate(codec.columns_):
-        series, column = read.iloc[:, j], getattr(entry, "column", entry)
+        series, column = read.iloc[:, j], _inner(entry)
         if isinstance(column, NumericColumn):
             values = column.read(series)
             absent = np.isnan(values) & ~_may_miss(codec, read, j, entry)
@@ -113,6 +114,11 @@ def read_rows(
     for i, j in enumerate(codec.value_positions_):
         hidden[:, i] = torch.from_numpy(stands_in[:, j])
     return Rows(seen, cells, surprise, data, hidden)
+
+
+def _inner(entry: Any) -> Any:
+    """Return what a column is, also where another one determines it."""
+    return entry.column if isinstance(entry, DependentColumn) else entry
 
 
 def _may_miss(codec: TableCodec, read: pd.DataFrame, j: int, entry: Any) -> np.ndarray:
@@ -150,7 +156,9 @@ def _broken(codec: TableCodec, seen: pd.DataFrame, unknown: np.ndarray, conditio
     d = len(codec.columns_)
     broken = np.zeros(seen.shape, dtype=bool)
     for rule in codec.dependencies_.rules_:
-        target = getattr(codec.columns_[rule.target], "column", codec.columns_[rule.target])
+        if rule.target >= d:  # of the condition, not of the row
+            continue
+        target = _inner(codec.columns_[rule.target])
         found = target.positions(seen.iloc[:, rule.target])
         if rule.source >= d:
             if condition is None:
@@ -200,14 +208,12 @@ def least_likely(codec: TableCodec, rows: Rows, bound: Callable[[Tensor, np.ndar
     total = bound(rows.data, np.arange(len(rows.data)))
     for i in np.flatnonzero(rows.hidden.numpy().any(axis=0)):
         where = np.flatnonzero(rows.hidden[:, i].numpy())
-        tried, lowest = rows.data[where].clone(), np.full(len(where), np.inf)
-        for value in _values(codec.columns_[codec.value_positions_[i]]):
-            tried[:, i] = value
-            scores = bound(tried, where)
-            less = scores < lowest
-            rows.data[where[less], i] = value
-            lowest = np.where(less, scores, lowest)
-        total[where] = lowest
+        values = torch.tensor(_values(codec.columns_[codec.value_positions_[i]]), dtype=rows.data.dtype)
+        tried = rows.data[where].repeat(len(values), 1)
+        tried[:, i] = values.repeat_interleave(len(where))
+        scores = bound(tried, np.tile(where, len(values))).reshape(len(values), len(where))
+        rows.data[where, i] = values[scores.argmin(axis=0)]
+        total[where] = scores.min(axis=0)
     return total - rows.surprise
 
 
@@ -230,8 +236,11 @@ def _values(column: Any) -> list[float]:
 def hide_unknown(codec: TableCodec, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
     """Return a frame (n, d) with missing values for levels that were not seen, and an example of these by column."""
     read, out, examples = codec.read(frame), frame.copy(deep=False), {}
-    for j, entry in enumerate(codec.columns_):
-        column = getattr(entry, "column", entry)  # of a dependent column, what it is
+    # A difference from other columns that was never seen is no level, and hidden where it is coded.
+    rebuilt = {target.column for target in codec.constraints_.rebuilt_}
+    for j, column in enumerate(map(_inner, codec.columns_)):
+        if j in rebuilt:
+            continue
         unknown = column.is_unknown(read.iloc[:, j]) if isinstance(column, LevelColumn) else np.zeros(1, dtype=bool)
         if unknown.any():
             series = frame.iloc[:, j]
