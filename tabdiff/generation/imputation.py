@@ -295,7 +295,7 @@ def encode_given(
     for j, slot in enumerate(slots(codec)):
         unknown = torch.from_numpy(holes[:, [j, *parts.get(j, [])]].any(axis=1))
         for i in slot.values:
-            unknown = unknown | rows.hidden[:, i]
+            unknown = unknown | rows.unknown[:, i]
             given[:, i] = torch.where(unknown, PRESENT if filling else torch.nan, data[:, i])
         if slot.presence is not None:
             if filling:

@@ -247,6 +247,12 @@ def test_days_of_a_rule_are_those_of_pandas():
         np.testing.assert_array_equal(Days({name: [values[name]]}).contains(days), want)
 
 
+def test_days_beyond_any_calendar_stay_as_they_are():
+    grid = Days({"weekday": [0, 1, 2, 3, 4]})
+    np.testing.assert_array_equal(grid.nearest(np.array([2, 3, 10**12])), [1, 4, 10**12])
+    assert DateNumbers(grid).nearest(np.array([20240106, 20240105, 10**15]))[:2].tolist() == [20240105, 20240105]
+
+
 def test_codes_that_repeat_are_drawn_as_seen_and_counts_are_not():
     codes = rng.integers(10_000, 99_999, 200)
     shares = 1 / np.arange(1, 201)

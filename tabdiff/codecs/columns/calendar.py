@@ -100,6 +100,11 @@ class Days(Grid):
     def _search(self, ticks: np.ndarray, side: int) -> np.ndarray:
         if len(ticks) == 0:
             return ticks
+        far = np.abs(ticks - np.median(ticks)) > MAX_DAYS
+        if far.any():  # They would need a calendar too long to be made.
+            out = ticks.copy()
+            out[~far] = self._search(ticks[~far], side)
+            return out
         first, last, reach = int(ticks.min()), int(ticks.max()), REACH
         while True:
             days = self._between(first - reach, last) if side < 0 else self._between(first, last + reach)

@@ -168,7 +168,8 @@ class NumberGrid:
         self.rule, self.decimals = rule, decimals
 
     def _ticks(self, values: np.ndarray) -> np.ndarray:
-        return np.rint(np.asarray(values, dtype=np.float64) * 10.0**self.decimals).astype(np.int64)
+        ticks = np.rint(np.asarray(values, dtype=np.float64) * 10.0**self.decimals)
+        return np.clip(ticks, -(2.0**53), 2.0**53).astype(np.int64)
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """Return the numbers of the grid that are nearest to values (n,)."""

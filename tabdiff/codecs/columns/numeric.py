@@ -48,6 +48,8 @@ def to_float(series: pd.Series, name: Any, *, exact: bool = True) -> np.ndarray:
                 f"column {name!r} holds integers beyond 2**53 ({low} to {high}), which cannot be modelled exactly. "
                 f"Subtract an offset if it is a number; drop it or make it a string if it is an identifier."
             )
+    if series.isna().all():  # Its dtype says nothing then.
+        return np.full(len(series), np.nan)
     try:
         if is_time(series.dtype):
             raise TypeError

@@ -153,7 +153,7 @@ def _overwrite(values: dict[int, np.ndarray], b: int, a: int, where: np.ndarray,
     low, high = columns[b].values_[[0, -1]]
     where = where & (values[a] >= low) & (values[a] <= high) & ~np.isnan(values[b])
     if columns[b].grid_ is not None:
-        where = where & columns[b].grid_.contains(np.nan_to_num(values[a]))
+        where = where & columns[b].grid_.contains(np.where(where, values[a], low))
     values[b] = np.where(where, values[a], values[b])
 
 

@@ -54,7 +54,9 @@ class Rows:
     data : Tensor of shape (n, k)
         The rows encoded.
     hidden : bool Tensor of shape (n, k)
-        Where it holds what was put in the place of others.
+        Where it holds what was put in the place of others: the nearest for a number, any for the rest.
+    unknown : bool Tensor of shape (n, k)
+        The rest.
     """
 
     frame: pd.DataFrame
@@ -62,6 +64,7 @@ class Rows:
     surprise: np.ndarray
     data: Tensor
     hidden: Tensor
+    unknown: Tensor
 
 
 def read_rows(
@@ -84,7 +87,7 @@ def read_rows(
     """
     read = codec.read(frame)
     cells, stands_in, unknown = (np.zeros(read.shape, dtype=bool) for _ in range(3))
-    surprise = np.zeros(len(read))
+    surprise, outside = np.zeros(len(read)), np.zeros(read.shape)
     columns = []
     for j, entry in enumerate(codec.columns_):
         series, column = read.iloc[:, j], _inner(entry)
@@ -94,26 +97,28 @@ def read_rows(
             if absent.any():
                 series = series.mask(absent, column.at(np.array([len(column.values_) // 2])).iloc[0])
             if column.grid_ is not None:
-                cells[:, j] = ~np.isnan(values) & ~column.grid_.contains(np.nan_to_num(values, nan=column.values_[0]))
+                # Outside the range a number has a density of its own already.
+                inside = (values >= column.values_[0]) & (values <= column.values_[-1])
+                cells[:, j] = inside & ~column.grid_.contains(np.where(inside, values, column.values_[0]))
         else:
             series, absent, unknown[:, j], extra = _known_levels(column, series)
             surprise += extra
-            distance = column.distance(read.iloc[:, j])
-            absent = absent | (distance > 0)
-            surprise += distance
-        cells[:, j] |= absent
+            outside[:, j] = column.distance(read.iloc[:, j])
+        cells[:, j] |= absent | (outside[:, j] > 0)
         stands_in[:, j] = absent
-        unknown[:, j] |= absent
+        unknown[:, j] |= absent | (outside[:, j] > 0)
         columns.append(series)
     seen = pd.concat(columns, axis=1)
     seen.columns = read.columns
     cells |= _broken(codec, seen, unknown, condition)
-    surprise += cells.sum(axis=1) * np.log(n_fit + 1.0)
+    surprise += cells.sum(axis=1) * np.log(n_fit + 1.0) + outside.sum(axis=1)
     data = codec.encode_read(seen, generator)
-    hidden = torch.zeros(data.shape, dtype=torch.bool)
+    absent_data = torch.zeros(data.shape, dtype=torch.bool)
+    hidden = absent_data.clone()
     for i, j in enumerate(codec.value_positions_):
-        hidden[:, i] = torch.from_numpy(stands_in[:, j])
-    return Rows(seen, cells, surprise, data, hidden)
+        absent_data[:, i] = torch.from_numpy(stands_in[:, j])
+        hidden[:, i] = torch.from_numpy(stands_in[:, j] | (outside[:, j] > 0))
+    return Rows(seen, cells, surprise, data, hidden, absent_data)
 
 
 def _inner(entry: Any) -> Any:
