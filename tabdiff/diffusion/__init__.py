@@ -3,9 +3,10 @@
 ``schedules`` say how much noise there is at a time, ``targets`` what a network predicts, ``losses`` and
 ``times`` how it is trained; ``denoiser`` makes an estimate of the clean row of it, ``oracles`` are exact
 ones, ``guidance`` and ``observed`` push one; ``samplers`` and ``inversion`` walk between noise and rows, and
-``likelihood`` weighs rows.
+``likelihood`` and ``bound`` weigh rows.
 """
 
+from tabdiff.diffusion.bound import variational_bound
 from tabdiff.diffusion.denoiser import Denoiser, DenoiserLike, coefficients
 from tabdiff.diffusion.guidance import (
     AutoGuidance,
@@ -15,7 +16,7 @@ from tabdiff.diffusion.guidance import (
     MultiConditionGuidance,
 )
 from tabdiff.diffusion.inversion import encode, interpolate, slerp
-from tabdiff.diffusion.likelihood import bits_per_dim, dequantise, flow_log_likelihood, variational_bound
+from tabdiff.diffusion.likelihood import bits_per_dim, dequantise, flow_log_likelihood
 from tabdiff.diffusion.losses import LOSSES, Loss, elbo_weight, make_loss, x0_factor
 from tabdiff.diffusion.oracles import GaussianDenoiser, MixtureDenoiser
 from tabdiff.diffusion.posterior import PosteriorGuidance, RePaint, sample_known

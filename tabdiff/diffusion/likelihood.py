@@ -1,4 +1,4 @@
-"""How likely rows are: exactly by the probability flow, or from below by the variational bound.
+"""How likely rows are by the probability flow, and what a density of quantised rows means; `bound` has the bound.
 
 Log-likelihoods are natural logarithms of densities, one per row.
 """
@@ -6,7 +6,6 @@ Log-likelihoods are natural logarithms of densities, one per row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from tabdiff.diffusion.denoiser import DenoiserLike
 from tabdiff.diffusion.samplers.base import Model
-from tabdiff.diffusion.samplers.grids import Node, make_path, time_grid
+from tabdiff.diffusion.samplers.grids import Node, time_grid
 
-__all__ = ["bits_per_dim", "dequantise", "flow_log_likelihood", "variational_bound"]
+__all__ = ["bits_per_dim", "dequantise", "flow_log_likelihood"]
 
 
 def flow_log_likelihood(
@@ -126,95 +125,6 @@ def _estimate_and_trace(model: Model, rows: Tensor, node: Node, probes: list[Ten
 def _prior_log_density(rows: Tensor, node: Node) -> Tensor:
     variance = node.alpha**2 + node.sigma**2
     return -0.5 * (rows.square() / variance + math.log(2 * math.pi * variance)).flatten(1).sum(1)
-
-
-@torch.no_grad()
-def variational_bound(
-    denoiser: DenoiserLike,
-    x: Tensor,
-    condition: Tensor | None = None,
-    *,
-    steps: int = 100,
-    grid: str | Sequence[float] | Tensor = "log_snr",
-    n_draws: int = 1,
-    generator: torch.Generator | None = None,
-    known: Tensor | None = None,
-    reconstructed: Tensor | None = None,
-) -> Tensor:
-    r"""Return a lower bound on the log-density of rows, as an estimate over random noise.
-
-    It is minus the divergence of the noisiest state from its prior, plus the expected density of a row around
-    its cleanest state, minus the diffusion term: on a discrete schedule that of the chain of `steps` steps,
-    the sum of :math:`\tfrac12 (\mathrm{SNR}_s - \mathrm{SNR}_t) \|x - D(x_t, t)\|^2`, which more steps make
-    tighter; in continuous time the integral of :math:`\tfrac12 \|x - D(x_t, t)\|^2\, d\,\mathrm{SNR}`, by the
-    midpoint rule.
-
-    The noise of each time is drawn once and shared by all rows, and used with both signs. So a row's bound
-    depends neither on its neighbours nor on its place.
-
-    Parameters
-    ----------
-    denoiser : callable
-        ``denoiser(x_t, t, condition) -> x0``.
-    x : Tensor
-        Clean rows, shape ``(B, *)``.
-    condition : Tensor, optional
-        Shape ``(B, k)``, NaN for a null entry.
-    steps : int
-        Number of steps of the chain; two evaluations each, for each draw.
-    grid : str
-        As in `time_grid`.
-    n_draws : int
-        Number of noises per time.
-    generator : torch.Generator, optional
-        Source of the noise; the same state gives the same bound.
-    known : Tensor, optional
-        Which entries count, boolean, of the shape of `x`; the others are pure noise to the denoiser. By default all.
-    reconstructed : Tensor, optional
-        Known entries whose density around their cleanest state is part of the bound, boolean, of the shape of `x`; by
-        default all of `known`. Embedded categories are not among them: their probability takes its place, which the
-        caller adds.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(B,)``, float64, in nats.
-
-    References
-    ----------
-    Kingma et al., "Variational Diffusion Models", 2021, section 4.
-    """
-    schedule = denoiser.schedule
-    path = make_path(schedule, steps, grid, denoise_last=False)
-    model = Model(denoiser, condition, generator)
-    counts = torch.ones_like(x, dtype=torch.bool) if known is None else known
-    rebuilt = counts if reconstructed is None else counts & reconstructed
-
-    def total(entries: Tensor) -> Tensor:
-        return torch.where(counts, entries.double(), 0.0).flatten(1).sum(1)
-
-    first, last = path[0], path[-1]
-    prior = first.alpha**2 + first.sigma**2
-    share = first.sigma**2 / prior
-    divergence = 0.5 * total(share - 1 - math.log(share) + first.alpha**2 / prior * x.square())
-    reconstruction = -0.5 * rebuilt.flatten(1).sum(1) * (math.log(2 * math.pi) + 1 - 2 * last.lam)
-    bound = reconstruction - divergence
-    for now, then in pairwise(path):
-        if schedule.n_timesteps is None and math.isfinite(now.lam):
-            at = model.node(schedule.t_from_log_snr(now.lam + then.lam).item())
-            weight = math.exp(2 * at.lam) * (then.lam - now.lam)
-        else:
-            at, weight = now, 0.5 * (math.exp(2 * then.lam) - math.exp(2 * now.lam))
-        snr = math.exp(2 * at.lam)
-        for _ in range(n_draws):
-            eps = model.noise(x[:1])
-            surplus = snr / (1 + snr) ** 2 * (eps.double().square() - 1)
-            for signed in (eps, -eps):
-                noisy = torch.where(counts, at.alpha * x + at.sigma * signed, math.hypot(at.alpha, at.sigma) * signed)
-                error = model.x0(noisy, at) - x
-                # The error of a known category is no multiple of the noise, so there the correction would add noise.
-                bound = bound - weight / (2 * n_draws) * total(error.double().square() - surplus * rebuilt)
-    return bound
 
 
 def bits_per_dim(log_likelihood: Tensor, n_dims: int, *, bin_width: float = 1.0) -> Tensor:

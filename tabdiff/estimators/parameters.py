@@ -8,7 +8,9 @@ import numpy as np
 
 from tabdiff.codecs.conditions.text import check_text_encoder
 from tabdiff.codecs.images.codec import augmentations
-from tabdiff.diffusion import make_loss
+from tabdiff.diffusion import (
+    make_loss,
+)
 from tabdiff.model.networks import check_denoiser
 from tabdiff.training import Callback, options_of
 

@@ -1,10 +1,9 @@
-"""Log-likelihoods of rows and images under a fitted model."""
+"""How likely rows, images and sequences are under a fitted model, and how many bits an entry takes."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,102 +11,196 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.conditions.conditions import resolve_condition
+from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
-from tabdiff.diffusion import flow_log_likelihood
+from tabdiff.diffusion import Denoiser, bits_per_dim, dequantise, flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.fitted import FittedModel
 
-__all__ = ["image_log_likelihood", "log_likelihood"]
+__all__ = ["SCORE_METHODS", "bits_of_rows", "condition_codes", "log_likelihood"]
 
+SCORE_METHODS = ("bound", "continuous", "flow")
 SCORE_BATCH = 2048
-
-# Where the chain of the bound ends: with a noise of about the width of a byte's bin.
+# Where the way to an image ends: with a noise of about the width of a byte's bin.
 LOG_SNR_MAX = 2 * math.log(128.0)
 SCORED_VALUES = 2**17
+# Directions per node: those of an image have many entries, over which the noise averages.
+IMAGE_DRAWS = 2
+
+
+def condition_codes(model: FittedModel, n: int, own: pd.DataFrame | None, condition: Any) -> Tensor | None:
+    """Return the condition of n rows as codes (n, k): what was given, or else their own; None for no condition."""
+    if condition is not None:
+        return resolve_condition(model.conditions, n, condition, 1.0, np.random.default_rng(0))
+    if own is not None and model.conditions is not None:
+        return torch.from_numpy(model.conditions.encode(own))
+    return None
 
 
 def log_likelihood(
-    model: FittedModel, features: Any, own: pd.DataFrame | None, *, condition: Any, method: str
-) -> np.ndarray:
-    """Return the log-likelihood (n,) of each row, or a bound on it; see `DiffusionGenerator.score_samples`.
+    model: FittedModel, features: Any, codes: Tensor | None, *, method: str = "bound"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-likelihood (n,) of rows or a bound on it, in nats, and its standard error (n,).
 
-    Parameters
-    ----------
-    model : FittedModel
-    features : ndarray, DataFrame, Series or Images of n rows
-        Checked, without condition columns.
-    own : DataFrame or None
-        Their condition, where what was given carries it.
-    condition : optional
-        In the forms of `sample`.
-    method : {"bound", "flow"}
+    Of bytes of images it is the probability of the values, dequantised by uniform noise that is the same for every
+    image (Theis et al., 2016, https://arxiv.org/abs/1511.01844); of floats the density, of images blurred by noise of
+    about 1/128 of the range from white to grey. Times and noises are fixed, so a row's score depends on no other.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, and "flow" for anything but numbers without missing values.
     """
-    if model.container == "cells":
-        raise TypeError("score_samples is not available for AnnData; fit on a DataFrame or array to score rows.")
-    if model.codec.random_:
-        raise TypeError("score_samples is not available with latent_diffusion=True; fit without it to score images.")
-    codes = None
-    n = int(features.shape[0])
-    if condition is not None:
-        codes = resolve_condition(model.conditions, n, condition, 1.0, np.random.default_rng(0))
-    elif own is not None and model.conditions is not None:
-        codes = torch.from_numpy(model.conditions.encode(own))
-    if method not in ("bound", "flow"):
-        raise ValueError(f"method must be 'bound' or 'flow', however: {method!r}.")
-    if model.container == "images":
+    if method not in SCORE_METHODS:
+        raise ValueError(f"method must be 'bound', 'continuous' or 'flow', however: {method!r}.")
+    time = "continuous" if method == "continuous" else "schedule"
+    codec, denoiser = model.codec, model.denoiser
+    if isinstance(codec, ImageCodec):
         if method == "flow":
             raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
-        return image_log_likelihood(model, features, codes)
-    table = model.codec.columns_known_
-    if table:
-        rows = read_rows(model.codec, pd.DataFrame(features), model.n_samples, codes)
-    data = rows.data if table else model.codec.encode(features, codes, None)
-    if method == "flow" and isinstance(model.denoiser, MixedDenoiser):
+        rows = codec.encode(features)
+        within = torch.rand((1, math.prod(codec.size_)), generator=torch.Generator().manual_seed(0))
+        parts = []
+        for i, values in _image_batches(codec, rows, within):
+            condition = None if codes is None else codes[i : i + len(values)]
+            parts.append(_image_bound(denoiser, values, condition, time=time, seed=0, shared=True))
+        return _joined(parts, codec.log_jacobian(features, rows))
+    if method == "flow" and isinstance(denoiser, MixedDenoiser):
         raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
-    log_density: Callable[..., Tensor] = row_bound if method == "bound" else flow_log_likelihood
-    exact = copy.deepcopy(model.denoiser).cpu().double()
+    exact = copy.deepcopy(denoiser).cpu().double()
 
-    def score(data: Tensor, where: np.ndarray) -> np.ndarray:
+    def score(data: Tensor, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         theirs = None if codes is None else codes[torch.from_numpy(where)]
-        parts = [
-            log_density(exact, data[i : i + SCORE_BATCH].double(), _part(theirs, i)).detach()
-            for i in range(0, len(data), SCORE_BATCH)
-        ]
-        return torch.cat(parts).numpy()
+        parts = []
+        for i in range(0, len(data), SCORE_BATCH):
+            batch = data[i : i + SCORE_BATCH].double()
+            condition = None if theirs is None else theirs[i : i + SCORE_BATCH].double()
+            if method == "flow":
+                value = flow_log_likelihood(exact, batch, condition).detach()
+                parts.append((value, torch.zeros_like(value)))
+            else:
+                parts.append(row_bound(exact, batch, condition, time=time, return_std=True))
+        return _joined(parts, np.zeros(len(data)))
 
-    if not table:
-        return score(data, np.arange(n)) + model.codec.log_jacobian(features, data)
-    return least_likely(model.codec, rows, score) + log_jacobian(model.codec, rows)
+    if not codec.columns_known_:
+        data = codec.encode(features, codes, None)
+        scores, std = score(data, np.arange(len(data)))
+        return scores + codec.log_jacobian(features, data), std
+    rows = read_rows(codec, pd.DataFrame(features), model.n_samples, codes)
+    # Of a row with cells that were never seen, the error is that of its first reading.
+    errors: list[np.ndarray] = []
+
+    def bound(data: Tensor, where: np.ndarray) -> np.ndarray:
+        scores, std = score(data, where)
+        errors.append(std)
+        return scores
+
+    scores = least_likely(codec, rows, bound) + log_jacobian(codec, rows)
+    return scores, errors[0]
 
 
-def _part(codes: Tensor | None, i: int) -> Tensor | None:
-    return codes[i : i + SCORE_BATCH].double() if codes is not None else None
+def bits_of_rows(
+    model: FittedModel, features: Any, codes: Tensor | None, *, method: str = "bound", seed: int = 0
+) -> np.ndarray:
+    """Return the bits per entry (n,) that rows of quantised values take, an upper bound but for random errors.
 
+    Values are spread over their bins by uniform noise, and each row has its own, as it has directions of the diffusion
+    noise of its own: errors of the rows are independent, and that of their mean falls with their number.
 
-@torch.no_grad()
-def image_log_likelihood(model: FittedModel, images: Any, codes: Tensor | None) -> np.ndarray:
-    """Return a lower bound on the log-likelihood (n,) of each image, in nats.
-
-    Of bytes it is the probability of the values, dequantised by uniform noise that is the same for every image (Theis
-    et al., 2016, https://arxiv.org/abs/1511.01844); of floats the density, of images blurred by noise of about 1/128 of
-    the range from white to grey. Times and noises are fixed, so an image's score depends on no other, but for rounding.
+    Raises
+    ------
+    ValueError
+        For an unknown method, and for values that are not quantised, whose density stands for no number of bits.
     """
+    if method not in ("bound", "continuous"):
+        raise ValueError(f"method must be 'bound' or 'continuous'; got {method!r}.")
+    time = "continuous" if method == "continuous" else "schedule"
+    generator = torch.Generator().manual_seed(seed)
     codec, denoiser = model.codec, model.denoiser
-    device = next(denoiser.parameters()).device
-    rows = codec.encode(images).to(device)
-    n, d = rows.shape
-    within = torch.rand((1, d), generator=torch.Generator().manual_seed(0)).to(device)
-    size = max(1, SCORED_VALUES // d)
+    if isinstance(codec, ImageCodec):
+        if codec.range_ != "byte":
+            raise ValueError(
+                f"bits per dimension must be of images of bytes (uint8); got a model of {codec.dtype_}, whose values "
+                "are not quantised. Fit on bytes, (255 * X).astype(numpy.uint8), or use score_samples."
+            )
+        rows = codec.encode(features)
+        parts = []
+        for i, values in _image_batches(codec, rows, generator):
+            condition = None if codes is None else codes[i : i + len(values)]
+            parts.append(_image_bound(denoiser, values, condition, time=time, seed=generator, shared=False))
+        total = _joined(parts, np.zeros(len(rows)))[0]
+        return bits_per_dim(torch.from_numpy(total), math.prod(codec.size_), bin_width=1 / 128).numpy()
+    data = codec.encode(features, codes, generator)
+    exact = copy.deepcopy(denoiser).cpu().double()
     parts = []
-    for i in range(0, n, size):
-        places = torch.arange(i, min(i + size, n), device=device)
+    for i in range(0, len(data), SCORE_BATCH):
+        batch = data[i : i + SCORE_BATCH].double()
+        condition = None if codes is None else codes[i : i + SCORE_BATCH].double()
+        parts.append(row_bound(exact, batch, condition, time=time, seed=generator, shared=False, return_std=True))
+    total = _joined(parts, codec.log_jacobian(features, data))[0]
+    if features.ndim == 1:  # sequences: letters have probabilities
+        return bits_per_dim(torch.from_numpy(total), codec.length_).numpy()
+    return bits_per_dim(torch.from_numpy(total + _log_units(codec, features)), features.shape[1]).numpy()
+
+
+def _log_units(codec: Any, features: Any) -> np.ndarray:
+    """Return the sum (n,) of the logarithms of the steps between values that count by a density."""
+    numbers = [(j, column) for j, column in enumerate(codec.columns_) if isinstance(column, NumericColumn)]
+    units = {j: column.unit_ for j, column in numbers if column.unit_ is not None}
+    continuous = [column.name for j, column in numbers if j not in units]
+    if continuous:
+        raise ValueError(
+            f"bits per dimension must be of values that are multiples of a unit; got continuous columns {continuous}. "
+            "Fit on rounded values, X.round(2), or use score_samples."
+        )
+    frame = codec.constraints_.reduce(codec.storage_.read(pd.DataFrame(features)))
+    total = np.zeros(len(frame))
+    for j, column in numbers:
+        values = column.read(frame.iloc[:, j])
+        multiple, decimals = units[j]
+        dense = ~np.isnan(values) & ~column.has_probability(values)
+        total += np.where(dense, math.log(multiple) - decimals * math.log(10.0), 0.0)
+    return total
+
+
+def _image_batches(codec: ImageCodec, rows: Any, within: Tensor | torch.Generator) -> Any:
+    """Yield where each batch of images starts, and its values as the network sees them, bytes within their bins.
+
+    `within` says where: a place (1, d) that is the same in all images, or what draws one for each.
+    """
+    size = max(1, SCORED_VALUES // math.prod(codec.size_))
+    for i in range(0, len(rows), size):
+        places = torch.arange(i, min(i + size, len(rows)))
         part = rows[places]
-        if part.dtype == torch.uint8:
-            values = part.float().add(within).div(128).sub(1)
+        if part.dtype != torch.uint8:
+            yield i, codec.prepare(part)
+        elif isinstance(within, Tensor):
+            yield i, part.float().add(within).div(128).sub(1)
         else:
-            values = codec.prepare(part)
-        condition = None if codes is None else codes[i : i + size].to(device)
-        parts.append(row_bound(denoiser, values, condition, log_snr_max=LOG_SNR_MAX).cpu())
-    return torch.cat(parts).numpy() + codec.log_jacobian(images, rows)
+            yield i, dequantise(part.float(), generator=within).div(128).sub(1)
+
+
+def _image_bound(
+    denoiser: Denoiser, values: Tensor, condition: Tensor | None, *, time: str, seed: Any, shared: bool
+) -> tuple[Tensor, Tensor]:
+    device = next(denoiser.parameters(), values).device
+    bound, std = row_bound(
+        denoiser,
+        values.to(device),
+        None if condition is None else condition.to(device),
+        n_draws=IMAGE_DRAWS,
+        time=time,
+        seed=seed,
+        log_snr_max=LOG_SNR_MAX,
+        shared=shared,
+        return_std=True,
+    )
+    return bound.cpu(), std.cpu()
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    bounds, stds = zip(*parts, strict=True)
+    return torch.cat(bounds).numpy() + jacobian, torch.cat(stds).numpy()

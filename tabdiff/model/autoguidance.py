@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tabdiff.diffusion import Denoiser
+from tabdiff.diffusion import (
+    Denoiser,
+)
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.build import build_denoiser

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from tabdiff.diffusion import Denoiser
+from tabdiff.diffusion import (
+    Denoiser,
+)
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import (
@@ -139,12 +141,15 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
             embedding = ImageCondition((c, h, w), embedding)  # type: ignore[arg-type]
         bounds = None if spec.bounds is None else torch.from_numpy(np.array(spec.bounds))
         if not spec.frequencies:
+            # What other targets' networks see is not scaled in the published settings, and c_in would.
+            preconditioned = "edm" in (spec.target, spec.loss.weighting)
             plain = Denoiser(
                 network,
                 spec.schedule,
                 spec.target,
                 embedding,
                 loss=spec.loss,
+                sigma_data=spec.data_std if preconditioned else 1.0,
                 bounds=bounds,
                 n_given=n_given,
                 learned_variance=spec.variance == "learned",

@@ -8,11 +8,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.layout import missing_levels, presence_columns
-from tabdiff.diffusion import Loss, Schedule, make_loss, schedule_from_config
+from tabdiff.diffusion import (
+    Loss,
+    Schedule,
+    make_loss,
+    schedule_from_config,
+)
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.defaults import (
     Sizes,
@@ -34,6 +40,8 @@ __all__ = ["ModelConfig"]
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
+# Of images whose standard deviation is taken, values at most.
+MEASURED_VALUES = 2**24
 
 
 @dataclass
@@ -89,6 +97,8 @@ class ModelConfig:
         Further arguments of an MLP or a transformer.
     variance : str
         "fixed", or "learned": then the network returns two values for each number.
+    data_std : float
+        Standard deviation of the entries of encoded rows: 1 but for images, whose pixels are not standardised.
     """
 
     width: int
@@ -118,6 +128,7 @@ class ModelConfig:
     embedding_size: int = 8  # that of models saved before it could differ
     options: dict[str, Any] = field(default_factory=dict)
     variance: str = "fixed"
+    data_std: float = 1.0
 
     @property
     def n_per_number(self) -> int:
@@ -207,6 +218,7 @@ class ModelConfig:
             embedding_size=embedding_size,
             options=network_options(settings, network),
             variance=parameters.variance,
+            data_std=_data_std(codec, data),
         )
 
     def state(self) -> dict:
@@ -242,6 +254,15 @@ def _check_steps(time_embedding: str, variance: str, schedule: Schedule, n_categ
             "variance must be 'fixed' for data with categories, or with missing values or values that come so often "
             f"that a category tells them; got 'learned' for {n_categories} columns of categories. Use variance='fixed'."
         )
+
+
+def _data_std(codec: Any, data: Any) -> float:
+    """Return the standard deviation of the values of images as a network sees them, of some where there are many."""
+    if not isinstance(codec, ImageCodec):
+        return 1.0
+    n = max(1, min(len(data), MEASURED_VALUES // math.prod(codec.row_size_)))
+    some = codec.prepare(data[torch.linspace(0, len(data) - 1, n).round().long()])
+    return float(some.double().std(correction=0)) or 1.0  # images of one value have no spread to scale by
 
 
 def _bounds(codec: Any, data: Tensor, n_continuous: int, target: str) -> np.ndarray | None:

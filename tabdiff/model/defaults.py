@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tabdiff.codecs.images.codec import ImageCodec
+from tabdiff.diffusion import LogNormal, Times
 from tabdiff.model.networks import NetworkSettings, canonical
 from tabdiff.nn import (
     VectorColumns,
@@ -47,6 +49,7 @@ __all__ = [
     "resolve_condition_dropout",
     "resolve_learning_rate",
     "resolve_steps",
+    "resolve_times",
     "sizes_of",
     "token_layout",
     "waves_of",
@@ -304,3 +307,19 @@ def resolve_condition_dropout(
             "condition_dropout=0.1"
         )
     return [(at, float(dropout[name])) for name, at in zip(names, places, strict=True) if name in dropout]
+
+
+# Of the pixels that Karras et al. (2022) drew noise for.
+EDM_DATA_STD = 0.5
+
+
+def resolve_times(times: str | Times, data_std: float) -> str | Times:
+    """Return how training draws times; "log_normal" is that of EDM for data of a standard deviation.
+
+    Karras et al. (2022) draw the logarithm of the noise round -1.2 for pixels of standard deviation 0.5: what counts is
+    the noise relative to the data.
+    """
+    if not isinstance(times, str) or times != "log_normal":
+        return times
+    published = LogNormal()
+    return LogNormal(published.mean + math.log(data_std / EDM_DATA_STD), published.std)

@@ -18,12 +18,12 @@ from tabdiff.codecs.inputs import FitInputs
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import draw, draw_in_time
 from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_autoguidance
-from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps
+from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps, resolve_times
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.sample_weights import population
 from tabdiff.model.training_data import Start, begin, training_masks
-from tabdiff.training import Checkpoint, Training, Validation, options_of, train
+from tabdiff.training import Checkpoint, Training, TrainingOptions, Validation, options_of, train
 from tabdiff.training.checkpoint import check_folder
 from tabdiff.training.vicinal import Vicinity
 from tabdiff.utils.device import autocast_dtype, resolve_device
@@ -129,13 +129,19 @@ def _training_settings(start: Start, options: Any, device: torch.device) -> dict
         event_shape=(start.spec.width,),
         batch_size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
         learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
-        options=options_of(options.training),
+        options=_training_options(start, options),
         condition_dropout=start.condition_dropout,
         draw_given=training_masks(start.spec),
         vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
         prepare=start.codec.prepare,
         precision=autocast_dtype(options.precision, device),
     )
+
+
+def _training_options(start: Start, options: Any) -> TrainingOptions:
+    """Return the options of training with times that suit the spread of the data."""
+    asked = options_of(options.training)
+    return TrainingOptions(**asked.get_params() | {"times": resolve_times(asked.times, start.spec.data_std)})
 
 
 def _validation(start: Start, options: Any, precision: torch.dtype | None, device: torch.device) -> Validation | None:
@@ -148,7 +154,7 @@ def _validation(start: Start, options: Any, precision: torch.dtype | None, devic
         start.held_out.weight,
         denoiser=start.denoiser,
         event_shape=(start.spec.width,),
-        times=options_of(options.training).times,
+        times=_training_options(start, options).times,
         patience=int(options.n_iter_no_change),
         generator=torch.Generator(device).manual_seed(start.seeds.validation),
         precision=precision,
