@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tabdiff.likelihood import bits_of_rows
 from torch import nn
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import CosineSchedule, DiscreteCosineSchedule, LogNormal
-from tabdiff.likelihood import bits_of_rows
 from tabdiff.model.config import resolve_times
 
 QUICK = {"max_steps": 2, "hidden_size": 8, "n_blocks": 1, "refine": False, "random_state": 0}
