@@ -72,18 +72,20 @@ def check_values(matrix: Any, names: Any, where: str) -> bool:
                 f"{where} holds {value} at gene {names[gene]!r}, cell {start + row}; expression must be finite. "
                 "Remove that gene or cell, or fill the value in."
             )
-        _check_largest(values, MAX_FLOAT, where)
-        counts = counts and bool(np.all((values >= 0) & (values <= MAX_EXACT) & (values == np.floor(values))))
+        largest = _check_largest(values, MAX_FLOAT, where)
+        counts = counts and largest <= MAX_EXACT and bool(np.all((values >= 0) & (values == np.floor(values))))
     return counts
 
 
-def _check_largest(values: np.ndarray, most: float, where: str) -> None:
+def _check_largest(values: np.ndarray, most: float, where: str) -> float:
+    """Return the largest of the magnitudes of values; raise a ValueError if it is beyond `most`."""
     largest = max(-float(values.min()), float(values.max())) if values.size else 0.0
     if largest > most:
         raise ValueError(
             f"{where} must hold values of at most {most:g}, as those beyond are not modelled exactly; got {largest:g}. "
             "Divide them by a number."
         )
+    return largest
 
 
 def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
