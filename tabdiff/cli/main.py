@@ -29,14 +29,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tabdiff.codecs.conditions.scalar import Attribute
     from tabdiff.estimators.generator import DiffusionGenerator
 
 __all__ = ["CommandError", "main"]
 
 PROG = "tabdiff"
 FILES = "csv, parquet or h5ad, by the file name's ending, or a folder of images"
-SHOWN_LEVELS = 20
 
 
 class CommandError(Exception):
@@ -312,6 +310,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
+    from tabdiff.cli.conditions import parse_conditions
     from tabdiff.io.data_files import check_fits, check_folder_output, check_output, write_data
     from tabdiff.io.image_grid import save_images
 
@@ -327,7 +326,7 @@ def _sample(args: argparse.Namespace) -> None:
     with _requests():
         if not folder:
             check_fits(args.output, cells=_is_cells(gen))
-        condition = _parse_conditions(gen, args.condition)
+        condition = parse_conditions(gen, args.condition)
         rows, labels = gen.sample(
             args.n_samples,
             condition or None,
@@ -347,6 +346,7 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
+    from tabdiff.cli.conditions import describe
     from tabdiff.io.model_files import FORMAT_VERSION
 
     gen = _load(args.model, "cpu")
@@ -368,7 +368,7 @@ def _info(args: argparse.Namespace) -> None:
         lines.append("conditions   none")
     else:
         lines.append("conditions")
-        lines += [f"  {a.name}: {_describe(a)}" for a in gen.conditions_.attributes]
+        lines += [f"  {a.name}: {describe(a)}" for a in gen.conditions_.attributes]
     lines.append({"cells": "expression", "images": "pixels"}.get(_kind(gen), "columns"))
     lines += [f"  {line}" for line in gen.schema_.to_string(index=False, max_rows=60).splitlines()]
     print("\n".join(lines))
@@ -410,103 +410,6 @@ def _kind(gen: DiffusionGenerator) -> str:
 
 def _column_word(gen: DiffusionGenerator) -> str:
     return {"cells": "genes", "images": "values"}.get(_kind(gen), "columns")
-
-
-def _describe(attribute: Attribute) -> str:
-    if attribute.kind == "continuous":
-        return f"continuous, {attribute.span}"
-    if attribute.kind != "class":
-        return {"text": "text", "vector": "a vector", "image": "an image"}.get(attribute.kind, "several vectors")
-    from tabdiff.codecs.columns import time_text
-
-    shown = ", ".join(time_text(level) for level in attribute.levels[:SHOWN_LEVELS])
-    return f"class of {attribute.n_levels}: {shown}{', ...' if attribute.n_levels > SHOWN_LEVELS else ''}"
-
-
-def _parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any]:
-    """Turn NAME=VALUE into a dict: numbers for continuous attributes, labels of the fitted type for classes.
-
-    Times stay text, which the attribute reads.
-    """
-    from tabdiff.codecs.columns import is_time
-
-    if given and gen.conditions_ is None:
-        raise CommandError(f"--condition {given[0]}: the model was fitted without conditions. Fit it with --condition.")
-    attributes = {str(a.name): a for a in gen.conditions_.attributes} if gen.conditions_ is not None else {}
-    parsed: dict[Any, Any] = {}
-    for text in given:
-        # A name may hold an equals sign itself, so names that are known come first.
-        name = max((n for n in attributes if text.startswith(f"{n}=")), key=len, default=text.partition("=")[0])
-        value: Any = text[len(name) + 1 :]
-        attribute = attributes.get(name)
-        key = attribute.name if attribute is not None else name
-        if key in parsed:
-            raise CommandError(f"--condition {name} is given more than once; each condition takes one value.")
-        if attribute is not None and attribute.kind == "class":
-            value = _level(value, attribute.levels)
-        elif attribute is not None and attribute.kind == "continuous" and not is_time(attribute.dtype):
-            try:
-                value = float(value)
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                raise CommandError(
-                    f"condition {name!r} is {_describe(attribute)}, so it needs a number, however: {text!r}."
-                )
-        elif attribute is None:
-            value = _held_level(gen, name, value)
-        elif attribute.kind == "vector":
-            value = _vector(name, value)
-        elif attribute.kind in ("tokens", "image"):
-            raise CommandError(
-                f"condition {name!r} is {_describe(attribute)}, which a command line cannot give. Sample in Python: "
-                f"DiffusionGenerator.load(path).sample(condition={{{name!r}: array}})."
-            )
-        parsed[key] = value
-    return parsed
-
-
-def _vector(name: str, text: str) -> Any:
-    import numpy as np
-
-    try:
-        return np.array([float(part) for part in text.split(",")])
-    except ValueError:
-        message = f"condition {name!r} is a vector, so it needs numbers with commas between them, however: {text!r}."
-        raise CommandError(message) from None
-
-
-def _level(text: str, levels: list) -> Any:
-    """Return the level that a text means: as it is written, a number of the same value, true in any case."""
-    exact = {str(level): level for level in levels}
-    if text in exact:
-        return exact[text]
-    if isinstance(levels[0], bool):
-        return {str(level).casefold(): level for level in levels}.get(text.casefold(), text)
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return next((v for v in levels if isinstance(v, int | float) and v == number), text)
-
-
-def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
-    """Return what a text means for a column that was not declared as a condition: one of its levels, or a number."""
-    from tabdiff.codecs.columns import LevelColumn, NumericColumn, TimeColumn
-    from tabdiff.codecs.tables.dependencies import DependentColumn
-
-    codec: Any = gen.codec_
-    columns = dict(zip(map(str, codec.index_), codec.columns_, strict=True)) if _kind(gen) == "table" else {}
-    column = columns.get(name)
-    column = column.column if isinstance(column, DependentColumn) else column
-    if isinstance(column, LevelColumn) and column.levels_:
-        return _level(text, column.levels_)
-    if isinstance(column, NumericColumn) and not isinstance(column, TimeColumn):
-        try:
-            return int(text) if text.lstrip("+-").isdigit() else float(text)
-        except ValueError:
-            raise CommandError(f"condition {name!r} needs a number, however: {text!r}.") from None
-    return text
 
 
 def _as_table(gen: DiffusionGenerator, rows: Any, labels: Any) -> pd.DataFrame:
