@@ -9,7 +9,6 @@ import numpy as np
 
 from tabdiff.codecs.columns import LevelColumn, NumericColumn, TimeColumn, is_time, time_text
 from tabdiff.codecs.tables.dependencies import DependentColumn
-from tabdiff.model.persistence import container_name
 
 if TYPE_CHECKING:
     from tabdiff.codecs.conditions.scalar import Attribute
