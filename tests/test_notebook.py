@@ -38,7 +38,9 @@ def test_code_cells_run_in_order_and_make_the_figures_of_the_file(code_cells, tm
     monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_: 10)
     monkeypatch.setattr("tabdiff.estimators.generator.CALIBRATION_ROWS", 500)
     train, forest = count_codec.train_autoencoder, sklearn.ensemble.RandomForestClassifier
-    monkeypatch.setattr(count_codec, "train_autoencoder", lambda *args, **given: train(*args, **given | {"max_steps": 40}))
+    monkeypatch.setattr(
+        count_codec, "train_autoencoder", lambda *args, **given: train(*args, **given | {"max_steps": 40})
+    )
     monkeypatch.setattr(sklearn.ensemble, "RandomForestClassifier", lambda _, **given: forest(10, **given))
     threads = torch.get_num_threads()
     names: dict = {}

@@ -102,7 +102,7 @@ def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
     codec: Any = gen.codec_
     columns = (
         dict(zip(map(str, codec.index_), codec.columns_, strict=True))
-        if container_name(gen.codec_) in ("array", "table")
+        if gen.model_.container in ("array", "table")
         else {}
     )
     column = columns.get(name)

@@ -402,9 +402,8 @@ def _is_images(gen: DiffusionGenerator) -> bool:
 
 
 def _kind(gen: DiffusionGenerator) -> str:
-    from tabdiff.codecs import container_name
 
-    name = container_name(gen.codec_)
+    name = gen.model_.container
     return "table" if name == "array" else name
 
 

@@ -206,7 +206,12 @@ def as_before(description, **changes):
 
 
 def test_flat_parameters_of_an_earlier_version_become_options(fitted):
-    before = as_before(persistence.describe(fitted.model_, fitted.get_params(deep=False)), patience=4, weight_decay=0.2, loss="inverse_snr")
+    before = as_before(
+        persistence.describe(fitted.model_, fitted.get_params(deep=False)),
+        patience=4,
+        weight_decay=0.2,
+        loss="inverse_snr",
+    )
     before["spec"] = {**before["spec"], "loss": {"weighting": "inverse_snr", "gamma": 3.0, "huber_c": 1.0}}
     model, parameters = persistence.restore(before)
     gen = DiffusionGenerator(**parameters)
