@@ -59,6 +59,10 @@ class Mutant:
 
 
 LOOP, STEP = "tabdiff/training/loop.py", "tests/training/test_training.py::"
+KNOWN, SINGLE = "tests/diffusion/test_observed.py::", "tests/diffusion/test_single_steps.py::"
+GUIDED = "tests/test_guided_sampling.py::"
+POSTERIOR, ANCESTRAL = "tabdiff/diffusion/posterior.py", "tabdiff/diffusion/samplers/ancestral.py"
+RUNGE_KUTTA = "tabdiff/diffusion/samplers/runge_kutta.py"
 MUTANTS = (
     Mutant(
         "importance weights are not applied in the loop",
@@ -111,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         "an epoch counts rows as often as they were encoded",
-        "tabdiff/estimators/generator.py",
+        "tabdiff/model/fit.py",
         "epoch_rows=len(start.training.data) // start.n_draws",
         "epoch_rows=len(start.training.data)",
         ("tests/training/test_checkpoint.py::test_epochs_are_of_the_rows_that_training_has",),
@@ -128,14 +132,14 @@ MUTANTS = (
         "tabdiff/generation/sampling.py",
         "condition_last=self.guidance_scale != 0",
         "condition_last=True",
-        ("tests/test_generator.py::test_guidance_of_a_scale_is_that_of_the_formula",),
+        (GUIDED + "test_scale_0_is_unconditional_in_numbers_and_categories",),
     ),
     Mutant(
         "guidance goes by scale - 1 in the estimator",
         "tabdiff/generation/sampling.py",
-        "else self.guided, guidance_scale, guidance)",
-        "else self.guided, guidance_scale - 1, guidance)",
-        ("tests/test_generator.py::test_guidance_of_a_scale_is_that_of_the_formula",),
+        "guide(model.denoiser, guidance_scale, guidance)",
+        "guide(model.denoiser, guidance_scale - 1, guidance)",
+        (GUIDED + "test_the_scale_reaches_guidance_as_it_is",),
     ),
     Mutant(
         "the autoencoder draws without the spread of its posterior",
@@ -157,6 +161,85 @@ MUTANTS = (
         "own * (len(shown) / len(real))",
         "own",
         ("tests/test_refining.py::test_density_ratio_does_not_depend_on_how_many_rows_each_side_has",),
+    ),
+    Mutant(
+        "RePaint noises known entries at the old level",
+        POSTERIOR,
+        "at_then = then.alpha * known + (then.sigma * model.noise(known) if then.sigma > 0 else 0.0)",
+        "at_then = now.alpha * known + (now.sigma * model.noise(known) if then.sigma > 0 else 0.0)",
+        (KNOWN + "test_known_entries_have_the_noise_of_the_time_reached",),
+    ),
+    Mutant(
+        "posterior guidance ignores its scale",
+        POSTERIOR,
+        "return x0.detach() - self.scale * sigma**2 / alpha * gradient",
+        "return x0.detach() - sigma**2 / alpha * gradient",
+        (KNOWN + "test_the_scale_of_posterior_guidance_multiplies_its_gradient",),
+    ),
+    Mutant(
+        "churn_noise is ignored",
+        RUNGE_KUTTA,
+        "added = math.sqrt(max(raised.sigma**2 - (keep * now.sigma) ** 2, 0.0)) * self.churn_noise",
+        "added = math.sqrt(max(raised.sigma**2 - (keep * now.sigma) ** 2, 0.0))",
+        (SINGLE + "test_churn_is_algorithm_2_of_edm",),
+    ),
+    Mutant(
+        "churn_range is in the wrong unit",
+        RUNGE_KUTTA,
+        "self.churn_range[0] <= math.exp(-now.lam) <= self.churn_range[1]",
+        "self.churn_range[0] <= now.sigma <= self.churn_range[1]",
+        (SINGLE + "test_churn_range_is_in_noise_to_signal_on_a_schedule_that_preserves_variance",),
+    ),
+    Mutant(
+        "a Langevin step goes by snr squared times sigma",
+        ANCESTRAL,
+        "length = 2 * (self.snr * then.sigma) ** 2",
+        "length = 2 * self.snr**2 * then.sigma",
+        (SINGLE + "test_a_correction_is_the_langevin_step_of_algorithm_5",),
+    ),
+    Mutant(
+        "the corrector asks at the wrong time",
+        ANCESTRAL,
+        "                x0, eps = model.x0_and_eps(x, then)",
+        "                x0, eps = model.x0_and_eps(x, now)",
+        (SINGLE + "test_a_correction_is_the_langevin_step_of_algorithm_5",),
+    ),
+    Mutant(
+        "DDIM has eta squared",
+        ANCESTRAL,
+        "tau = self.eta * math.sqrt(",
+        "tau = self.eta**2 * math.sqrt(",
+        (SINGLE + "test_ddim_draws_the_noise_of_its_equation_16",),
+    ),
+    Mutant(
+        "DDPM interpolates variances and not their logarithms",
+        ANCESTRAL,
+        "small ** (1 - share) * large**share",
+        "small * (1 - share) + large * share",
+        (SINGLE + "test_ddpm_interpolates_the_logarithms_of_its_variances",),
+    ),
+    Mutant(
+        "Euler-Maruyama has the noise of the next sigma",
+        RUNGE_KUTTA,
+        "now.sigma * math.sqrt(2 * speed * dt) * model.noise(x)",
+        "then.sigma * math.sqrt(2 * speed * dt) * model.noise(x)",
+        (SINGLE + "test_euler_maruyama_is_the_reverse_sde_at_the_time_it_starts_from",),
+    ),
+    Mutant(
+        "FiLM without 1 +",
+        "tabdiff/nn/unet.py",
+        "h = torch.addcmul(shift, h, 1 + scale)",
+        "h = torch.addcmul(shift, h, scale)",
+        ("tests/nn/test_unet.py::test_without_modulation_film_leaves_the_normalised_maps_as_they_are",),
+    ),
+    Mutant(
+        "the embedding of time has another period",
+        "tabdiff/nn/embeddings.py",
+        "def __init__(self, size: int, *, scale: float = 1000.0, max_period: float = 10_000.0) -> None:",
+        "def __init__(self, size: int, *, scale: float = 1000.0, max_period: float = 100.0) -> None:",
+        (
+            "tests/nn/test_embeddings.py::test_by_default_time_runs_to_1000_and_the_longest_period_is_that_of_the_papers",
+        ),
     ),
 )
 
