@@ -258,7 +258,7 @@ def test_flow_likelihood_agrees_with_the_bound_and_with_the_data():
     # The marginal is a histogram of 800 values here, so single densities are noisy; their mean is less so.
     assert abs((flow - bound).mean()) < 0.5
     assert abs(flow.mean() - exact.mean()) < 1.5
-    with pytest.raises(ValueError, match="'bound' or 'flow'"):
+    with pytest.raises(ValueError, match="'bound', 'continuous' or 'flow'"):
         gen.score_samples(rows, method="exact")
 
 

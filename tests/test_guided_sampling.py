@@ -63,7 +63,7 @@ def own(d, s):
         {"guidance_scale": 0.0},
         {"guidance": own},
     ],
-    ids=str,
+    ids=["cfg++ at 1", "cfg++ at .5", "scale 2", "scale 0", "a callable"],
 )
 def test_nothing_corrects_rows_that_guidance_leads_elsewhere(refined, guided):
     condition = ["a"] * 12

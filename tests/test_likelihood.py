@@ -1,16 +1,17 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tabdiff.likelihood import bits_of_rows
 from torch import nn
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import CosineSchedule, DiscreteCosineSchedule, LogNormal
-from tabdiff.model.config import resolve_times
+from tabdiff.generation.likelihood import bits_of_rows
+from tabdiff.model.defaults import resolve_times
 
 QUICK = {"max_steps": 2, "hidden_size": 8, "n_blocks": 1, "refine": False, "random_state": 0}
 
@@ -37,7 +38,7 @@ class Uniform(nn.Module):
 @pytest.mark.parametrize("schedule", [CosineSchedule(), DiscreteCosineSchedule(1000)], ids=lambda s: s.name)
 def test_random_bytes_take_eight_bits(schedule):
     images = np.random.default_rng(0).integers(0, 256, (64, 4, 4), dtype=np.uint8)
-    bits = bits_of_rows(ImageCodec().fit(images), Uniform(schedule), images, None)
+    bits = bits_of_rows(SimpleNamespace(codec=ImageCodec().fit(images), denoiser=Uniform(schedule)), images, None)
     assert bits.mean() == pytest.approx(8.0, abs=max(0.06, 3 * bits.std() / 8))
 
 
@@ -101,8 +102,8 @@ def test_scores_come_with_their_standard_error(dice):
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_every_number_of_timesteps_scores(schedule):
-    X = np.random.default_rng(0).normal(size=(32, 2))
-    for n in (2, 3, 4, 6, 8, 11, 13, 19, 20, 23, 25, 34, 40):  # among them all kinds that once failed
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    for n in (2, 3, 4, 11, 23):  # the noisiest of these once fell beyond the end of time
         gen = DiffusionGenerator(**QUICK, schedule=schedule, n_timesteps=n).fit(X)
         assert np.isfinite(gen.score(X))
     summed, integrated = (gen.score_samples(X[:3], method=m) for m in ("bound", "continuous"))

@@ -105,6 +105,20 @@ def test_kl_is_that_of_two_gaussians() -> None:
     torch.testing.assert_close(kl, torch.distributions.kl_divergence(posterior, prior))
 
 
+def test_posterior_draws_have_the_posterior_covariance() -> None:
+    model = autoencoder().double()
+    torch.nn.init.normal_(model.loadings.weight, std=2.0, generator=torch.Generator().manual_seed(2))
+    counts = torch.poisson(torch.full((1, 12), 8.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4))
+    mean, cholesky = model.posterior(counts, torch.tensor([0]), None)
+    # Draws are linear in their noise, so unit noises give the columns of a root of the covariance.
+    twice, classes = counts.repeat(2, 1), torch.tensor([0, 0])
+    draws, _ = model.sample_posterior(twice, classes, None, torch.eye(2, dtype=torch.float64))
+    columns = draws - mean
+    covariance = torch.linalg.inv((cholesky @ cholesky.mT)[0])
+    assert covariance[0, 1].abs() > 0.05 * covariance.diagonal().min()  # else any root would do
+    torch.testing.assert_close(columns.T @ columns, covariance)
+
+
 def test_embedding_adds_over_attributes_and_knows_null() -> None:
     embedding = ConditionEmbedding((3, 2), 4)
     at = lambda a, b: embedding(torch.tensor([[a, b]]), torch.zeros(1))  # noqa: E731
