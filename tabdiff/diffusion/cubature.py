@@ -23,8 +23,10 @@ __all__ = ["Directions", "radii"]
 
 # Directions of one frame at most: each new one is made orthogonal to the others.
 MAX_FRAME = 32
-# Points of the rule for the length, by the number of entries; in many dimensions all noise has nearly one length.
-N_RADII = {1: 6, 2: 3, 3: 2, 4: 2}
+# Points of the rule for the length: in many dimensions all noise has nearly one length, and one point serves. Fewer
+# make the bound of rows of categories, and of mixtures, too high by hundredths of a nat an entry.
+N_RADII = {1: 6, 2: 3}
+TWO_RADII = 16
 # In the plane each frame is turned against the last by this share of a right angle: of all sequences of angles that of
 # the golden ratio leaves the smallest gaps.
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -41,7 +43,7 @@ def radii(n_entries: int) -> list[tuple[float, float]]:
     >>> [round(sum(w * r**power for r, w in rule), 6) for power in (0, 2, 4)]
     [1.0, 3.0, 15.0]
     """
-    n = N_RADII.get(n_entries, 1)
+    n = N_RADII.get(n_entries, 2 if n_entries <= TWO_RADII else 1)
     order = n_entries / 2 - 1
     # Golub and Welsch: the Jacobi matrix of the generalised Laguerre polynomials, which are orthogonal under x**order
     # exp(-x); half the squared length has that density.

@@ -152,7 +152,7 @@ def test_the_ends_of_a_schedule_are_paid_for():
     schedule = VPSchedule(t_min=0.05, t_max=0.6)
     x = torch.tensor([[1.5, -1.5]], dtype=torch.float64)
     found = variational_bound(GaussianDenoiser(0.0, 0.7, schedule), x, steps=100).item() / 2
-    assert found == pytest.approx(exact(schedule, 0.49, 2.25), abs=2e-3)
+    assert found == pytest.approx(exact(schedule, 0.49, 2.25), abs=2e-4)
 
 
 def test_integral_of_a_chain_is_tighter_than_its_sum():
@@ -227,7 +227,8 @@ def test_options_are_checked():
 def test_chains_of_any_length_have_a_finite_bound(schedule):
     x = corners(1.0)
     for n in range(2, 61):
-        found, std = row_bound(GaussianDenoiser(0.0, 1.0, make_schedule(schedule, n)), x, n_draws=1, return_std=True)
+        oracle = GaussianDenoiser(0.0, 1.0, make_schedule(schedule, n))
+        found, std = row_bound(oracle, x, steps=4, n_draws=1, return_std=True)
         torch.testing.assert_close(found, torch.full_like(found, -1 - math.log(2 * math.pi)), atol=1e-6, rtol=0)
         assert std.isfinite().all()
 
@@ -287,18 +288,18 @@ def test_bound_of_numbers_and_categories_and_missing_numbers(schedule):
     data = torch.tensor([[0.5, 0.0], [-1.0, 1.0], [0.0, 2.0], [float("nan"), 0.0]], dtype=torch.float64)
     number = -0.5 * data[:, 0] ** 2 - 0.5 * math.log(2 * math.pi)
     expected = number.nan_to_num() + shares[data[:, 1].long()].log()
-    gap = expected - row_bound(denoiser, data, steps=100)
+    gap = expected - torch.stack([row_bound(denoiser, data, steps=24, seed=seed) for seed in range(3)]).mean(0)
     assert gap.abs().max() < 0.15
-    assert gap.mean() > -0.05
+    assert abs(gap.mean()) < 0.05
 
 
 def test_bound_of_a_short_chain_of_categories_is_one():
     denoiser, shares = mixed(DiscreteCosineSchedule(4))
     data = torch.tensor([[0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]], dtype=torch.float64)
     expected = -0.5 * data[:, 0] ** 2 - 0.5 * math.log(2 * math.pi) + shares[data[:, 1].long()].log()
-    bound = row_bound(denoiser, data, n_draws=60)
-    assert (shares * (expected - bound)).sum() > 0
-    assert (expected - bound).abs().max() < 3
+    gap = expected - row_bound(denoiser, data)
+    # Four steps lose some nats of a category, and a rare level more than a common one.
+    assert 0.3 < (shares * gap).sum() < 3
 
 
 def test_noisy_rows_are_scored_without_decoding():
