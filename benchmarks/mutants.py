@@ -5,7 +5,7 @@
 
 Each entry of ``MUTANTS`` is one bug: a name, a file, the text that stands there once, what the bug makes of it, and the
 tests that have to fail. The tree is copied to a temporary folder, where the tests must pass first; then each bug is put
-in, its tests run, and it is taken out again. A new bug is a new entry. `tests/test_mutants.py` checks that every text
+in, its tests run, and it is taken out again. A new bug is a new entry. `tests/benchmarks/test_mutants.py` checks that every text
 still stands in its file and that every test is there, so that the list cannot rot.
 """
 
@@ -59,8 +59,8 @@ class Mutant:
 
 
 LOOP, STEP = "tabdiff/training/loop.py", "tests/training/test_training.py::"
-KNOWN, SINGLE = "tests/diffusion/test_observed.py::", "tests/diffusion/test_single_steps.py::"
-GUIDED = "tests/test_guided_sampling.py::"
+KNOWN, SINGLE = "tests/diffusion/test_posterior.py::", "tests/diffusion/samplers/test_single_steps.py::"
+GUIDED = "tests/generation/test_sampling.py::"
 POSTERIOR, ANCESTRAL = "tabdiff/diffusion/posterior.py", "tabdiff/diffusion/samplers/ancestral.py"
 RUNGE_KUTTA = "tabdiff/diffusion/samplers/runge_kutta.py"
 MUTANTS = (
@@ -146,21 +146,21 @@ MUTANTS = (
         "tabdiff/nn/count_autoencoder.py",
         "z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]",
         "z = mean",
-        ("tests/nn/test_autoencoder.py::test_posterior_draws_have_the_covariance_of_the_posterior",),
+        ("tests/nn/test_count_autoencoder.py::test_posterior_draws_have_the_covariance_of_the_posterior",),
     ),
     Mutant(
         "the autoencoder draws by the root of the precision",
         "tabdiff/nn/count_autoencoder.py",
         "z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]",
         "z = mean + (cholesky @ eps[:, :, None])[:, :, 0]",
-        ("tests/nn/test_autoencoder.py::test_posterior_draws_have_the_covariance_of_the_posterior",),
+        ("tests/nn/test_count_autoencoder.py::test_posterior_draws_have_the_covariance_of_the_posterior",),
     ),
     Mutant(
         "the density ratio learns from unbalanced classes",
         "tabdiff/model/refinement/density_ratio.py",
         "own * (len(shown) / len(real))",
         "own",
-        ("tests/test_refining.py::test_density_ratio_does_not_depend_on_how_many_rows_each_side_has",),
+        ("tests/model/refinement/test_refinement.py::test_density_ratio_does_not_depend_on_how_many_rows_each_side_has",),
     ),
     Mutant(
         "RePaint noises known entries at the old level",

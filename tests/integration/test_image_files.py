@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-MODULE = Path(__file__).parents[1] / "examples" / "image_files.py"
+MODULE = Path(__file__).parents[2] / "examples" / "image_files.py"
 pytestmark = pytest.mark.skipif(not MODULE.is_file(), reason="an installed package has no examples beside its tests")
 
 

@@ -1,9 +1,9 @@
 """Writes recorded.json: what diffusers and k-diffusion draw from an exact denoiser, given starts and noises.
 
     pip install diffusers==0.35.2 k-diffusion==0.1.1.post1
-    python tests/diffusion/agreement/make.py
+    python tests/diffusion/samplers/agreement/make.py
 
-`tests/diffusion/test_agreement.py` compares the samplers of this package with it and needs neither of the two. All
+`tests/diffusion/samplers/test_agreement.py` compares the samplers of this package with it and needs neither of the two. All
 start from the same rows, see the same mixture of Gaussians at the same noise levels and draw the same noises, which
 come from NumPy's frozen `RandomState`.
 """

@@ -13,7 +13,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from tabdiff.codecs.cells import counts as count_codec
 
-NOTEBOOK = Path(__file__).parents[1] / "examples" / "cells.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "cells.ipynb"
 
 pytestmark = pytest.mark.skipif(not NOTEBOOK.exists(), reason="an installed package has no examples beside its tests")
 

@@ -398,7 +398,7 @@ def test_version(capsys):
 
 
 def test_python_m_tabdiff_help_lists_the_commands_and_needs_no_torch():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     code = (
         "import runpy, sys; sys.argv = ['tabdiff', '--help']\ntry: runpy.run_module('tabdiff', run_name='__main__')\n"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from tabdiff import DiffusionGenerator
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FORMATS = sorted(path.name for path in GOLDEN.glob("format-*"))
 
 spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("mutants", ROOT / "benchmarks" / "mutants.py")
 mutants = importlib.util.module_from_spec(spec)
 sys.modules["mutants"] = mutants
