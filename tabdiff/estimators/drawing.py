@@ -1,0 +1,434 @@
+"""What a fitted generator draws: rows, missing values, and images of which something is known."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted
+
+from tabdiff.codecs.conditions.vector import as_array
+from tabdiff.codecs.inputs import read_features
+from tabdiff.estimators.fitted_attributes import FittedAttributes
+from tabdiff.generation.cells import latent
+from tabdiff.generation.imputation import check_masks, impute
+from tabdiff.generation.inverse_problems import impute_images, restore, super_resolve
+from tabdiff.generation.sampling import SamplePlan
+from tabdiff.io.anndata_writer import check_path, write_cells
+from tabdiff.io.frames import ForeignFrame
+from tabdiff.utils.array_likes import native
+
+__all__ = ["DrawingMixin"]
+
+
+class DrawingMixin(FittedAttributes):
+    """Methods of `DiffusionGenerator` that draw."""
+
+    def sample(
+        self,
+        n_samples: int | None = None,
+        condition: Any = None,
+        *,
+        guidance_scale: float = 1.0,
+        guidance: Any = "classifier_free",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        obs: pd.DataFrame | None = None,
+        like: Any = None,
+        library_size: Any = None,
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+        return_condition: bool = False,
+    ) -> Any:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            Number of rows; by default as many as the condition has, or one.
+        condition : optional
+            - None draws conditions jointly from those seen in `fit`.
+            - A label, its text (such as ``"(0, 30]"`` for an interval), or a number applies to every row, where the
+              model has a single attribute.
+            - A dict from attribute names to labels, numbers or arrays; attributes that are left out are drawn from
+              training rows that match. ``{"cell_type": {"B": 300, "T": 200}}`` gives exact counts.
+            - A dict may name columns that were not declared in `fit` too: they are held at these labels, numbers or
+              arrays, and the rest of the row is drawn given them. ``{"sex": {"F": 300, "M": 200}}`` gives exact counts.
+              Declared conditions must then be given too.
+            - An array, Series or DataFrame goes row by row. A vector (d,), tokens (m, d) or a text apply to every row,
+              and arrays or lists of them go row by row.
+            - "unconditional" uses the null token; condition columns then come back missing.
+        guidance_scale : float, default=1.0
+            s in ``D_null + s (D_condition - D_null)`` (Ho and Salimans, 2022): 1 is no guidance, 0 unconditional,
+            larger values exaggerate the condition. The other form of the literature, ``(1 + w) eps_condition - w
+            eps_null``, is ``s = 1 + w``. Any scale but 1 and 0 doubles the cost.
+        guidance : str or callable, default="classifier_free"
+            "classifier_free"; "cfg++", for scales from 0 to 1, of which 1 is full guidance, with the methods "ddim",
+            "ddpm" and "predictor_corrector"; or a callable ``guidance(denoiser, scale)`` that returns a denoiser, such
+            as ``lambda d, s: AutoGuidance(d, weak, s)``. See `tabdiff.diffusion.guidance`. Where rows are guided they
+            follow another distribution than the training rows, so that autoguidance and refinement are left out.
+        method : str or Sampler, default="auto"
+            "ddpm", "ddim", "dpmpp_2m" or another name or object of `tabdiff.diffusion`; "auto" is "dpmpp_2m", and
+            "ddim" for "cfg++". The rows of a seed do not depend on `batch_size` with any of them but "rk45", whose
+            steps suit the batch.
+        steps : "auto" or int, default="auto"
+            Number of steps; "auto" is 50, 25 for rows that are refined, and 1000 for "ddpm".
+        obs : DataFrame, optional
+            For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
+        like : AnnData, optional
+            For cells: those whose composition and total counts are copied, row by row; with another `n_samples`, of
+            cells drawn from it. Totals go, among cells of one condition, to those that the model makes as deep.
+        library_size : float, array-like of shape (n_samples,) or "match", optional
+            For counts: the total of each cell. Reads are taken at random from what the model draws, or added from the
+            rates that agree with it, as sequencing the same cell less or more would. "match" draws totals of training
+            cells of the same class. By default the model draws them too.
+        random_state : int, RandomState or None, default=None
+            An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
+        batch_size : "auto" or int, default="auto"
+            Rows evaluated at once.
+        return_condition : bool, default=False
+            Whether to return the conditions too.
+
+        Returns
+        -------
+        ndarray, DataFrame, AnnData, frame of another library or list of PIL images
+            New rows in the container of the fit; images of a folder come as an array (n, h, w) or (n, h, w, c).
+        condition : ndarray or DataFrame
+            With `return_condition`: the condition of each row, an array where `fit` was given ``y`` or an unnamed
+            array with a single attribute, None for a model without condition.
+
+        Raises
+        ------
+        ValueError
+            For an unknown label (the nearest is named), a condition that the model does not have, or a number of rows
+            that is not positive or does not match the condition.
+
+        Warns
+        -----
+        UserWarning
+            For a continuous condition, or a held column, outside the range of the fit.
+        """
+        model = self._drawing_model()
+        plan = SamplePlan(
+            model,
+            n_samples,
+            condition,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            method=method,
+            steps=steps,
+            obs=obs,
+            like=like,
+            library_size=library_size,
+            batch_size=batch_size,
+            seed=model.seed(random_state),
+        )
+        rows, labels = plan.rows()
+        if not return_condition:
+            return rows
+        if labels is not None and model.source in ("y", "given") and labels.shape[1] == 1:
+            vectors = model.conditions is not None and model.conditions.vector_names
+            return rows, as_array(labels.iloc[:, 0]) if vectors else labels.iloc[:, 0].to_numpy()
+        return rows, labels if labels is None or model.origin is None else model.origin.write(labels)
+
+    def sample_to(
+        self,
+        path: str | os.PathLike,
+        n_samples: int | None = None,
+        condition: Any = None,
+        *,
+        guidance_scale: float = 1.0,
+        guidance: Any = "classifier_free",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        obs: pd.DataFrame | None = None,
+        like: Any = None,
+        library_size: Any = None,
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+        chunk_size: int = 20_000,
+    ) -> None:
+        """Draw cells into a file, some at a time: for more than fit into memory.
+
+        Parameters
+        ----------
+        path : path-like
+            Ends in ``.h5ad`` or ``.zarr``. The file appears when it is whole; until then chunks lie beside it.
+        n_samples, condition, guidance_scale, guidance, method, steps, obs, like, library_size, random_state, batch_size
+            As in `sample`.
+        chunk_size : int, default=20000
+            Cells drawn at once. The cells depend on it, as random numbers are drawn in another order.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of cells.
+        ValueError
+            For another ending of `path`, and as in `sample`.
+        FileNotFoundError
+            If the folder of `path` does not exist.
+
+        Examples
+        --------
+        >>> import tempfile, anndata, numpy as np
+        >>> from tabdiff import DiffusionGenerator
+        >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (60, 8)))
+        >>> gen = DiffusionGenerator(max_steps=5, random_state=0).fit(adata)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gen.sample_to(f"{folder}/cells.h5ad", 50, chunk_size=20)
+        ...     anndata.read_h5ad(f"{folder}/cells.h5ad").shape
+        (50, 8)
+        """
+        model = self._drawing_model()
+        if model.container != "cells":
+            raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+            raise ValueError(f"chunk_size must be an integer of at least 1, however: {chunk_size!r}.")
+        path = check_path(path)
+        plan = SamplePlan(
+            model,
+            n_samples,
+            condition,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            method=method,
+            steps=steps,
+            obs=obs,
+            like=like,
+            library_size=library_size,
+            batch_size=batch_size,
+            seed=model.seed(random_state),
+        )
+        write_cells(path, plan.n, (plan.rows(i, i + chunk_size)[0] for i in range(0, plan.n, int(chunk_size))))
+
+    def latent(self, adata: Any, *, condition: Any = None) -> np.ndarray:
+        """Where cells lie for the model, for neighbours, UMAP or trajectories: ``adata.obsm["X_tabdiff"] = ...``.
+
+        The principal components of the expression that the model expects of each cell, which is free of counting noise
+        and of library size, and spans the differences between the classes of the condition beside those within. Drawn
+        cells carry theirs in ``obsm["X_tabdiff"]``; to compare real with drawn cells, give both to this method.
+
+        A model of a condition takes cells for what they are said to be, and its map separates the classes even where
+        labels are wrong. For a map that is to show whether classes differ, fit without a condition.
+
+        Parameters
+        ----------
+        adata : AnnData
+            Cells with the genes of the fit. It is never changed.
+        condition : optional
+            Their condition, in the forms of `sample` that go row by row or give one value; by default their own.
+
+        Returns
+        -------
+        ndarray of shape (n_cells, n_components)
+            float32, at most 50 components.
+
+        Raises
+        ------
+        TypeError
+            If the model or `adata` is not one of cells.
+        ValueError
+            For genes that are missing, or cells without the condition of the fit.
+        """
+        check_is_fitted(self)
+        model = self.model_
+        if model.container != "cells":
+            raise TypeError("latent is for models of AnnData; this one was fitted on a table or an array.")
+        features, own = read_features(self, adata, "cells", model.condition_names, model.source)
+        return latent(model, features, condition, own)
+
+    # --------------------------------------------------------------- impute
+
+    def impute(
+        self,
+        X: Any,
+        *,
+        condition: Any = None,
+        mask: Any = None,
+        n_draws: int = 1,
+        strategy: str = "auto",
+        method: Any = "auto",
+        steps: str | int = "auto",
+        random_state: Any = None,
+        batch_size: str | int = "auto",
+    ) -> Any:
+        """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
+
+        The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
+        is missing depends on the cells that are there only (Rubin, 1976). What was never seen at fit stays as it is: a
+        level that its column did not have says nothing about the holes beside it, and a number outside its range
+        counts as the end of that. A missing value in a column that had none is a hole too.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows with the columns of the fit, in which missing values of any kind are holes. It is never changed.
+        condition : optional
+            Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
+            X's own columns, a missing one being unknown, or else none.
+        mask : array-like of bool, optional
+            For images, and needed there: True where a pixel is missing. Of shape (h, w) for all, (n, h, w), or that of
+            the images. They are drawn by RePaint (Lugmayr et al., 2022); all other pixels stay exactly as they are.
+            ``method=RePaint(n_resamples=10, jump_length=10)`` of `tabdiff.diffusion` has that paper's settings.
+        n_draws : int, default=1
+            Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
+        strategy : {"auto", "mean", "draw"}, default="auto"
+            For tables; images are drawn. "mean" is the best guess: the mean of numbers, rounded where the column holds
+            integers or times, and the likeliest level of categories, each over draws. "draw" is a draw from what the
+            model believes, which keeps the spread of the columns and how they depend on each other. "auto" is "mean"
+            for one table, "draw" for several.
+        method : str or Sampler, default="auto"
+            As in `sample`.
+        steps : "auto" or int, default="auto"
+            Number of steps of each draw; "auto" is 25 for a draw and 5 for each of the 30 that a mean is taken of.
+        random_state : int, RandomState or None, default=None
+            An integer repeats exactly. None goes on with a stream that `fit` seeded.
+        batch_size : "auto" or int, default="auto"
+            Rows evaluated at once.
+
+        Returns
+        -------
+        ndarray or DataFrame, or list of them
+            X with its holes filled and everything else as it is, index and columns too; with ``n_draws > 1`` a list.
+            A column gets the dtype of the fit if that holds its values. Holes stay in condition columns, which the
+            model does not draw, and in columns that had no value at fit.
+
+        Raises
+        ------
+        ValueError
+            For columns that differ from the fit's, a condition that was not there, infinities, parameters out of range,
+            or a model that was fitted with ``observed_masks=0``.
+        TypeError
+            For AnnData, for tables with a callable denoiser or a mask.
+
+        Warns
+        -----
+        UserWarning
+            For levels that were not there at fit.
+
+        Examples
+        --------
+        >>> from tabdiff import DiffusionGenerator
+        >>> from tabdiff.datasets import load_penguins
+        >>> penguins = load_penguins()
+        >>> gen = DiffusionGenerator(max_steps=20, random_state=0).fit(penguins)
+        >>> int(penguins.isna().sum().sum()), int(gen.impute(penguins).isna().sum().sum())
+        (19, 0)
+        >>> [len(table) for table in gen.impute(penguins, n_draws=3)]
+        [344, 344, 344]
+        """
+        model = self._drawing_model()
+        settings: dict[str, Any] = dict(n_draws=n_draws, strategy=strategy, method=method, steps=steps)
+        settings |= dict(batch_size=batch_size, seed=model.seed(random_state))
+        if model.container == "images":
+            return impute_images(model, X, mask, condition=condition, **settings)
+        if mask is not None:
+            raise TypeError("mask is for images; holes of a table are its missing values.")
+        check_masks(model, "impute")
+        table, origin = (native(X), None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
+        features, own = read_features(self, table, model.container, model.condition_names, model.source)
+        table = table if isinstance(table, pd.DataFrame) else features
+        filled = impute(model, features, own, table, condition=condition, **settings)
+        if origin is None:
+            return filled
+        return [origin.write(f) for f in filled] if isinstance(filled, list) else origin.write(filled)
+
+    # ----------------------------------------------------- inverse problems
+
+    def super_resolve(
+        self,
+        images: Any,
+        *,
+        operator: str = "average",
+        condition: Any = None,
+        guidance_scale: float = 1.0,
+        steps: int = 50,
+        random_state: Any = None,
+    ) -> Any:
+        """Draw images that are the given ones when shrunk, by posterior guidance (Song et al., 2023).
+
+        Parameters
+        ----------
+        images : images
+            As the model's in channels, dtype and range; their sides are those of the model's images over one whole
+            number.
+        operator : {"average", "bicubic", "gaussian", "strided"}, default="average"
+            How the given images were made of large ones: by the mean of blocks of pixels, by bicubic interpolation with
+            antialiasing, by a Gaussian blur of which every other pixel (every third, ...) was kept, or by keeping those
+            alone. For any other one see `restore`.
+        condition, guidance_scale
+            As in `sample`; by default none.
+        steps : int, default=50
+            Evaluations of the network, each with its gradient.
+        random_state : int, RandomState or None, default=None
+            As in `sample`.
+
+        Returns
+        -------
+        array or list of PIL images
+            As many images, in the container of the fit.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of images, or one of latents.
+        ValueError
+            If the sides do not fit, or the operator is unknown.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from tabdiff import DiffusionGenerator
+        >>> images = np.random.default_rng(0).random((20, 8, 8))
+        >>> gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(images)
+        >>> gen.super_resolve(images[:3, ::2, ::2], steps=2).shape
+        (3, 8, 8)
+        """
+        model = self._drawing_model()
+        settings: dict[str, Any] = dict(condition=condition, guidance_scale=guidance_scale, steps=steps)
+        return super_resolve(model, images, operator=operator, **settings, seed=model.seed(random_state))
+
+    def restore(
+        self,
+        measurements: Any,
+        operator: Any,
+        *,
+        noise_std: float = 0.0,
+        condition: Any = None,
+        guidance_scale: float = 1.0,
+        steps: int = 50,
+        random_state: Any = None,
+    ) -> Any:
+        """Draw images given linear measurements of them, ``y = operator @ image + noise`` (Song et al., 2023).
+
+        Parameters
+        ----------
+        measurements : array-like of shape (n, m)
+            y, in the units of the images. With a callable any shape (n, *).
+        operator : array-like of shape (m, c * h * w), or callable
+            Acts on images whose values lie channel by channel, and in a channel row by row. A callable maps tensors of
+            images (n, c, h, w) to measurements (n, *), linearly; see `tabdiff.diffusion.operators`.
+        noise_std : float, default=0.0
+            Standard deviation of the noise, in the units of the images. With 0, measurements of the drawn images are
+            `measurements` but for what clipping to the range of the images, and rounding to bytes, takes away.
+        condition, guidance_scale, steps, random_state
+            As in `super_resolve`.
+
+        Returns
+        -------
+        array or list of PIL images
+            n images in the container of the fit.
+
+        Raises
+        ------
+        TypeError
+            If the model is not one of images, or one of latents.
+        ValueError
+            For shapes that do not fit the images, or a callable that is not linear.
+        """
+        model = self._drawing_model()
+        settings: dict[str, Any] = dict(condition=condition, guidance_scale=guidance_scale, steps=steps)
+        seed = model.seed(random_state)
+        return restore(model, measurements, operator, noise_std=noise_std, **settings, seed=seed)

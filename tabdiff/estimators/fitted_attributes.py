@@ -1,0 +1,79 @@
+"""What a fitted generator shows of its model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from tabdiff.codecs.conditions.conditions import Conditions
+from tabdiff.diffusion import Denoiser
+from tabdiff.model.fitted import FittedModel
+from tabdiff.model.refinement.refinement import Refinement
+
+__all__ = ["FittedAttributes"]
+
+
+class FittedAttributes:
+    """Attributes of a fitted generator that are parts of its model.
+
+    Attributes
+    ----------
+    model_ : FittedModel
+    """
+
+    model_: FittedModel
+    precision: str
+    refine: str | bool
+
+    def _drawing_model(self) -> FittedModel:
+        """Return the model as the parameters say now that it is to be drawn from."""
+        check_is_fitted(self)
+        refinement = None if self.refine is False else self.model_.refinement
+        return replace(self.model_, precision=self.precision, refinement=refinement)
+
+    @property
+    def codec_(self) -> Any:
+        """Maps containers to tensors and back."""
+        return self.model_.codec
+
+    @property
+    def conditions_(self) -> Conditions | None:
+        """The attributes of the condition: their names, kinds, levels and ranges."""
+        return self.model_.conditions
+
+    @property
+    def denoiser_(self) -> Denoiser:
+        """The trained denoiser, of averaged weights."""
+        return self.model_.denoiser
+
+    @property
+    def guiding_denoiser_(self) -> Denoiser | None:
+        """The small network of autoguidance."""
+        return self.model_.guiding_denoiser
+
+    @property
+    def autoguidance_(self) -> float:
+        """The scale of autoguidance, 1 where there is none."""
+        return self.model_.autoguidance
+
+    @property
+    def refinement_(self) -> Refinement | None:
+        """What corrects drawn rows of a table."""
+        return self.model_.refinement
+
+    @property
+    def history_(self) -> dict[str, list[float]]:
+        """How training went."""
+        return self.model_.history
+
+    @property
+    def n_steps_(self) -> int:
+        """Training steps done, all fits of a warm start together."""
+        return self.model_.n_steps
+
+    @property
+    def n_samples_fit_(self) -> int:
+        """Number of training rows, held-out ones included, those of weight 0 not."""
+        return self.model_.n_samples
