@@ -1,9 +1,10 @@
 """How far the variational bound of exact denoisers is from the exact value, in bits per dimension, for every schedule.
 
-Two distributions in the plane: a normal one of standard deviation 0.3, and a mixture of three normal ones. In continuous
-time the exact value is the log-density. A chain of T steps is a model of its own, whose bound for normal data is known
-in closed form (see tabdiff/diffusion/bound.py): that is the exact value of its sum. Of the mixture a chain is measured by
-the integral along its times, whose exact value is the log-density again, and the gap of its sum stands beside it.
+Two distributions in the plane: a normal one of standard deviation 0.3, and a mixture of three normal ones. In
+continuous time the exact value is the log-density. A chain of T steps is a model of its own, whose bound for normal
+data is known in closed form (see tabdiff/diffusion/bound.py): that is the exact value of its sum. For the mixture there
+is none, so there the integral along the chain's times is compared with the log-density, and the sum besides; both end
+at the chain's cleanest time, which is far from clean where steps are few.
 
     python benchmarks/likelihood.py            # run what is missing from results/likelihood.jsonl
     python benchmarks/likelihood.py --table    # print the table as markdown, run nothing
