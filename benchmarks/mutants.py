@@ -61,6 +61,7 @@ class Mutant:
 LOOP, STEP = "tabdiff/training/loop.py", "tests/training/test_training.py::"
 KNOWN, SINGLE = "tests/diffusion/test_posterior.py::", "tests/diffusion/samplers/test_single_steps.py::"
 GUIDED = "tests/generation/test_sampling.py::"
+FLOW, BOUND = "tests/diffusion/test_likelihood.py::", "tests/diffusion/test_bound.py::"
 POSTERIOR, ANCESTRAL = "tabdiff/diffusion/posterior.py", "tabdiff/diffusion/samplers/ancestral.py"
 RUNGE_KUTTA = "tabdiff/diffusion/samplers/runge_kutta.py"
 MUTANTS = (
@@ -160,7 +161,9 @@ MUTANTS = (
         "tabdiff/model/refinement/density_ratio.py",
         "own * (len(shown) / len(real))",
         "own",
-        ("tests/model/refinement/test_refinement.py::test_density_ratio_does_not_depend_on_how_many_rows_each_side_has",),
+        (
+            "tests/model/refinement/test_refinement.py::test_density_ratio_does_not_depend_on_how_many_rows_each_side_has",
+        ),
     ),
     Mutant(
         "RePaint noises known entries at the old level",
@@ -240,6 +243,41 @@ MUTANTS = (
         (
             "tests/nn/test_embeddings.py::test_by_default_time_runs_to_1000_and_the_longest_period_is_that_of_the_papers",
         ),
+    ),
+    Mutant(
+        "the flow likelihood forgets the volume at the clean end",
+        "tabdiff/diffusion/likelihood.py",
+        "d * math.log(path[0].alpha)",
+        "0.0",
+        (FLOW + "test_flow_log_likelihood_counts_both_ends_of_the_schedule",),
+    ),
+    Mutant(
+        "the prior of the flow has no part of the data",
+        "tabdiff/diffusion/likelihood.py",
+        "variance = node.alpha**2 + node.sigma**2",
+        "variance = node.sigma**2",
+        (FLOW + "test_flow_log_likelihood_counts_both_ends_of_the_schedule",),
+    ),
+    Mutant(
+        "dequantise ignores its bin width",
+        "tabdiff/diffusion/likelihood.py",
+        "values + bin_width * drawn",
+        "values + drawn",
+        (FLOW + "test_bits_per_dim_of_quantised_data",),
+    ),
+    Mutant(
+        "the prior's part of the bound is left out",
+        "tabdiff/diffusion/bound.py",
+        "noisiest.alpha**2 / prior * x.square()",
+        "0.0 * x.square()",
+        (BOUND + "test_the_ends_of_a_schedule_are_paid_for",),
+    ),
+    Mutant(
+        "a chain does not pay for its variance",
+        "tabdiff/diffusion/bound.py",
+        "0.5 * ratio * (snr - now)",
+        "0.5 * (snr - now)",
+        (BOUND + "test_a_chain_pays_for_its_variance",),
     ),
 )
 

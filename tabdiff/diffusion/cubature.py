@@ -25,7 +25,7 @@ __all__ = ["Directions", "radii"]
 MAX_FRAME = 32
 # Points of the rule for the length: in many dimensions all noise has nearly one length, and one point serves. Fewer
 # make the bound of rows of categories, and of mixtures, too high by hundredths of a nat an entry.
-N_RADII = {1: 6, 2: 3}
+N_RADII = {1: 6, 2: 5}
 TWO_RADII = 16
 # In the plane each frame is turned against the last by this share of a right angle: of all sequences of angles that of
 # the golden ratio leaves the smallest gaps.

@@ -1,6 +1,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ from tabdiff.diffusion import (
 from tabdiff.diffusion.bound import LOG_SNR_NUMBERS, LOG_SNR_RANGE, row_bound
 from tabdiff.diffusion.cubature import Directions, radii
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.diffusion.samplers.grids import node_at
 
 BIT = math.log(2)
 CONTINUOUS = [
@@ -312,3 +314,39 @@ def test_noisy_rows_are_scored_without_decoding():
     width = 0.25 + blur
     expected = (-0.5 * (math.log(2 * math.pi * width) + (x**2 + blur) / width)).sum(1)
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+def sum_of_a_chain(oracle, x, n_timesteps):
+    """The bound of a chain for rows (n, 2) by its definition, its means over noise by a Gauss-Hermite rule."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    eps = torch.tensor(np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2))
+    share = torch.tensor(np.outer(weights, weights).reshape(-1) / weights.sum() ** 2)
+    eps, share = eps[share > 1e-14], share[share > 1e-14]
+    times = [node_at(oracle.schedule, k / n_timesteps) for k in range(1, n_timesteps + 1)]
+
+    def squared_error(node):
+        rows = (node.alpha * x[:, None] + node.sigma * eps).reshape(-1, 2)
+        estimate = oracle(rows, torch.tensor(node.t, dtype=torch.float64)).reshape(len(x), -1, 2)
+        return ((x[:, None] - estimate).square().sum(2) * share).sum(1)
+
+    last, first = times[-1], times[0]
+    prior = last.alpha**2 + last.sigma**2
+    total = -(last.sigma**2 / prior - 1 + math.log(prior / last.sigma**2))
+    total = total - 0.5 * last.alpha**2 / prior * x.square().sum(1)
+    for clean, noisy in pairwise(times):
+        snr, now = math.exp(2 * clean.lam), math.exp(2 * noisy.lam)
+        ratio = (1 + now) / (1 + snr)
+        total = total - (ratio - 1 - math.log(ratio)) - 0.5 * ratio * (snr - now) * squared_error(noisy)
+    variance = 1 / (1 + math.exp(2 * first.lam))
+    return total - math.log(2 * math.pi * variance) - squared_error(first) / (2 * variance)
+
+
+@pytest.mark.parametrize("n_timesteps", [2, 10, 100])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_sum_of_a_chain_is_right_for_a_mixture_that_has_no_closed_form(schedule, n_timesteps, mixture):
+    oracle = mixture(make_schedule(schedule, n_timesteps))
+    generator = torch.Generator().manual_seed(1)
+    kinds = torch.multinomial(oracle.weights, 24, True, generator=generator)
+    x = oracle.means[kinds] + 0.2 * torch.randn((24, 2), generator=generator, dtype=torch.float64)
+    error = variational_bound(oracle, x, steps=256) - sum_of_a_chain(oracle, x, n_timesteps)
+    assert abs(error.mean().item()) / (2 * BIT) < 0.01
