@@ -5,8 +5,8 @@
 
 Each entry of ``MUTANTS`` is one bug: a name, a file, the text that stands there once, what the bug makes of it, and the
 tests that have to fail. The tree is copied to a temporary folder, where the tests must pass first; then each bug is put
-in, its tests run, and it is taken out again. A new bug is a new entry. `tests/benchmarks/test_mutants.py` checks that every text
-still stands in its file and that every test is there, so that the list cannot rot.
+in, its tests run, and it is taken out again. A new bug is a new entry. `tests/benchmarks/test_mutants.py` checks that
+every text still stands in its file and that every test is there, so that the list cannot rot.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ MUTANTS = (
     ),
     Mutant(
         "a chain does not pay for its variance",
-        "tabdiff/diffusion/bound.py",
+        "tabdiff/diffusion/bound_terms.py",
         "0.5 * ratio * (snr - now)",
         "0.5 * (snr - now)",
         (BOUND + "test_a_chain_pays_for_its_variance",),

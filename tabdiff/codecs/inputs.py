@@ -18,7 +18,8 @@ from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import is_pil, read_images
-from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, native, read_array
+from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
+from tabdiff.utils.memory import native
 
 __all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
 

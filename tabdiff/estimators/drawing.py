@@ -18,7 +18,7 @@ from tabdiff.generation.inverse_problems import impute_images, restore, super_re
 from tabdiff.generation.sampling import SamplePlan
 from tabdiff.io.anndata_writer import check_path, write_cells
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.utils.array_likes import native
+from tabdiff.utils.memory import native
 
 __all__ = ["DrawingMixin"]
 

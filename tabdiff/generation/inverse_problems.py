@@ -20,7 +20,8 @@ from tabdiff.diffusion import Denoiser, DenoiserLike, PosteriorGuidance, RePaint
 from tabdiff.diffusion.generate import guide, rows_at_once
 from tabdiff.diffusion.operators import DOWNSAMPLING, operator_matrix
 from tabdiff.io.images import Images, read_images
-from tabdiff.utils.array_likes import read_array, tensor_of
+from tabdiff.utils.array_likes import read_array
+from tabdiff.utils.memory import tensor_of
 from tabdiff.utils.random import RowStreams
 
 if TYPE_CHECKING:

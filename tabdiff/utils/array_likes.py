@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import numbers
 import os
-import warnings
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
@@ -22,17 +21,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-__all__ = [
-    "MAX_EXACT",
-    "as_known",
-    "as_numbers",
-    "as_values",
-    "check_labels",
-    "kind_of",
-    "native",
-    "read_array",
-    "tensor_of",
-]
+from tabdiff.utils.memory import native
+
+__all__ = ["MAX_EXACT", "as_known", "as_numbers", "as_values", "check_labels", "kind_of", "read_array"]
 
 TAKEN = "an array, a DataFrame (pandas, polars or pyarrow), an AnnData, images, or a list of strings"
 # Up to here float64 holds every integer.
@@ -467,30 +458,6 @@ def check_labels(values: Any, name: str, index: pd.Index | None) -> None:
         )
 
 
-def native(values: Any) -> Any:
-    """Return an array, a Series or a DataFrame in the byte order of the machine, the only one that pandas computes in.
-
-    Files of instruments (FITS, SPSS, IDL) come in the other; anything else is returned as it is.
-    """
-    if isinstance(values, pd.DataFrame):
-        swapped = [j for j, dtype in enumerate(values.dtypes) if _is_swapped(dtype)]
-        if swapped:
-            values = values.copy(deep=False)
-            for j in swapped:
-                column = values.iloc[:, j].to_numpy()
-                values.isetitem(j, column.astype(column.dtype.newbyteorder("=")))
-        return values
-    if isinstance(values, pd.Series) and _is_swapped(values.dtype):
-        return pd.Series(native(values.to_numpy()), values.index, name=values.name)
-    if isinstance(values, np.ndarray) and _is_swapped(values.dtype):
-        return values.astype(values.dtype.newbyteorder("="))
-    return values
-
-
-def _is_swapped(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and not dtype.isnative
-
-
 def _is_single(value: Any) -> bool:
     """Whether an object is one value: a number, a date, an enumeration's member, anything without elements.
 
@@ -501,29 +468,3 @@ def _is_single(value: Any) -> bool:
     if isinstance(value, type) or callable(value) or _library_remedy(value, "") is not None:
         return False
     return not (hasattr(value, "__iter__") or hasattr(value, "__getitem__") or _is_array_like(value))
-
-
-def tensor_of(array: np.ndarray) -> Tensor:
-    """Return an array as a tensor that nothing writes to, without a copy where its memory can be shared.
-
-    Byte order and negative strides, which torch does not know, are taken away by a copy. Files that are mapped
-    read-only stay mapped.
-    """
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides):  # to NumPy, an axis of length 1 is contiguous all the same
-        array = array.copy()
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    if not _is_mapped(array):
-        return torch.from_numpy(array.copy())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return torch.from_numpy(array)
-
-
-def _is_mapped(array: Any) -> bool:
-    while array is not None:
-        if isinstance(array, np.memmap):
-            return True
-        array = getattr(array, "base", None)
-    return False

@@ -26,7 +26,8 @@ from tabdiff import (
 from tabdiff.codecs.inputs import check_container
 from tabdiff.evaluation import evaluate
 from tabdiff.io.expression import dense_rows, find_expression
-from tabdiff.utils.array_likes import as_known, as_numbers, as_values, read_array, tensor_of
+from tabdiff.utils.array_likes import as_known, as_numbers, as_values, read_array
+from tabdiff.utils.memory import tensor_of
 
 RNG = np.random.default_rng(0)
 A = np.round(RNG.normal(size=(40, 3)), 3)

@@ -18,7 +18,8 @@ from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed
 from tabdiff.io.expression import CHUNK, dense_rows
 from tabdiff.nn.count_autoencoder import CountAutoencoder, train_autoencoder
 from tabdiff.nn.negative_binomial import nb_sample
-from tabdiff.utils.array_likes import MAX_EXACT, tensor_of
+from tabdiff.utils.array_likes import MAX_EXACT
+from tabdiff.utils.memory import tensor_of
 
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from tabdiff.codecs.base import Codec
 from tabdiff.io.image_files import ImageFiles
 from tabdiff.io.images import Images, as_images, read_images
-from tabdiff.utils.array_likes import tensor_of
+from tabdiff.utils.memory import tensor_of
 
 __all__ = ["AUGMENTATIONS", "ImageCodec"]
 

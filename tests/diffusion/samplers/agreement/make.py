@@ -3,8 +3,8 @@
     pip install diffusers==0.35.2 k-diffusion==0.1.1.post1
     python tests/diffusion/samplers/agreement/make.py
 
-`tests/diffusion/samplers/test_agreement.py` compares the samplers of this package with it and needs neither of the two. All
-start from the same rows, see the same mixture of Gaussians at the same noise levels and draw the same noises, which
+`tests/diffusion/samplers/test_agreement.py` compares the samplers of this package with it and needs neither of the two.
+All start from the same rows, see the same mixture of Gaussians at the same noise levels and draw the same noises, which
 come from NumPy's frozen `RandomState`.
 """
 
