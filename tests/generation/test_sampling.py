@@ -9,6 +9,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.diffusion import AutoGuidance, ClassifierFreeGuidance, Heun, MultiConditionGuidance, RePaint
+from tabdiff.training import Checkpoint
 
 QUICK = {"hidden_size": 16, "n_blocks": 1, "random_state": 0, "learning_rate": 1e-2}
 
@@ -232,7 +233,7 @@ def test_vectors_are_dropped_whole(monkeypatch):
     ids=str,
 )
 def test_bad_dropouts_are_refused_before_training(dropout, message, monkeypatch):
-    monkeypatch.setattr("tabdiff.estimators.generator.train", lambda *a, **k: pytest.fail("training began"))
+    monkeypatch.setattr("tabdiff.model.fit.train", lambda *a, **k: pytest.fail("training began"))
     with pytest.raises(ValueError, match=message):
         DiffusionGenerator(condition_dropout=dropout).fit(table(), condition=["kind", "site"])
 
@@ -255,7 +256,9 @@ def test_dropouts_by_name_are_saved_whatever_the_names(tmp_path):
 
 
 def test_a_fit_with_other_dropouts_is_not_resumed(tmp_path):
-    settings = {**QUICK, "max_steps": 2, "refine": False, "checkpoint_dir": tmp_path}
+    settings = {**QUICK, "max_steps": 2, "refine": False, "callbacks": [Checkpoint(tmp_path)]}
     DiffusionGenerator(condition_dropout={"kind": 0.3}, **settings).fit(table(), condition="kind")
     with pytest.raises(ValueError, match=r"condition_dropout was .*0\.3.* and is .*0\.4"):
-        DiffusionGenerator(condition_dropout={"kind": 0.4}, **settings).fit(table(), condition="kind", resume=True)
+        DiffusionGenerator(condition_dropout={"kind": 0.4}, **settings).fit(
+            table(), condition="kind", resume_from=tmp_path
+        )

@@ -22,7 +22,7 @@ from tabdiff import (
     sample_pipeline,
 )
 from tabdiff.diffusion import ZeroTerminalSNRSchedule, make_schedule
-from tabdiff.training import CSVLog
+from tabdiff.training import Checkpoint, CSVLog
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -230,10 +230,10 @@ CALLS = {
         "X.reshape(len(X), height, width)",
         lambda: small(denoiser="unet").fit(IMAGES.reshape(8, 64).reshape(8, 8, 8)),
     ),
-    "resume without a folder": (
-        lambda: small().fit(ARRAY, resume=True),
-        "needs checkpoint_dir",
-        lambda tmp: small(checkpoint_dir=tmp).fit(ARRAY, resume=True),
+    "resume where nothing is": (
+        lambda tmp: small().fit(ARRAY, resume_from=tmp),
+        "to start one that writes there",
+        lambda tmp: small(callbacks=[Checkpoint(tmp)]).fit(ARRAY, resume_from=tmp),
     ),
     "a warm start on other data": (
         lambda: small(warm_start=True).fit(ARRAY).fit(ARRAY[:, :2]),
@@ -241,9 +241,9 @@ CALLS = {
         lambda: small(warm_start=True).fit(ARRAY).set_params(warm_start=False).fit(ARRAY[:, :2]),
     ),
     "another fit's checkpoint": (
-        lambda tmp: [small(checkpoint_dir=tmp, random_state=i).fit(ARRAY, resume=bool(i)) for i in range(2)],
-        "start over without resume=True",
-        lambda tmp: small(checkpoint_dir=tmp, random_state=1).fit(ARRAY),
+        lambda tmp: [small(callbacks=[Checkpoint(tmp)], random_state=i).fit(ARRAY, resume_from=tmp) for i in range(2)],
+        "start over without resume_from",
+        lambda tmp: small(callbacks=[Checkpoint(tmp)], random_state=1).fit(ARRAY),
     ),
     "negative weights": (
         lambda: small().fit(ARRAY, sample_weight=-np.ones(N)),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from tabdiff import DiffusionGenerator, DiffusionImputer, evaluate
+from tabdiff import DiffusionGenerator, DiffusionImputer, TrainingOptions, evaluate
 from tabdiff.diffusion import (
     GaussianDenoiser,
     LossAware,
@@ -26,7 +26,7 @@ from tabdiff.diffusion import ZeroTerminalSNRSchedule as NoSignal
 from tabdiff.diffusion.targets import to_x0
 from tabdiff.evaluation import downstream_score, independent_columns, nearest_neighbour_ratio
 from tabdiff.nn import UNet
-from tabdiff.training import CSVLog, TensorBoard
+from tabdiff.training import Checkpoint, CSVLog, TensorBoard
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -164,14 +164,14 @@ CALLS = {
         lambda: small(schedule=TEN).fit(ARRAY),
     ),
     "bins of times": (
-        lambda: small(times=LossAware(7), n_timesteps=10).fit(ARRAY),
+        lambda: small(training=TrainingOptions(times=LossAware(7)), n_timesteps=10).fit(ARRAY),
         "choose n_bins so that it divides n_timesteps",
-        lambda: small(times=LossAware(5), n_timesteps=10).fit(ARRAY),
+        lambda: small(training=TrainingOptions(times=LossAware(5)), n_timesteps=10).fit(ARRAY),
     ),
     "a rate that explodes": (
-        lambda: small(learning_rate=1e30, max_steps=30, clip_grad_norm=None).fit(ARRAY),
+        lambda: small(learning_rate=1e30, max_steps=30, training=TrainingOptions(clip_grad_norm=None)).fit(ARRAY),
         "lower learning_rate",
-        lambda: small(learning_rate=1e-3, max_steps=30, clip_grad_norm=None).fit(ARRAY),
+        lambda: small(learning_rate=1e-3, max_steps=30, training=TrainingOptions(clip_grad_norm=None)).fit(ARRAY),
     ),
     # ------------------------------------------------------------ networks and images
     "too many levels": (
@@ -280,9 +280,9 @@ CALLS = {
         copied,
     ),
     "a folder that cannot be": (
-        lambda tmp: small(checkpoint_dir=blocked(tmp)).fit(ARRAY),
+        lambda tmp: small(callbacks=[Checkpoint(blocked(tmp))]).fit(ARRAY),
         "Choose another one",
-        lambda tmp: small(checkpoint_dir=tmp / "other").fit(ARRAY),
+        lambda tmp: small(callbacks=[Checkpoint(tmp / "other")]).fit(ARRAY),
     ),
 }
 
