@@ -1,6 +1,7 @@
 """What guidance, methods and batch sizes make of the rows of a fitted generator."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def refined():
 def bare(gen):
     """The same model without refinement and autoguidance."""
     other = copy.copy(gen)
-    other.refinement_, other.weak_, other.autoguidance_ = None, None, 1.0
+    other.model_ = replace(gen.model_.with_autoguidance(1.0), refinement=None)
     return other
 
 
@@ -68,7 +69,7 @@ def own(d, s):
 )
 def test_nothing_corrects_rows_that_guidance_leads_elsewhere(refined, guided):
     condition = ["a"] * 12
-    assert refined.refinement_ is not None and refined.weak_ is not None
+    assert refined.refinement_ is not None and refined.guiding_denoiser_ is not None
     rows = refined.sample(condition=condition, random_state=1, **guided)
     pd.testing.assert_frame_equal(rows, bare(refined).sample(condition=condition, random_state=1, **guided))
     # They take the steps of rows that are not refined.
