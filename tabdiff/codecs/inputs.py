@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import is_pil, read_images
 from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
 from tabdiff.utils.memory import native
+from tabdiff.utils.validation import did_you_mean
 
 __all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
 
@@ -137,11 +137,6 @@ def _check_array(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     return array
 
 
-def _nearest(name: str, names: list) -> str:
-    near = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
     """Return the column names that a condition stands for, or None if it holds values."""
     if isinstance(condition, str):
@@ -210,7 +205,7 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInput
     for name in names:
         if name not in X.columns:
             raise ValueError(
-                f"condition names the column {name!r}, which X lacks.{_nearest(name, list(X.columns))} "
+                f"condition names the column {name!r}, which X lacks.{did_you_mean(name, list(X.columns))} "
                 f"Columns: {list(X.columns)}."
             )
     features, given = _split(X, names)
@@ -240,7 +235,7 @@ def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     for name in names:
         if name not in keys:
             raise ValueError(
-                f"condition names {name!r}, which adata.obs lacks.{_nearest(name, keys)} Columns of obs: "
+                f"condition names {name!r}, which adata.obs lacks.{did_you_mean(name, keys)} Columns of obs: "
                 f"{list(X.obs.columns)}" + (f", keys of obsm: {list(X.obsm)}." if len(X.obsm) else ".")
             )
     _mark(estimator, X)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, Den
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.utils.device import sampling_dtype
 from tabdiff.utils.random import RowStreams
+from tabdiff.utils.validation import is_integer
 
 __all__ = ["draw", "draw_in_time", "guide", "rows_at_once"]
 
@@ -108,8 +108,7 @@ def draw(
         # Twice the 25 at which fast methods look converged: on tables a classifier still sees the difference.
         steps = min(1000 if method == "ddpm" else 50, schedule.n_timesteps or 1000)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
-        integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if value != "auto" and (not integer or int(value) < 1):
+        if value != "auto" and not is_integer(value, 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = rows_at_once(denoiser, width, batch_size)
     mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None

@@ -15,6 +15,7 @@ from tabdiff.diffusion.samplers.base import Model, Sampler
 from tabdiff.diffusion.samplers.grids import make_path
 from tabdiff.diffusion.samplers.sample import SampleState, auto_grid, check_method
 from tabdiff.utils.random import RowStreams
+from tabdiff.utils.validation import is_integer
 
 __all__ = ["PosteriorGuidance", "RePaint", "sample_known"]
 
@@ -50,7 +51,7 @@ class RePaint:
     def __post_init__(self) -> None:
         for name in ("n_resamples", "jump_length"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_integer(value, 1):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 

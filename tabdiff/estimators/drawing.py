@@ -19,6 +19,7 @@ from tabdiff.generation.sampling import SamplePlan
 from tabdiff.io.anndata_writer import check_path, write_cells
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.utils.memory import native
+from tabdiff.utils.validation import is_integer
 
 __all__ = ["DrawingMixin"]
 
@@ -184,7 +185,7 @@ class DrawingMixin(FittedAttributes):
         model = self._drawing_model()
         if model.container != "cells":
             raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
-        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+        if not is_integer(chunk_size, 1):
             raise ValueError(f"chunk_size must be an integer of at least 1, however: {chunk_size!r}.")
         path = check_path(path)
         plan = SamplePlan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any, Self
@@ -19,6 +18,7 @@ from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.utils.array_likes import as_numbers, as_values, kind_of, read_array
+from tabdiff.utils.validation import did_you_mean, is_integer
 
 __all__ = ["DiffusionOverSampler"]
 
@@ -246,11 +246,10 @@ def _read_counts(strategy: Mapping, counts: dict[Any, int]) -> dict[Any, int]:
     strategy = {labels[i] if (i := lookup.find(label)) >= 0 else label: n for label, n in strategy.items()}
     unknown = [label for label in strategy if label not in counts]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]), [str(label) for label in counts], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(unknown[0], counts)
         raise ValueError(f"sampling_strategy names the class {unknown[0]!r}, which y lacks.{hint} It has {counts}.")
     for label, n in strategy.items():
-        if not isinstance(n, int | np.integer) or isinstance(n, bool):
+        if not is_integer(n):
             raise ValueError(f"sampling_strategy: the rows of {label!r} must be an integer, however: {n!r}.")
         if n < counts[label]:
             raise ValueError(

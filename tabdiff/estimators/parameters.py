@@ -8,11 +8,10 @@ import numpy as np
 
 from tabdiff.codecs.conditions.text import check_text_encoder
 from tabdiff.codecs.images.codec import augmentations
-from tabdiff.diffusion import (
-    make_loss,
-)
+from tabdiff.diffusion import make_loss
 from tabdiff.model.networks import check_denoiser
 from tabdiff.training import Callback, options_of
+from tabdiff.utils.validation import is_integer, is_number
 
 __all__ = ["check_parameters"]
 
@@ -28,11 +27,11 @@ def check_parameters(parameters: Any) -> None:
     options_of(p.training)
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):
         value = getattr(p, name)
-        if value != "auto" and not _is_positive_integer(value):
+        if value != "auto" and not is_integer(value, 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     if not isinstance(p.refine, bool | np.bool_) and p.refine != "auto":
         raise ValueError(f"refine must be 'auto', True or False, however: {p.refine!r}.")
-    if p.n_timesteps is not None and not (_is_positive_integer(p.n_timesteps) and p.n_timesteps > 1):
+    if p.n_timesteps is not None and not is_integer(p.n_timesteps, 2):
         raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
     augmentations(p.augment)
     rate = () if isinstance(p.learning_rate, str) and p.learning_rate == "auto" else ("learning_rate",)
@@ -79,7 +78,7 @@ def _check_training(p: Any) -> None:
     _check_number("validation_fraction", p.validation_fraction)
     if not 0 < p.validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in (0, 1), however: {p.validation_fraction!r}.")
-    if not _is_positive_integer(p.n_iter_no_change):
+    if not is_integer(p.n_iter_no_change, 1):
         raise ValueError(f"n_iter_no_change must be an integer of at least 1, however: {p.n_iter_no_change!r}.")
     if p.callbacks is not None and not isinstance(p.callbacks, list | tuple):
         raise ValueError(f"callbacks must be None or a list of callbacks, however: {p.callbacks!r}.")
@@ -93,9 +92,5 @@ def _check_training(p: Any) -> None:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+    if not is_number(value):
         raise ValueError(f"{name} must be a finite number, however: {value!r}.")
-
-
-def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
 from tabdiff.generation.imputation import check_masks, encode_given
 from tabdiff.io.frames import to_pandas
 from tabdiff.utils.array_likes import as_values
+from tabdiff.utils.validation import did_you_mean, is_integer
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -61,10 +61,9 @@ def split_condition(model: FittedModel, condition: Any) -> tuple[Any, dict]:
     rest = {name: condition[name] for name in condition if name not in held}
     unknown = [name for name in rest if name not in declared]
     if unknown and (held or model.conditions is None):
-        near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in declared + columns], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"unknown condition name {unknown[0]!r}.{hint} Conditions: {declared}. Columns that can be held: {columns}."
+            f"unknown condition name {unknown[0]!r}.{did_you_mean(unknown[0], declared + columns)} Conditions: "
+            f"{declared}. Columns that can be held: {columns}."
         )
     left_out = [name for name in declared if name not in rest]
     if held and left_out:
@@ -198,7 +197,7 @@ def _expand(name: Any, counts: Mapping) -> list:
     if not counts:
         raise ValueError(f"condition {name!r}: no counts given.")
     for level, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+        if not is_integer(count, 0):
             raise ValueError(f"condition {name!r}: the count of {level!r} must be an integer >= 0, however: {count!r}.")
     return [level for level, count in counts.items() for _ in range(count)]
 

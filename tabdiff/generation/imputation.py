@@ -22,6 +22,7 @@ from tabdiff.codecs.tables.unseen import hide_unknown, read_rows
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.masks import LEFT_OUT, PRESENT
 from tabdiff.utils.random import RowStreams
+from tabdiff.utils.validation import is_integer
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -93,8 +94,7 @@ def impute(
         rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of
         them gets the k-th draw.
     """
-    integer = isinstance(n_draws, int | np.integer) and not isinstance(n_draws, bool)
-    if not integer or n_draws < 1:
+    if not is_integer(n_draws, 1):
         raise ValueError(f"n_draws must be an integer of at least 1, however: {n_draws!r}.")
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {STRATEGIES}, however: {strategy!r}.")

@@ -23,6 +23,7 @@ from tabdiff.io.images import Images, read_images
 from tabdiff.utils.array_likes import read_array
 from tabdiff.utils.memory import tensor_of
 from tabdiff.utils.random import RowStreams
+from tabdiff.utils.validation import is_integer
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -115,8 +116,7 @@ def impute_images(
     if strategy not in ("auto", "draw"):
         raise ValueError(f"strategy must be 'auto' or 'draw' for images, however: {strategy!r}. Average over n_draws.")
     for name, value in (("n_draws", n_draws), ("steps", steps), ("batch_size", batch_size)):
-        integer = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
-        if not integer and (value != "auto" or name == "n_draws"):
+        if not is_integer(value, 1) and (value != "auto" or name == "n_draws"):
             raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
     settings: dict[str, Any] = {"condition": condition, "n_draws": n_draws, "method": method, "steps": steps}
     return inpaint(model, images, mask, **settings, batch_size=batch_size, seed=seed)

@@ -18,6 +18,7 @@ from tabdiff.generation.cells import CellRequest, match_totals
 from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
+from tabdiff.utils.validation import is_integer
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -56,10 +57,8 @@ class SamplePlan:
         batch_size: str | int,
         seed: int,
     ) -> None:
-        if n_samples is not None:
-            integer = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
-            if not integer or n_samples < 1:
-                raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
+        if n_samples is not None and not is_integer(n_samples, 1):
+            raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
         if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
         if isinstance(model.origin, ForeignFrame):

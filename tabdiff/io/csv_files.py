@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gzip
 import io
 import re
@@ -22,6 +21,7 @@ import pandas as pd
 
 from tabdiff.io.csv_layout import MARKS, CsvError, CsvLayout, CsvOptions, open_csv, read_layout, records
 from tabdiff.io.time_text import TimeForm, day_orders, looks_like_time, read_times
+from tabdiff.utils.validation import did_you_mean
 from tabdiff.utils.warnings import warn
 
 __all__ = ["CsvForm", "read_csv", "write_csv"]
@@ -110,8 +110,7 @@ def read_csv(path: Path, options: CsvOptions) -> pd.DataFrame:
     for option, names in (("text", options.text), ("drop", options.drop)):
         for name in names:
             if name not in layout.names:
-                near = difflib.get_close_matches(name, layout.names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, layout.names)
                 raise CsvError(f"{option} names the column {name!r}, which it lacks.{hint} Columns: {layout.names}.")
     texts = _read_texts(path, options, layout)
     columns, forms, marks, hints = {}, {}, [], []

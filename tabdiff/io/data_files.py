@@ -20,6 +20,7 @@ from typing import Any
 from tabdiff.io.atomic import replacing
 from tabdiff.io.csv_files import read_csv, write_csv
 from tabdiff.io.csv_layout import CsvOptions
+from tabdiff.utils.validation import did_you_mean
 
 __all__ = [
     "DataFileError",
@@ -211,8 +212,7 @@ def _without(data: Any, drop: Sequence[str], path: Path) -> Any:
         raise DataFileError(f"{path}: drop is for tables; of obs only what condition names is modelled. Leave it out.")
     unknown = [name for name in names if name not in data.columns]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]), [str(name) for name in data.columns], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(unknown[0], data.columns)
         raise DataFileError(
             f"{path}: drop names the column {unknown[0]!r}, which it lacks.{hint} Columns: {list(data.columns)}."
         )

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from tabdiff.nn.dit import CONDITIONING
 from tabdiff.nn.embeddings import TIME_CONDITIONING, TIME_EMBEDDINGS
 from tabdiff.nn.mlp import MLP_CONDITIONING
+from tabdiff.utils.validation import is_integer, is_number
 
 __all__ = [
     "MLP",
@@ -60,19 +61,19 @@ class NetworkSettings(BaseEstimator):
         """Raise a ValueError that names the first setting out of range and what is allowed."""
         settings = self.get_params()
         for name in ("hidden_size", "n_blocks", "n_heads", "model_channels", "num_res_blocks", "num_heads"):
-            if name in settings and not (_is_auto(settings[name]) or _is_positive_integer(settings[name])):
+            if name in settings and not (_is_auto(settings[name]) or is_integer(settings[name], 1)):
                 self._refuse(name, "'auto' or an integer of at least 1")
         for name in ("channel_mult", "attention_resolutions"):
             value = settings.get(name, "auto")
             if not _is_auto(value) and not (
-                isinstance(value, Sequence | np.ndarray) and all(_is_positive_integer(v) for v in value)
+                isinstance(value, Sequence | np.ndarray) and all(is_integer(v, 1) for v in value)
             ):
                 self._refuse(name, "'auto' or integers of at least 1, such as (1, 2, 4)")
         dropout = settings["dropout"]
-        if not _is_number(dropout) or not 0 <= dropout < 1:
+        if not is_number(dropout) or not 0 <= dropout < 1:
             self._refuse("dropout", "a number in [0, 1)")
         ratio = settings.get("mlp_ratio", 1.0)
-        if not _is_number(ratio) or not ratio > 0:
+        if not is_number(ratio) or not ratio > 0:
             self._refuse("mlp_ratio", "a number above 0")
         for name in ("qk_norm", "swiglu"):
             if not isinstance(settings.get(name, False), bool | np.bool_):
@@ -361,17 +362,9 @@ def settings_from_state(state: Mapping[str, Any]) -> NetworkSettings:
 
 
 def _same(a: Any, b: Any) -> bool:
-    alike = type(a) is type(b) or (_is_number(a) and _is_number(b))
+    alike = type(a) is type(b) or (is_number(a) and is_number(b))
     return alike and bool(a == b)
 
 
 def _is_auto(value: Any) -> bool:
     return isinstance(value, str) and value == "auto"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
 from tabdiff.diffusion import Times, make_times
+from tabdiff.utils.validation import is_integer, is_number
 
 __all__ = ["TrainingOptions", "options_of"]
 
@@ -86,18 +86,18 @@ class TrainingOptions(BaseEstimator):
             if not isinstance(getattr(self, name), str) or getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {getattr(self, name)!r}.")
         warmup = self.warmup_steps
-        if not (isinstance(warmup, str) and warmup == "auto") and not _is_integer(warmup, 0):
+        if not (isinstance(warmup, str) and warmup == "auto") and not is_integer(warmup, 0):
             raise ValueError(f"warmup_steps must be 'auto' or an integer of at least 0; got {warmup!r}.")
-        if not _is_integer(self.accumulation_steps, 1):
+        if not is_integer(self.accumulation_steps, 1):
             raise ValueError(f"accumulation_steps must be an integer of at least 1; got {self.accumulation_steps!r}.")
         pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
-        if not pair or not all(_is_number(b) and 0 <= b < 1 for b in self.betas):
+        if not pair or not all(is_number(b) and 0 <= b < 1 for b in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), such as (0.9, 0.999); got {self.betas!r}.")
-        if not _is_number(self.weight_decay) or self.weight_decay < 0:
+        if not is_number(self.weight_decay) or self.weight_decay < 0:
             raise ValueError(f"weight_decay must be a finite number of at least 0; got {self.weight_decay!r}.")
-        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
+        if not is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be a number in [0, 1); got {self.ema_decay!r}.")
-        if self.clip_grad_norm is not None and not (_is_number(self.clip_grad_norm) and self.clip_grad_norm > 0):
+        if self.clip_grad_norm is not None and not (is_number(self.clip_grad_norm) and self.clip_grad_norm > 0):
             raise ValueError(f"clip_grad_norm must be None or a positive number; got {self.clip_grad_norm!r}.")
         if not callable(make_times(self.times)):  # which raises where a name is unknown
             raise ValueError(
@@ -140,11 +140,3 @@ def options_of(training: Any) -> TrainingOptions:
         raise TypeError(f"training must be a TrainingOptions or None; got {given:.80}. Use training=TrainingOptions().")
     training.check()
     return training
-
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))

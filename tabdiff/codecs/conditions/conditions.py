@@ -8,7 +8,6 @@ alone.
 """
 
 import copy
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any, Self
@@ -26,6 +25,7 @@ from tabdiff.codecs.conditions.vector import VectorAttribute, holds_vectors
 from tabdiff.io.frames import to_pandas
 from tabdiff.nn import VectorColumns
 from tabdiff.utils.array_likes import as_values, check_labels
+from tabdiff.utils.validation import did_you_mean, is_integer
 
 __all__ = ["Conditions", "condition_frame", "resolve_condition"]
 
@@ -170,8 +170,7 @@ class Conditions:
         given = self._as_columns(to_pandas(as_values(condition, "condition")))
         unknown = [name for name in given if name not in self.names]
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0]), [str(n) for n in self.names], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(unknown[0], self.names)
             if len(self.attributes) == 1 and unknown[0] in self.attributes[0].levels:
                 hint = f" It is a value of {self.names[0]!r}: use {{{self.names[0]!r}: {condition!r:.60}}}."
             raise ValueError(f"unknown condition name {unknown[0]!r}.{hint} Names: {self.names}.")
@@ -244,7 +243,7 @@ class Conditions:
         if not counts:
             raise ValueError(f"condition {name!r}: no counts given.")
         for label, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+            if not is_integer(count, 0):
                 raise ValueError(
                     f"condition {name!r}: the count of {label!r} must be an integer >= 0, however: {count!r}."
                 )

@@ -6,7 +6,6 @@ total, the gap takes the place of a. Either way the rebuilt column is replaced b
 other columns give, which leaves densities as they are: the change of variables has a unit Jacobian.
 """
 
-import difflib
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
@@ -26,6 +25,7 @@ from tabdiff.codecs.columns.calendar import grid_from_state, number_grid_from_st
 from tabdiff.codecs.columns.datetime import Clock, TimeGrid
 from tabdiff.codecs.tables.constraint_parser import parse_constraint
 from tabdiff.codecs.tables.rebuilt import TOLERANCE_FLOAT32, Rebuilt, check_rows, check_size, grid_of, unit_of
+from tabdiff.utils.validation import did_you_mean
 
 __all__ = ["Constraints"]
 
@@ -306,8 +306,7 @@ def _add(targets: dict[int, Rebuilt], new: Rebuilt, names: list) -> None:
 
 def _check_column(text: str, name: str, names: list, frame: pd.DataFrame) -> None:
     if names.count(name) != 1:
-        near = difflib.get_close_matches(name, [str(n) for n in names], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, names)
         what = "stands more than once" if name in names else "is no column"
         raise ValueError(
             f"constraint {text!r}: {name!r} {what}.{hint} Columns that are modelled, without conditions: {names}."
