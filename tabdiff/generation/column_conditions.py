@@ -25,11 +25,12 @@ from tabdiff.codecs.columns import (
     time_text,
     unknown_level_message,
 )
+from tabdiff.codecs.conditions.conditions import expand_counts
 from tabdiff.codecs.tables.observed import hold_determinants, patch, repeat
 from tabdiff.generation.imputation import check_masks, encode_given
 from tabdiff.io.frames import to_pandas
 from tabdiff.utils.array_likes import as_values
-from tabdiff.utils.validation import did_you_mean, is_integer
+from tabdiff.utils.validation import did_you_mean
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -116,10 +117,10 @@ class Held:
         rebuilt = {target.column for target in model.codec.constraints_.rebuilt_}
         for name, value in held.items():
             if isinstance(value, Mapping):
-                value = _expand(name, value)
+                value = expand_counts(name, value)
             j = list(model.codec.index_).index(name)
             column, storage = model.codec.columns_[j], model.codec.storage_.columns[j]
-            column = None if j in rebuilt else getattr(column, "column", column)  # of a dependent column, what it is
+            column = None if j in rebuilt else column.inner
             levels = (
                 storage.write(column.at(np.arange(len(column.levels_)))).tolist()
                 if isinstance(column, LevelColumn)
@@ -190,16 +191,6 @@ class Held:
 def _example(codec: Any) -> Any:
     """Return one decoded row."""
     return codec.decode(torch.zeros(1, codec.n_continuous_ + len(codec.n_levels_)))
-
-
-def _expand(name: Any, counts: Mapping) -> list:
-    """Turn {level: count} into a list of levels."""
-    if not counts:
-        raise ValueError(f"condition {name!r}: no counts given.")
-    for level, count in counts.items():
-        if not is_integer(count, 0):
-            raise ValueError(f"condition {name!r}: the count of {level!r} must be an integer >= 0, however: {count!r}.")
-    return [level for level, count in counts.items() for _ in range(count)]
 
 
 def _is_level(levels: list | None, value: Any) -> bool:

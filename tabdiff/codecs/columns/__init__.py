@@ -1,11 +1,12 @@
 """Columns to numbers and back, without loss of dtype, categories, precision or range: every kind in one place.
 
 Numbers (`tabdiff.codecs.columns.numeric`) and times (`tabdiff.codecs.columns.datetime`) become normal scores;
-categories, strings and booleans (`tabdiff.codecs.columns.categorical`) become codes.
+categories, strings and booleans (`tabdiff.codecs.columns.categorical`) become codes. All are a `Column`.
 """
 
 from typing import Any
 
+from tabdiff.codecs.columns.base import Column
 from tabdiff.codecs.columns.categorical import ConstantColumn, LevelColumn, unknown_level_message
 from tabdiff.codecs.columns.datetime import Clock, TimeColumn
 from tabdiff.codecs.columns.lookup import LevelLookup
@@ -26,6 +27,7 @@ from tabdiff.utils.dtypes import (
 __all__ = [
     "COLUMN_TYPES",
     "Clock",
+    "Column",
     "ConstantColumn",
     "FrameStorage",
     "LevelColumn",

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from tabdiff.codecs.columns.base import Column
 from tabdiff.utils.dtypes import (
     dtype_from_state,
     dtype_to_state,
@@ -28,7 +29,7 @@ FARTHEST = 1e100
 MIN_IDENTIFIER_ROWS = 50
 
 
-class LevelColumn:
+class LevelColumn(Column):
     """A code per level of a categorical, string, boolean or few-valued column; missing is a level of its own.
 
     Parameters

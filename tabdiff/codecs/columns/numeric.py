@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 from scipy.stats import poisson
 
+from tabdiff.codecs.columns.base import Column
 from tabdiff.codecs.columns.calendar import find_number_grid, number_grid_from_state
 from tabdiff.codecs.columns.categorical import FARTHEST
 from tabdiff.codecs.columns.grids import LOG_MAX_CHANCE
@@ -108,7 +109,7 @@ def restore(values: np.ndarray, missing: np.ndarray | None, dtype: Any, name: An
     return pd.Series(values, name=name).astype(dtype)
 
 
-class NumericColumn:
+class NumericColumn(Column):
     """Randomised probability integral transform of one numeric column.
 
     Parameters

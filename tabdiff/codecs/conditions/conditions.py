@@ -27,7 +27,7 @@ from tabdiff.nn import VectorColumns
 from tabdiff.utils.array_likes import as_values, check_labels
 from tabdiff.utils.validation import did_you_mean, is_integer
 
-__all__ = ["Conditions", "condition_frame", "resolve_condition"]
+__all__ = ["Conditions", "condition_frame", "expand_counts", "resolve_condition"]
 
 NEIGHBOURS = 50
 
@@ -123,7 +123,7 @@ class Conditions:
                 attribute = self.attributes[j]
                 if attribute.name in given and isinstance(attribute, VectorAttribute):
                     value = given[attribute.name]
-                    value = self._expand(attribute.name, value) if isinstance(value, Mapping) else value
+                    value = expand_counts(attribute.name, value) if isinstance(value, Mapping) else value
                     columns[j] = attribute.given(value, len(codes))
         return pd.concat(columns, axis=1, keys=self.names)
 
@@ -178,7 +178,7 @@ class Conditions:
         if len(counts) > 1:
             raise ValueError(f"only one attribute can be given as counts, however: {counts}.")
         if counts:
-            given[counts[0]] = self._expand(counts[0], given[counts[0]])
+            given[counts[0]] = expand_counts(counts[0], given[counts[0]])
         single = {name: self.attributes[self.names.index(name)].is_single(value) for name, value in given.items()}
         lengths = {name: len(v) for name, v in given.items() if not single[name]}
         if len(set(lengths.values())) > 1:
@@ -237,17 +237,6 @@ class Conditions:
             f"an array of conditions must have shape (n, {len(self.attributes)}) for {self.names}, "
             f"however: {tuple(values.shape)}."
         )
-
-    def _expand(self, name: Any, counts: Mapping) -> list:
-        """Turn {label: count} into a list of labels."""
-        if not counts:
-            raise ValueError(f"condition {name!r}: no counts given.")
-        for label, count in counts.items():
-            if not is_integer(count, 0):
-                raise ValueError(
-                    f"condition {name!r}: the count of {label!r} must be an integer >= 0, however: {count!r}."
-                )
-        return [label for label, count in counts.items() for _ in range(count)]
 
     def _complete(self, codes: np.ndarray, given: list[int], open_: list[int], rng: np.random.Generator) -> None:
         """Draw the open attributes from training rows that match the given ones, in place.
@@ -412,6 +401,22 @@ def _frame_of_dict(condition: Mapping, n_rows: int | None, what: str) -> pd.Data
     if wrong or len(set(lengths.values())) > 1:
         raise ValueError(f"{what} must have a row for each of {n_rows} samples, however: {wrong or lengths}.")
     return pd.DataFrame(columns)
+
+
+def expand_counts(name: Any, counts: Mapping) -> list:
+    """Turn ``{label: count}``, given for a name, into a list of labels.
+
+    Raises
+    ------
+    ValueError
+        For no counts, and for those that are no integers of at least 0.
+    """
+    if not counts:
+        raise ValueError(f"condition {name!r}: no counts given.")
+    for label, count in counts.items():
+        if not is_integer(count, 0):
+            raise ValueError(f"condition {name!r}: the count of {label!r} must be an integer >= 0, however: {count!r}.")
+    return [label for label, count in counts.items() for _ in range(count)]
 
 
 def _to_array(values: Any) -> np.ndarray:

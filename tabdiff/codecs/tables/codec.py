@@ -40,7 +40,7 @@ from tabdiff.utils.warnings import warn
 
 __all__ = ["TableCodec"]
 
-Column = NumericColumn | LevelColumn | DependentColumn
+TableColumn = NumericColumn | LevelColumn | DependentColumn
 # A numeric column with at most this many values, each seen ten times on average, is modelled as categories.
 FEW_VALUES = 10
 # Levels beyond the commonest so many share one code.
@@ -86,9 +86,11 @@ class TableCodec(Codec):
     n_levels_ : list of int
         Number of levels of each of the code columns that follow.
 
-    Notes ----- A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum:
-    rows that break such a relation get the tensor of those that keep it; `tabdiff.codecs.tables.unseen` tells them. A
-    row that breaks an inequality is one with a gap below any that was seen, which is unlikely but finite.
+    Notes
+    -----
+    A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum: rows that
+    break such a relation get the tensor of those that keep it; `tabdiff.codecs.tables.unseen` tells them. A row that
+    breaks an inequality is one with a gap below any that was seen, which is unlikely but finite.
     """
 
     columns_known_ = True
@@ -139,7 +141,7 @@ class TableCodec(Codec):
         self.constraints_ = Constraints(self.constraints).fit(frame)
         frame = self.constraints_.reduce(frame)
         self.index_ = frame.columns
-        self.columns_: list[Column] = [
+        self.columns_: list[TableColumn] = [
             self._make_column(frame.iloc[:, j], frame.columns[j], sample_weight) for j in range(frame.shape[1])
         ]
         _warn_of_identifiers([c for c in self.columns_ if isinstance(c, LevelColumn) and c.is_identifier_])
@@ -197,7 +199,7 @@ class TableCodec(Codec):
         if unknown:
             raise ValueError(f"categorical_features names unknown columns {unknown}. Columns: {list(frame.columns)}.")
 
-    def _make_column(self, series: pd.Series, name: Any, weight: np.ndarray | None) -> Column:
+    def _make_column(self, series: pd.Series, name: Any, weight: np.ndarray | None) -> TableColumn:
         if series.isna().all():
             return ConstantColumn(series, name)
         as_levels = not isinstance(self.categorical_features, str) and name in self.categorical_features

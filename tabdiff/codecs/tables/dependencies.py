@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from tabdiff.codecs.columns import COLUMN_TYPES, ConstantColumn, NumericColumn
+from tabdiff.codecs.columns import COLUMN_TYPES, Column, ConstantColumn, NumericColumn
 from tabdiff.codecs.columns.categorical import pick
 from tabdiff.utils.random import RowStreams
 
@@ -50,7 +50,7 @@ class Rule:
     table: np.ndarray
 
 
-class DependentColumn:
+class DependentColumn(Column):
     """A column that another one determines, and that is not in the network.
 
     Attributes
@@ -61,9 +61,18 @@ class DependentColumn:
         Whether missing values were seen.
     """
 
-    def __init__(self, column: Any, has_missing: bool) -> None:
+    def __init__(self, column: Column, has_missing: bool) -> None:
         self.column, self.has_missing_ = column, has_missing
         self.name, self.dtype = column.name, column.dtype
+
+    @property
+    def inner(self) -> Column:
+        """How its values are read and written."""
+        return self.column
+
+    def positions(self, series: pd.Series) -> np.ndarray:
+        """Return the position of each value of a Series (n,) among the observed ones."""
+        return self.column.positions(series)
 
     def at(self, positions: np.ndarray) -> pd.Series:
         """Return a Series (n,) of the values at positions among the observed ones."""

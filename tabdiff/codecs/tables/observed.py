@@ -71,8 +71,7 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
     drawn, theirs = codec.storage_.read(filled), codec.storage_.read(own)
 
     def positions(j: int, frame: pd.DataFrame) -> np.ndarray:
-        column = columns[j]
-        return getattr(column, "column", column).positions(frame.iloc[:, j])
+        return columns[j].positions(frame.iloc[:, j])
 
     def write(j: int, where: np.ndarray, codes: np.ndarray) -> None:
         if where.any():
@@ -93,7 +92,7 @@ def settle(codec: Any, filled: pd.DataFrame, own: pd.DataFrame, holes: np.ndarra
         write(source, hole & (codes != before), codes)
         for rule in own_rules:
             if relations.determinant_.get(rule.target) == source:
-                found, target = rule.table[codes], columns[rule.target].column
+                found, target = rule.table[codes], columns[rule.target].inner
                 # Where the rule says that it is always missing, nothing is known but how often each value occurs.
                 known = pick(target.counts_, rng.random(len(found)))
                 found = np.where(found == _n_values(target), known, found)
@@ -206,7 +205,7 @@ def hold_determinants(codec: Any, frame: pd.DataFrame, holes: np.ndarray, rng: n
         tables = {r.target: r.table for r in relations.rules_ if r.source == source}
         demands = []
         for b in targets:
-            wanted = np.where(holes[:, b], -1, columns[b].column.positions(standard.iloc[:, b]))
+            wanted = np.where(holes[:, b], -1, columns[b].positions(standard.iloc[:, b]))
             # One code more, that nothing agrees with, stands for what is not held yet.
             demands.append((np.append(tables[b], -2), wanted))
         nothing = len(tables[targets[0]])

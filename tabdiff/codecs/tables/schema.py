@@ -29,7 +29,7 @@ def table_schema(codec: Any) -> pd.DataFrame:
     rebuilt = {t.column: t for t in codec.constraints_.rebuilt_}
     rows = []
     for j, entry in enumerate(codec.columns_):
-        c: Any = entry.column if isinstance(entry, DependentColumn) else entry
+        c = entry.inner
         determined_by = "condition" if j in codec.dependencies_.conditioned_ else None
         if isinstance(entry, DependentColumn):
             determined_by = codec.columns_[codec.dependencies_.determinant_[j]].name

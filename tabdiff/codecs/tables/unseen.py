@@ -26,7 +26,6 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from tabdiff.codecs.columns import LevelColumn, NumericColumn, is_numeric, to_float
-from tabdiff.codecs.tables.dependencies import DependentColumn
 
 if TYPE_CHECKING:
     from tabdiff.codecs.tables.codec import TableCodec
@@ -90,7 +89,7 @@ def read_rows(
     surprise, outside = np.zeros(len(read)), np.zeros(read.shape)
     columns = []
     for j, entry in enumerate(codec.columns_):
-        series, column = read.iloc[:, j], _inner(entry)
+        series, column = read.iloc[:, j], entry.inner
         if isinstance(column, NumericColumn):
             values = column.read(series)
             absent = np.isnan(values) & ~_may_miss(codec, read, j, entry)
@@ -101,6 +100,7 @@ def read_rows(
                 inside = (values >= column.values_[0]) & (values <= column.values_[-1])
                 cells[:, j] = inside & ~column.grid_.contains(np.where(inside, values, column.values_[0]))
         else:
+            assert isinstance(column, LevelColumn)
             series, absent, unknown[:, j], extra = _known_levels(column, series)
             surprise += extra
             outside[:, j] = column.distance(read.iloc[:, j])
@@ -119,11 +119,6 @@ def read_rows(
         absent_data[:, i] = torch.from_numpy(stands_in[:, j])
         hidden[:, i] = torch.from_numpy(stands_in[:, j] | (outside[:, j] > 0))
     return Rows(seen, cells, surprise, data, hidden, absent_data)
-
-
-def _inner(entry: Any) -> Any:
-    """Return what a column is, also where another one determines it."""
-    return entry.column if isinstance(entry, DependentColumn) else entry
 
 
 def _may_miss(codec: TableCodec, read: pd.DataFrame, j: int, entry: Any) -> np.ndarray:
@@ -163,7 +158,7 @@ def _broken(codec: TableCodec, seen: pd.DataFrame, unknown: np.ndarray, conditio
     for rule in codec.dependencies_.rules_:
         if rule.target >= d:  # of the condition, not of the row
             continue
-        target = _inner(codec.columns_[rule.target])
+        target: Any = codec.columns_[rule.target].inner
         found = target.positions(seen.iloc[:, rule.target])
         if rule.source >= d:
             if condition is None:
@@ -243,9 +238,10 @@ def hide_unknown(codec: TableCodec, frame: pd.DataFrame) -> tuple[pd.DataFrame, 
     read, out, examples = codec.read(frame), frame.copy(deep=False), {}
     # A difference from other columns that was never seen is no level, and hidden where it is coded.
     rebuilt = {target.column for target in codec.constraints_.rebuilt_}
-    for j, column in enumerate(map(_inner, codec.columns_)):
+    for j, entry in enumerate(codec.columns_):
         if j in rebuilt:
             continue
+        column = entry.inner
         unknown = column.is_unknown(read.iloc[:, j]) if isinstance(column, LevelColumn) else np.zeros(1, dtype=bool)
         if unknown.any():
             series = frame.iloc[:, j]
