@@ -31,7 +31,7 @@ from tabdiff.codecs.columns.numeric import NumericColumn
 from tabdiff.codecs.tables.equalities import Equalities
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.evaluation.tables import c2st, independent_columns, nearest_neighbour_ratio, shape_error, trend_error
-from tabdiff.model import build as networks
+from tabdiff.model import defaults
 from tabdiff.model.refinement import refinement as refining
 
 N_ROWS, N_STEPS = 10_000, 2_000
@@ -84,7 +84,7 @@ ADULT: Variants = {
     "no refinement; dependencies left to the network": ({**RAW, "dependencies": False}, {}, None),
     "no refinement; no observed masks": ({**RAW, "observed_masks": 0}, {}, None),
     "no refinement; width 256, 3 blocks": ({**RAW, "hidden_size": 256, "n_blocks": 3}, {}, None),
-    "no refinement; no Fourier features of numbers": (RAW, {}, lambda: mock.patch.object(networks, "FREQUENCIES", 0)),
+    "no refinement; no Fourier features of numbers": (RAW, {}, lambda: mock.patch.object(defaults, "FREQUENCIES", 0)),
     "no refinement; no autoguidance of numbers": ({**RAW, **UNLED}, {}, None),
     "no refinement; half the training steps": ({**RAW, "max_steps": N_STEPS // 2}, {}, None),
     "no refinement; twice the training steps": ({**RAW, "max_steps": 2 * N_STEPS}, {}, None),

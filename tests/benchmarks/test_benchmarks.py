@@ -27,6 +27,14 @@ def test_each_script_says_how_it_is_used(script):
     assert "--threads" in done.stdout and "--max-time" in done.stdout
 
 
+def test_what_the_ablation_changes_is_there_to_be_changed(benchmark_module):
+    ablation = benchmark_module("ablation")
+    for _, _, change in (variant for variants in ablation.VARIANTS.values() for variant in variants.values()):
+        if change is not None:
+            with change():
+                pass
+
+
 def places(n=2000, seed=0):
     rng = np.random.default_rng(seed)
     city = rng.integers(20, size=n)

@@ -1,5 +1,7 @@
 """Networks by name and by objects with settings, and the learned variance, on the estimator."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from tabdiff import MLP, DiffusionGenerator, DiT, UNet
+from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.training_data import begin
@@ -116,7 +119,8 @@ def test_attention_at_a_side_that_no_level_has_is_refused_and_the_advice_works()
 def built(denoiser, X, y=None, **parameters):
     """The untrained denoiser of a fit."""
     gen = quick(denoiser, **parameters)
-    return begin(gen, X, y, None, None, resume=False, device=torch.device("cpu")).denoiser
+    inputs, options = read_fit_inputs(gen, X, y, None), SimpleNamespace(**gen.get_params(deep=False))
+    return begin(inputs, None, options, previous=None, resume_from=None, device=torch.device("cpu")).denoiser
 
 
 def test_the_published_networks_come_out_of_their_settings():
