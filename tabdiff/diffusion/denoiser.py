@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from tabdiff.diffusion.losses import Loss, make_loss
 from tabdiff.diffusion.masks import given_inputs
 from tabdiff.diffusion.schedules.registry import Schedule
 from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
+from tabdiff.utils.random import RowStreams
 
 __all__ = ["Denoiser", "DenoiserLike", "coefficients", "learned_variance"]
 
@@ -85,7 +86,8 @@ class Denoiser(nn.Module):
     n_given : int
         Number of columns of the data, where the network can be told which entries of a row are given; else 0. It is
         then called as ``network(x, t, c, given)``, and a condition may have `n_given` columns more, at its end, that
-        say what is given: see `tabdiff.diffusion.masks`.
+        say what is given: see `tabdiff.diffusion.masks`. A `condition_embedding` then has `n_attributes`, the number of
+        columns of a condition proper.
     learned_variance : bool
         Whether the network also says how wide each ancestral step is: it then returns twice as many entries along the
         first dimension of a row, the prediction and behind it one number for each variance; see
@@ -120,6 +122,8 @@ class Denoiser(nn.Module):
 
     # Whether the network keeps dozens of maps of each row, as a U-Net does, so that fewer rows fill memory.
     keeps_maps = False
+    # Whether rows hold codes of levels, which are drawn behind the last step of a sampler.
+    has_levels = False
 
     def __init__(
         self,
@@ -157,7 +161,9 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
         self.n_given = n_given
         self.learned_variance = learned_variance
-        self.n_attributes = len(getattr(condition_embedding, "n_levels", ()))
+        # Only behind what is asked for does a condition say what is given of rows.
+        embedding: Any = condition_embedding if n_given else None
+        self.n_attributes = 0 if embedding is None else int(embedding.n_attributes)
         self.bounds: Tensor | None
         self.register_buffer("bounds", bounds)
 
@@ -183,6 +189,17 @@ class Denoiser(nn.Module):
             The estimate of the clean row, of the shape and dtype of `x_t`.
         """
         return self._estimate(self.predict(x_t, t, condition), x_t, t, condition)
+
+    def numbers(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Estimate the clean numbers of rows, as `forward` does: here they are all that there is."""
+        estimate: Tensor = self(x_t, t, condition)
+        return estimate
+
+    def finish(
+        self, rows: Tensor, condition: Tensor | None = None, generator: torch.Generator | RowStreams | None = None
+    ) -> Tensor:
+        """Return data (B, d) for what a sampler ended at, the clean rows; see `MixedDenoiser.finish`."""
+        return rows
 
     def x0_and_share(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the estimate of the clean rows, and the share v in [0, 1] that says the variance of each entry's step.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
-from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.utils.device import sampling_dtype
 from tabdiff.utils.random import RowStreams
 from tabdiff.utils.validation import is_integer
@@ -73,7 +72,7 @@ def draw(
     Parameters
     ----------
     denoiser : Denoiser
-        Trained; a MixedDenoiser draws categories in the last step.
+        Trained; one with levels draws them in the last step.
     n : int
         Number of rows.
     condition : Tensor of shape (n, k), optional
@@ -111,7 +110,6 @@ def draw(
         if value != "auto" and not is_integer(value, 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = rows_at_once(denoiser, width, batch_size)
-    mixed = denoiser if isinstance(denoiser, MixedDenoiser) else None
     # The noise to start from is drawn at once on the CPU, and that of steps from streams of the rows' own, so that rows
     # depend neither on the batch size nor on the device.
     shared = None if isinstance(generator, RowStreams) else generator
@@ -125,24 +123,22 @@ def draw(
     if given is not None:
         given = given.to(noise.dtype)
         condition = beside(denoiser, condition, given)
-    t_min = torch.tensor(schedule.t_min, dtype=torch.float64)
     dtype = sampling_dtype(precision, device)
     parts = []
     for i in range(0, n, size):
         stream = streams[i : i + size]
+        asked = _rows(condition, i, size, device)
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             part = sample(
                 denoiser if guided is None else guided,
                 noise[i : i + size].to(device),
-                _rows(condition, i, size, device),
+                asked,
                 method=method,
-                steps=max(int(steps) - 1, 1) if mixed else int(steps),
+                steps=max(int(steps) - 1, 1) if denoiser.has_levels else int(steps),
                 generator=stream,
-                denoise_last=mixed is None,
+                denoise_last=not denoiser.has_levels,
             )
-            if mixed:
-                last = _rows(condition, i, size, device) if condition_last else None
-                part = mixed.to_data(part, t_min, last, stream if shared is None else shared)
+            part = denoiser.finish(part, asked if condition_last else None, stream if shared is None else shared)
         parts.append(part.cpu())
     rows = torch.cat(parts)
     return rows if given is None else torch.where(given.isfinite(), given, rows)

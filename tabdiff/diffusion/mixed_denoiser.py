@@ -77,6 +77,7 @@ class MixedDenoiser(Denoiser):
         Length of a noisy row.
     """
 
+    has_levels = True
     log_frequency: Tensor
     entropy: Tensor
     missing_level: Tensor
@@ -232,6 +233,12 @@ class MixedDenoiser(Denoiser):
             surprise = surprise.masked_fill(seen[:, self.n_continuous :], 0.0)
             total = total + surprise.sum(1) / n_columns
         return total
+
+    def finish(
+        self, rows: Tensor, condition: Tensor | None = None, generator: torch.Generator | RowStreams | None = None
+    ) -> Tensor:
+        """Return data for rows (B, width) at which a sampler ended that did not take the last step; see `to_data`."""
+        return self.to_data(rows, torch.tensor(self.schedule.t_min, dtype=torch.float64), condition, generator)
 
     @torch.no_grad()
     def to_data(

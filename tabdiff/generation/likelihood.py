@@ -17,7 +17,6 @@ from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
 from tabdiff.diffusion import Denoiser, bits_per_dim, dequantise, flow_log_likelihood
 from tabdiff.diffusion.bound import row_bound
-from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.fitted import FittedModel
 
 __all__ = ["SCORE_METHODS", "bits_of_rows", "condition_codes", "log_likelihood"]
@@ -68,7 +67,7 @@ def log_likelihood(
             condition = None if codes is None else codes[i : i + len(values)]
             parts.append(_image_bound(denoiser, values, condition, time=time, seed=0, shared=True))
         return _joined(parts, codec.log_jacobian(features, rows))
-    if method == "flow" and isinstance(denoiser, MixedDenoiser):
+    if method == "flow" and denoiser.has_levels:
         raise ValueError("method='flow' needs numbers without missing values; use method='bound'.")
     exact = copy.deepcopy(denoiser).cpu().double()
 

@@ -14,7 +14,6 @@ from tabdiff.codecs import container_name
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.sequences import SequenceForm
 from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
-from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.config import ModelConfig
@@ -97,9 +96,8 @@ class FittedModel:
         """What samples: the denoiser, with autoguidance where there is some (Karras et al., 2024)."""
         if self.guiding_denoiser is None:
             return self.denoiser
-        guiding = self.guiding_denoiser
-        numbers = guiding.numbers if isinstance(guiding, MixedDenoiser) else guiding
-        return AutoGuidance(self.denoiser, numbers, self.autoguidance, n_guided=self.config.n_continuous)
+        guiding = self.guiding_denoiser.numbers
+        return AutoGuidance(self.denoiser, guiding, self.autoguidance, n_guided=self.config.n_continuous)
 
     def with_autoguidance(self, scale: float, guiding_denoiser: Denoiser | None = None) -> FittedModel:
         """Return the model with a scale of autoguidance, by default of the guiding denoiser that it has."""

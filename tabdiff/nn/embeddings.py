@@ -302,6 +302,7 @@ class ConditionEmbedding(nn.Module):
         if not n_levels or any(k < 0 for k in n_levels):
             raise ValueError(f"n_levels needs an entry >= 0 for each attribute, however: {n_levels=}")
         self.n_levels = tuple(int(k) for k in n_levels)
+        self.n_attributes = len(self.n_levels)
         self.size = size
         self.vectors = tuple(VectorColumns(*v) for v in vectors)
         self.tokens = tokens
@@ -339,9 +340,9 @@ class ConditionEmbedding(nn.Module):
             if batch_size is None:
                 raise ValueError("batch_size is needed when condition is None.")
             weight = next(self.mix.parameters())
-            condition = weight.new_full((batch_size, len(self.n_levels)), float("nan"))
-        elif condition.ndim != 2 or condition.shape[1] != len(self.n_levels):
-            raise ValueError(f"condition must have shape (B, {len(self.n_levels)}), however: {tuple(condition.shape)}.")
+            condition = weight.new_full((batch_size, self.n_attributes), float("nan"))
+        elif condition.ndim != 2 or condition.shape[1] != self.n_attributes:
+            raise ValueError(f"condition must have shape (B, {self.n_attributes}), however: {tuple(condition.shape)}.")
         parts: list[Tensor] = []
         classes: Iterator[Any] = iter(self.classes)
         values: Iterator[Any] = iter(self.values)
@@ -410,6 +411,7 @@ class ImageCondition(nn.Module):
         self.shape = tuple(shape)
         self.attributes = attributes
         self.n_levels = (*(attributes.n_levels if attributes is not None else ()), *(0,) * math.prod(shape))
+        self.n_attributes = len(self.n_levels)
         self._null: Tensor
         self.register_buffer("_null", torch.full((1, 1), float("nan")), persistent=False)
 
@@ -431,10 +433,10 @@ class ImageCondition(nn.Module):
         if condition is None:
             if batch_size is None:
                 raise ValueError("batch_size is needed when condition is None.")
-            condition = self._null.expand(batch_size, len(self.n_levels))
-        if condition.ndim != 2 or condition.shape[1] != len(self.n_levels):
-            raise ValueError(f"condition must have shape (B, {len(self.n_levels)}), however: {tuple(condition.shape)}.")
-        k = len(self.attributes.n_levels) if self.attributes is not None else 0
+            condition = self._null.expand(batch_size, self.n_attributes)
+        if condition.ndim != 2 or condition.shape[1] != self.n_attributes:
+            raise ValueError(f"condition must have shape (B, {self.n_attributes}), however: {tuple(condition.shape)}.")
+        k = self.attributes.n_attributes if self.attributes is not None else 0
         pixels = condition[:, k:]
         known = ~pixels.isnan()
         shown = known.reshape(len(pixels), *self.shape).all(dim=1).flatten(1).to(pixels.dtype)

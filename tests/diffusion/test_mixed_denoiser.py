@@ -100,3 +100,21 @@ def test_extreme_logits_stay_finite(dtype):
     t = torch.full((2,), 0.5, dtype=dtype)
     loss = denoiser.loss(torch.zeros(2, 3, dtype=dtype), t=t, eps=torch.randn(2, denoiser.width, dtype=dtype))
     assert loss.isfinite().all()
+
+
+def test_what_a_sampler_ended_at_becomes_data():
+    denoiser = make(torch.randn(6, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(5, denoiser.width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    drawn = [torch.Generator().manual_seed(2) for _ in range(2)]
+    t_min = torch.tensor(denoiser.schedule.t_min, dtype=torch.float64)
+    assert denoiser.has_levels
+    torch.testing.assert_close(
+        denoiser.finish(x, None, drawn[0]), denoiser.to_data(x, t_min, None, drawn[1]), rtol=0, atol=0
+    )
+
+
+def test_of_numbers_alone_the_sampler_takes_the_last_step_and_the_estimate_is_of_numbers():
+    plain = Denoiser(Constant(torch.tensor([0.5, -1.0])), make_schedule("cosine"))
+    x, t = torch.randn(3, 2), torch.tensor(0.4)
+    assert not plain.has_levels and plain.finish(x) is x
+    torch.testing.assert_close(plain.numbers(x, t), plain(x, t), rtol=0, atol=0)

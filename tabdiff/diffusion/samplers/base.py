@@ -118,7 +118,11 @@ class Model:
 
 
 class Sampler(Protocol):
-    """A sampling method: a small object that holds its options."""
+    """A sampling method: a small object that holds its options.
+
+    Two attributes are read where a method has them: ``adaptive = True`` for one that chooses its own steps between the
+    two ends of the path, and ``default_grid``, the name of the grid that suits it, which comes before the schedule's.
+    """
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
         """Walk `path` from ``path[0]``, where the rows are `x`, to its end, yielding after every step."""
