@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.codecs.conditions.conditions import Conditions
@@ -12,11 +13,14 @@ from tabdiff.diffusion import Denoiser
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import Refinement
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["FittedAttributes"]
 
 
 class FittedAttributes:
-    """Attributes of a fitted generator that are parts of its model.
+    """Attributes of a fitted generator that are parts of its model, and how its training went.
 
     Attributes
     ----------
@@ -77,3 +81,33 @@ class FittedAttributes:
     def n_samples_fit_(self) -> int:
         """Number of training rows, held-out ones included, those of weight 0 not."""
         return self.model_.n_samples
+
+    @property
+    def schema_(self) -> pd.DataFrame:
+        """What was decided for each column; for cells, what kind of values were found and where."""
+        check_is_fitted(self)
+        return self.codec_.schema_
+
+    def plot_loss(self, ax: Axes | None = None) -> Axes:
+        """Plot the training loss against the step, and that on held-out rows if there were any.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to; by default a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        check_is_fitted(self)
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
+        ax.plot(self.history_["step"], self.history_["loss"], label="training")
+        if self.history_.get("validation_loss"):
+            ax.plot(self.history_["validation_step"], self.history_["validation_loss"], label="held out")
+            ax.legend()
+        ax.set(xlabel="training step", ylabel="loss", title="Training loss")
+        return ax

@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-import pandas as pd
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -25,9 +24,6 @@ from tabdiff.model.networks import NetworkSettings
 from tabdiff.model.old_names import refuse_old_names, what_replaces
 from tabdiff.training import TrainingOptions
 from tabdiff.utils.device import resolve_device
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["DiffusionGenerator"]
 
@@ -431,36 +427,6 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
     def _with(self, model: FittedModel) -> Self:
         """Return an estimator of the same parameters with a model."""
         return type(self)(**self.get_params(deep=False))._take(model)
-
-    @property
-    def schema_(self) -> pd.DataFrame:
-        """What was decided for each column; for cells, what kind of values were found and where."""
-        check_is_fitted(self)
-        return self.codec_.schema_
-
-    def plot_loss(self, ax: Axes | None = None) -> Axes:
-        """Plot the training loss against the step, and that on held-out rows if there were any.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to; by default a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-        """
-        check_is_fitted(self)
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
-        ax.plot(self.history_["step"], self.history_["loss"], label="training")
-        if self.history_.get("validation_loss"):
-            ax.plot(self.history_["validation_step"], self.history_["validation_loss"], label="held out")
-            ax.legend()
-        ax.set(xlabel="training step", ylabel="loss", title="Training loss")
-        return ax
 
     # ---------------------------------------------------------- persistence
 
