@@ -1,9 +1,11 @@
 """The mathematics of diffusion, on tensors alone.
 
-``schedules`` say how much noise there is at a time, ``targets`` what a network predicts, ``losses`` and
-``times`` how it is trained; ``denoiser`` makes an estimate of the clean row of it, ``oracles`` are exact
-ones, ``guidance`` and ``observed`` push one; ``samplers`` and ``inversion`` walk between noise and rows, and
-``likelihood`` and ``bound`` weigh rows.
+``schedules`` say how much noise there is at a time, ``targets`` what a network predicts, ``losses``, ``time_sampling``
+and ``learned_variance`` how it is trained. ``denoiser`` makes an estimate of the clean row of it, ``mixed_denoiser`` of
+rows with categories (``segment_softmax``) and ``masks`` of rows of which some entries are given; ``oracles`` are exact
+ones, ``guidance`` and ``posterior`` (of measurements, by ``operators``) push one. ``samplers`` and ``inversion`` walk
+between noise and rows, ``generate`` draws rows in batches, and ``likelihood`` and ``bound`` (with ``bound_terms`` and
+``cubature``) weigh rows.
 """
 
 from tabdiff.diffusion.bound import variational_bound

@@ -19,16 +19,12 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tabdiff.diffusion import (
-    Denoiser,
-)
+from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
-from tabdiff.model.defaults import (
-    LARGE_ROWS,
-)
+from tabdiff.model.defaults import LARGE_ROWS
 from tabdiff.model.refinement.density_ratio import DensityRatio
 from tabdiff.model.refinement.refinement import (
     REFINED_STEPS,
@@ -90,7 +86,7 @@ def fit_autoguidance(
         Seconds that both may take together.
     device : torch.device
     """
-    guiding = build_guiding_denoiser(model.config, start.seeds.weak).to(device)
+    guiding = build_guiding_denoiser(model.config, start.seeds.guiding).to(device)
     if isinstance(guiding, MixedDenoiser) and isinstance(model.denoiser, MixedDenoiser):
         # Both see the same noisy rows, in which levels stand by their embeddings.
         guiding.levels.data.copy_(model.denoiser.levels.data)
@@ -102,12 +98,12 @@ def fit_autoguidance(
         **settings,
         max_steps=max(1, min(GUIDING_STEPS, model.n_steps // 4)),
         max_time=None if max_time is None else TIME_SHARE * max_time,
-        generator=torch.Generator(device).manual_seed(start.seeds.weak),
+        generator=torch.Generator(device).manual_seed(start.seeds.guiding),
     )
     guiding = trained.denoiser.requires_grad_(False)
     if scale is None:
         deadline = math.inf if max_time is None else time.perf_counter() + TRIAL_SHARE * max_time
-        scale = choose_scale(model, guiding, start, start.seeds.weak, refined=refined, deadline=deadline)
+        scale = choose_scale(model, guiding, start, start.seeds.guiding, refined=refined, deadline=deadline)
     return model.with_autoguidance(scale, guiding)
 
 

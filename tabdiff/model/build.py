@@ -1,4 +1,4 @@
-"""Which network denoises which data, and how large it is."""
+"""From a configuration to a denoiser: the network, its embeddings, and its seeded start."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from tabdiff.diffusion import (
-    Denoiser,
-)
+from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.config import ModelConfig
-from tabdiff.model.defaults import (
-    LATENT_TOKENS,
-    MAX_TOKENS,
-)
+from tabdiff.model.defaults import LATENT_TOKENS, MAX_TOKENS
 from tabdiff.nn import (
     ColumnTokens,
     ConditionEmbedding,
@@ -31,7 +26,10 @@ from tabdiff.nn import (
 )
 from tabdiff.utils.seeding import borrowed_rng
 
-__all__ = ["CONDITION_SIZE", "build_denoiser", "make_network"]
+__all__ = ["build_denoiser", "make_network"]
+
+# Entries of the embedded condition.
+CONDITION_SIZE = 64
 
 
 def make_network(spec: ModelConfig, n_outputs: int, condition_size: int, n_given: int) -> nn.Module:
@@ -95,9 +93,6 @@ def _make_tokens(spec: ModelConfig, n_given: int) -> ColumnTokens | PatchTokens 
         max_tokens=LATENT_TOKENS if layout["kind"] == "latent" else MAX_TOKENS,
         n_per_number=spec.n_per_number,
     )
-
-
-CONDITION_SIZE = 64
 
 
 def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], nn.Module], seed: int) -> Denoiser:

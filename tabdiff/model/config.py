@@ -1,4 +1,4 @@
-"""From parameters and data to a denoiser: sizes, checks, and the network's seeded start."""
+"""From parameters and data to what a denoiser is built from: sizes, and checks of what belongs together."""
 
 from __future__ import annotations
 
@@ -13,24 +13,19 @@ from torch import Tensor
 
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.layout import missing_levels, presence_columns
-from tabdiff.diffusion import (
-    Loss,
-    Schedule,
-    make_loss,
-    schedule_from_config,
-)
+from tabdiff.diffusion import Loss, Schedule, make_loss, schedule_from_config
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.defaults import (
     Sizes,
-    check_beside,
+    check_image_condition,
     embedding_size_of,
     image_network,
+    n_frequencies_of,
     network_name,
     network_options,
     resolve_conditioning,
     sizes_of,
     token_layout,
-    waves_of,
 )
 from tabdiff.model.networks import settings_of
 from tabdiff.nn import VectorColumns
@@ -77,7 +72,7 @@ class ModelConfig:
     observed_masks : float
         Share of the training rows of which a random part is given.
     n_frequencies : int
-        Waves of each number that the network sees; see `FourierFeatures`.
+        Fourier features of each number that the network sees; see `FourierFeatures`.
     unet : dict or None
         What a U-Net is built from, where the network is one.
     network : str
@@ -159,7 +154,31 @@ class ModelConfig:
         vectors: Sequence[VectorColumns] = (),
         beside: tuple[int, int, int] | None = None,
     ) -> Self:
-        """Decide sizes for encoded data (m, d) of `n_rows` rows, encoded once or several times, with weights (m,)."""
+        """Decide everything for a fit.
+
+        Parameters
+        ----------
+        parameters : object
+            Those of `DiffusionGenerator`, by name, checked.
+        codec : Codec
+            Fitted.
+        levels : sequence of int
+            See `condition_levels`.
+        schedule : Schedule
+        data : Tensor of shape (m, d)
+            The rows encoded, once or several times.
+        n_rows : int
+            Number of rows, each counted once.
+        weight : Tensor of shape (m,), optional
+            Their weights.
+        vectors : sequence of VectorColumns
+        beside : tuple of int, optional
+
+        Raises
+        ------
+        ValueError
+            For what does not go with the network, the schedule or the data.
+        """
         n_levels = list(codec.n_levels_)
         n_continuous = data.shape[1] - len(n_levels)
         shares = None if weight is None else (weight.double() * (len(weight) / weight.double().sum())).numpy()
@@ -177,7 +196,7 @@ class ModelConfig:
         width = MixedDenoiser.width_of(n_continuous, len(n_levels), embedding_size)
         unet = image_network(settings, codec, parameters.device) if network == "unet" else None
         if beside is not None:
-            check_beside(parameters, network)
+            check_image_condition(parameters, network)
             assert unet is not None
             unet["extra_channels"] = beside[0] + 1  # and one that says whether there is an image
         asked = {flat: getattr(settings, name) for flat, name in settings.flat.items()}
@@ -207,7 +226,7 @@ class ModelConfig:
                 missing,
                 codec.n_masks_ + len(codec.equality_positions_) if masks else 0,
             ),
-            n_frequencies=waves_of(codec, n_continuous, n_rows),
+            n_frequencies=n_frequencies_of(codec, n_continuous, n_rows),
             unet=unet,
             network=network,
             layout=token_layout(codec),

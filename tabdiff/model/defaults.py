@@ -11,37 +11,25 @@ import numpy as np
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import LogNormal, Times
 from tabdiff.model.networks import NetworkSettings, canonical
-from tabdiff.nn import (
-    VectorColumns,
-)
+from tabdiff.nn import VectorColumns
 from tabdiff.nn.mlp import MLP_CONDITIONING
 from tabdiff.nn.unet import unet_preset, unet_sides
 from tabdiff.utils.device import resolve_device
 
 __all__ = [
-    "CPU_BASE",
-    "CPU_BLOCKS",
-    "EMBEDDING_SIZE",
     "FREQUENCIES",
-    "GPU_IMAGE_STEPS",
-    "GPU_IMAGE_STEPS_RANGE",
-    "IMAGE_BATCH",
-    "IMAGE_STEPS",
     "IMAGE_STEPS_RANGE",
-    "LARGE_EMBEDDING_SIZE",
     "LARGE_ROWS",
     "LATENT_TOKENS",
-    "MANY_LEVELS",
-    "MAX_EMBEDDED",
     "MAX_STEPS",
     "MAX_TOKENS",
-    "MAX_WAVES",
     "MIN_STEPS",
     "SIZES",
     "Sizes",
-    "check_beside",
+    "check_image_condition",
     "embedding_size_of",
     "image_network",
+    "n_frequencies_of",
     "network_name",
     "network_options",
     "resolve_batch_size",
@@ -52,13 +40,42 @@ __all__ = [
     "resolve_times",
     "sizes_of",
     "token_layout",
-    "waves_of",
 ]
-
 
 # Channels and blocks at most, where there is no GPU: the published network for 32 × 32 pixels takes ten seconds a step
 # there, this one under one.
 CPU_BASE, CPU_BLOCKS = 32, 1
+MIN_STEPS, MAX_STEPS = 200, 10_000
+# A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
+IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
+GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
+# Tables of so many rows get a larger network.
+LARGE_ROWS = 5000
+# With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
+MAX_TOKENS = 256
+# The dimensions of a latent have no meaning of their own, so a few tokens are enough.
+LATENT_TOKENS = 32
+# Fourier features of each number of a large table, and of all numbers together at most: wide tables stay cheap.
+FREQUENCIES, MAX_WAVES = 8, 512
+# Entries of the embedding of a level: eight are few to tell hundreds of levels apart by. Wide tables stay cheap.
+EMBEDDING_SIZE, LARGE_EMBEDDING_SIZE = 8, 32
+MANY_LEVELS, MAX_EMBEDDED = 100, 2048
+# Of the pixels that Karras et al. (2022) drew noise for.
+EDM_DATA_STD = 0.5
+
+
+class Sizes(NamedTuple):
+    """Width and depth of a network."""
+
+    hidden_size: int
+    n_blocks: int
+
+
+# For tables of many rows, and for everything else.
+SIZES = {
+    "mlp": (Sizes(512, 4), Sizes(256, 3)),
+    "dit": (Sizes(128, 4), Sizes(96, 3)),
+}
 
 
 def image_network(settings: NetworkSettings, codec: ImageCodec, device: Any) -> dict[str, Any]:
@@ -67,7 +84,7 @@ def image_network(settings: NetworkSettings, codec: ImageCodec, device: Any) -> 
     Parameters
     ----------
     settings : UNet
-    codec : object
+    codec : ImageCodec
         Fitted.
     device : str or torch.device
         That of the fit.
@@ -97,7 +114,7 @@ def image_network(settings: NetworkSettings, codec: ImageCodec, device: Any) -> 
     return network
 
 
-def check_beside(parameters: Any, network: str) -> None:
+def check_image_condition(parameters: Any, network: str) -> None:
     """Raise a ValueError for what does not go with a condition that is an image."""
     if network != "unet":
         raise ValueError(
@@ -110,16 +127,6 @@ def check_beside(parameters: Any, network: str) -> None:
         raise ValueError(
             f"augment={parameters.augment!r} would move images against those of the condition; augment both before fit."
         )
-
-
-MIN_STEPS, MAX_STEPS = 200, 10_000
-
-
-# A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
-IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
-
-
-GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
 
 
 def resolve_batch_size(batch_size: str | int, n_rows: int, unet: dict[str, Any] | None = None) -> int:
@@ -152,43 +159,6 @@ def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None
     return int(np.clip(8 * n_rows**0.69, MIN_STEPS, MAX_STEPS))
 
 
-# Tables of so many rows get a larger network.
-LARGE_ROWS = 5000
-
-
-# With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
-MAX_TOKENS = 256
-
-
-# Waves of each number of a large table, and how many the network sees in all at most: wide tables stay cheap.
-FREQUENCIES, MAX_WAVES = 8, 512
-
-
-# Entries of the embedding of a level: eight are few to tell hundreds of levels apart by. Wide tables stay cheap.
-EMBEDDING_SIZE, LARGE_EMBEDDING_SIZE = 8, 32
-
-
-MANY_LEVELS, MAX_EMBEDDED = 100, 2048
-
-
-# The dimensions of a latent have no meaning of their own, so a few tokens are enough.
-LATENT_TOKENS = 32
-
-
-class Sizes(NamedTuple):
-    """Width and depth of a network."""
-
-    hidden_size: int
-    n_blocks: int
-
-
-# For tables of many rows, and for everything else.
-SIZES = {
-    "mlp": (Sizes(512, 4), Sizes(256, 3)),
-    "dit": (Sizes(128, 4), Sizes(96, 3)),
-}
-
-
 def network_name(denoiser: Any, codec: Any) -> str:
     """Return which network "auto" stands for: "unet" for images, "mlp" for everything else.
 
@@ -217,10 +187,10 @@ def token_layout(codec: Any) -> dict[str, Any]:
     return dict(codec.layout_)
 
 
-def waves_of(codec: Any, n_continuous: int, n_rows: int) -> int:
-    """Return the number of waves of each number that an MLP sees: for tables of many rows; see `FourierFeatures`.
+def n_frequencies_of(codec: Any, n_continuous: int, n_rows: int) -> int:
+    """Return the Fourier features of each number that an MLP sees, for tables of many rows; see `FourierFeatures`.
 
-    Few rows are smooth to the network, and short fits to them draw a little too widely with waves.
+    Few rows are smooth to the network, and short fits to them draw a little too widely with Fourier features.
     """
     return min(FREQUENCIES, MAX_WAVES // max(n_continuous, 1)) if _is_large_table(codec, n_rows) else 0
 
@@ -307,10 +277,6 @@ def resolve_condition_dropout(
             "condition_dropout=0.1"
         )
     return [(at, float(dropout[name])) for name, at in zip(names, places, strict=True) if name in dropout]
-
-
-# Of the pixels that Karras et al. (2022) drew noise for.
-EDM_DATA_STD = 0.5
 
 
 def resolve_times(times: str | Times, data_std: float) -> str | Times:

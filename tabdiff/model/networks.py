@@ -311,7 +311,8 @@ def settings_of(parameters: Any, network: str) -> NetworkSettings:
 
     Parameters
     ----------
-    parameters : DiffusionGenerator
+    parameters : object
+        Those of `DiffusionGenerator`, by name.
     network : str
         Which network it is; "custom" for one of the user's own, of which size and names alone are known.
     """

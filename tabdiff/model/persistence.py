@@ -1,4 +1,4 @@
-"""A fitted generator as a plain description, and back: what `save` writes and `load` reads."""
+"""A fitted model as a plain description, and back: what `save` writes and `load` reads."""
 
 from __future__ import annotations
 

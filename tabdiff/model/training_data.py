@@ -50,7 +50,7 @@ class Seeds:
     calibrate: int
     stream: int
     validation: int
-    weak: int
+    guiding: int
 
     @classmethod
     def of(cls, seed: int) -> Seeds:
@@ -81,7 +81,7 @@ class Start:
     inputs : FitInputs
         What was given, without rows of weight 0.
     seeds : Seeds
-    codec : object
+    codec : Codec
         Fitted.
     conditions : Conditions or None
     codes : Tensor of shape (n, k) or None

@@ -1,4 +1,8 @@
-"""Networks and embeddings: plain torch modules that know nothing of tables, cells or estimators."""
+"""Networks and embeddings: plain torch modules that know nothing of tables, cells or estimators.
+
+``mlp``, ``dit`` (with ``tokens``) and ``unet`` are what denoises, ``embeddings`` what they are given of time, condition
+and numbers; ``count_autoencoder`` (with ``negative_binomial``) and ``image_autoencoder`` make latents.
+"""
 
 from tabdiff.nn.dit import DiT
 from tabdiff.nn.dropout import Dropout

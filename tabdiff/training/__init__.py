@@ -1,4 +1,9 @@
-"""The training loop, weight averaging, callbacks, checkpoints, and the one place that decides devices and precision."""
+"""Training a denoiser on encoded rows.
+
+``loop`` is the one loop, over ``batches`` that ``vicinal`` may vary, with the settings of ``options``, the weights'
+average of ``ema`` and the held-out rows of ``validation``; ``state`` is where it stands, which ``callbacks`` see and
+``checkpoint`` keeps.
+"""
 
 from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
 from tabdiff.training.checkpoint import Checkpoint, CheckpointError
