@@ -105,6 +105,13 @@ class SamplePlan:
             return None
         return self.model.conditions.decode(self.codes.numpy(), self.condition)
 
+    @cached_property
+    def _refined(self) -> Tensor:
+        """All rows, refined: they are chosen together, also where some are asked for at a time."""
+        assert self.refinement is not None
+        balanced = self.condition is None
+        return self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups(), balanced)
+
     def _draw(self, places: Tensor) -> Tensor:
         return draw(
             self.model.denoiser,
@@ -134,11 +141,7 @@ class SamplePlan:
         """Draw the rows from `start` to `stop`, all by default: in the fit's container, and their conditions."""
         model = self.model
         places = torch.arange(start, self.n if stop is None else min(stop, self.n))
-        if self.refinement is not None:
-            balanced = self.condition is None
-            data = self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups(), balanced)
-        else:
-            data = self._draw(places)
+        data = self._draw(places) if self.refinement is None else self._refined[places]
         codes = self._codes(places)
         if self.totals is not None:
             totals = self.totals[places.numpy()]

@@ -12,7 +12,6 @@ from tabdiff.training.loop import TrainingResult, train
 from tabdiff.training.options import TrainingOptions, options_of
 from tabdiff.training.state import Training
 from tabdiff.training.validation import Validation
-from tabdiff.utils.device import autocast_dtype, resolve_device, sampling_dtype
 
 __all__ = [
     "Callback",
@@ -27,9 +26,6 @@ __all__ = [
     "TrainingOptions",
     "TrainingResult",
     "Validation",
-    "autocast_dtype",
     "options_of",
-    "resolve_device",
-    "sampling_dtype",
     "train",
 ]

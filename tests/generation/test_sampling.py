@@ -10,6 +10,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.diffusion import AutoGuidance, ClassifierFreeGuidance, Heun, MultiConditionGuidance, RePaint
+from tabdiff.generation.sampling import SamplePlan
 from tabdiff.training import Checkpoint
 
 QUICK = {"hidden_size": 16, "n_blocks": 1, "random_state": 0, "learning_rate": 1e-2}
@@ -152,6 +153,17 @@ def test_refined_rows_of_a_seed_do_not_depend_on_the_batch_size(refined):
     settings = {"condition": ["a", "b"] * 10, "method": "ddpm", "steps": 6, "random_state": 5}
     whole, parts = refined.sample(**settings), refined.sample(**settings, batch_size=7)
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-3, atol=1e-4)
+
+
+def test_refined_rows_asked_for_in_parts_are_those_of_the_whole(refined):
+    asked = {"guidance_scale": 1.0, "guidance": "classifier_free", "method": "auto", "steps": 4, "obs": None}
+    asked |= {"like": None, "library_size": None, "batch_size": "auto", "seed": 3}
+    whole, in_parts = (SamplePlan(refined.model_, None, ["a", "b", "b"] * 5, **asked) for _ in range(2))
+    rows, labels = whole.rows()
+    parts = [in_parts.rows(start, start + 6) for start in range(0, 15, 6)]
+    assert [len(part) for part, _ in parts] == [6, 6, 3]
+    pd.testing.assert_frame_equal(pd.concat([part for part, _ in parts], ignore_index=True), rows)
+    pd.testing.assert_frame_equal(pd.concat([part for _, part in parts], ignore_index=True), labels)
 
 
 # ------------------------------------------------ conditions dropped one by one

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tabdiff.codecs.conditions.vector import VectorAttribute, is_missing
 from tabdiff.codecs.images.codec import ImageCodec
@@ -35,7 +36,7 @@ def holds_images(series: pd.Series, sides: tuple[int, int]) -> bool:
 
 def _array(value: Any) -> Any:
     """Return an image of PIL's or torch's as an array, anything else as it is."""
-    if hasattr(value, "detach"):
+    if isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy()
     if isinstance(value, np.ma.MaskedArray):
         return as_known(value)
@@ -113,8 +114,6 @@ class ImageAttribute(VectorAttribute):
 
     def decode(self, codes: np.ndarray) -> pd.Series:
         """Map codes (n, c * h * w) to images as at fit; None where there is none."""
-        import torch
-
         out = np.empty(len(codes), dtype=object)
         known = ~np.isnan(codes).any(1)
         if known.any():

@@ -213,7 +213,7 @@ def as_array(values: pd.Series) -> np.ndarray:
 
 
 def _is_vector(value: Any) -> bool:
-    if hasattr(value, "detach"):
+    if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray | list | tuple):
         return False
