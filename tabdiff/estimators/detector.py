@@ -19,6 +19,7 @@ from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
+from tabdiff.utils.validation import is_number
 
 __all__ = ["DiffusionOutlierDetector"]
 
@@ -148,8 +149,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             For a generator that is none, and containers or columns that cannot be modelled.
         """
         share = self.contamination
-        number = isinstance(share, int | float | np.number) and not isinstance(share, bool)
-        if not (0 < share <= 0.5 if number else share == "auto"):  # type: ignore[operator]
+        if not (0 < share <= 0.5 if is_number(share) else share == "auto"):  # type: ignore[operator]
             raise ValueError(f"contamination must be 'auto' or a number in (0, 0.5], however: {share!r}.")
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
         refuse_all_but_tables(X, "DiffusionOutlierDetector")
@@ -159,7 +159,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         self._marginals = {j: Marginal(column.values_, column.counts_) for j, column in numbers}
         self._floor = np.inf
         scores = self.score_samples(X)
-        if number:
+        if is_number(share):
             self.offset_ = float(np.percentile(scores, 100 * float(share)))
         else:
             low, high = np.percentile(scores, [25, 75])

@@ -18,7 +18,7 @@ from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.utils.array_likes import as_numbers, as_values, kind_of, read_array
-from tabdiff.utils.validation import did_you_mean, is_integer
+from tabdiff.utils.validation import did_you_mean, is_integer, is_number
 
 __all__ = ["DiffusionOverSampler"]
 
@@ -221,7 +221,7 @@ def read_strategy(strategy: Any, y: Any, labels: pd.Series) -> dict[Any, int]:
         return {label: largest - counts[label] for label in targets}
     if isinstance(strategy, Mapping):
         return _read_counts(strategy, counts)
-    if not isinstance(strategy, int | float | np.number) or isinstance(strategy, bool) or not 0 < strategy <= 1:
+    if not is_number(strategy) or not 0 < strategy <= 1:
         raise ValueError(
             f"sampling_strategy must be one of {NAMES}, a number in (0, 1], a dict from labels to numbers of rows or a "
             f"callable that returns one, however: {strategy!r}."

@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tabdiff.utils.validation import is_integer
+
 if TYPE_CHECKING:
     from tabdiff.training.state import Training
 
@@ -328,7 +330,7 @@ class TensorBoard(Callback):
 
 
 def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_integer(value, 1):
         raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import tempfile
@@ -28,6 +27,7 @@ from tabdiff.io.model_files import checksum
 from tabdiff.io.serialization import pack, unpack
 from tabdiff.training.callbacks import Callback, is_due
 from tabdiff.training.state import Training
+from tabdiff.utils.validation import is_integer, is_number
 
 __all__ = [
     "Checkpoint",
@@ -101,12 +101,12 @@ class Checkpoint(Callback):
             raise ValueError(f"folder must be the path of a folder; got {folder!r}.")
         if unit not in UNITS:
             raise ValueError(f"unit must be 'seconds', 'steps' or 'epochs'; got {unit!r}.")
-        number = isinstance(every, int | float | np.number) and not isinstance(every, bool) and math.isfinite(every)
+        number = is_number(every)
         if unit == "seconds" and not (number and every >= 0):
             raise ValueError(f"every must be at least 0 seconds; got {every!r}.")
         if unit != "seconds" and not (number and every == int(every) >= 1):
             raise ValueError(f"every must be a whole number of {unit}, at least 1; got {every!r}.")
-        if keep is not None and not (isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1):
+        if keep is not None and not is_integer(keep, 1):
             raise ValueError(f"keep must be None or an integer of at least 1; got {keep!r}.")
         self.folder = folder
         self.every = every
