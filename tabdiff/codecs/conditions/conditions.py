@@ -109,19 +109,19 @@ class Conditions:
     def decode(self, codes: np.ndarray, condition: Any = None) -> pd.DataFrame:
         """Map codes (n, n_columns) to a frame of labels, numbers and vectors.
 
-        Vectors and texts that `resolve` was given as `condition` come back as they were given.
+        Vectors, texts, numbers and times that `resolve` was given as `condition` come back as they were given.
         """
         blocks = [codes[:, at].astype(np.float64) for at in self.places]
         columns = [
             a.decode(block if isinstance(a, VectorAttribute) else block[:, 0])
             for a, block in zip(self.attributes, blocks, strict=True)
         ]
-        vectors = [j for j, a in enumerate(self.attributes) if isinstance(a, VectorAttribute)]
-        if vectors and condition is not None and not self._is_unconditional(condition):
+        inexact = [j for j, a in enumerate(self.attributes) if a.kind != "class"]
+        if inexact and condition is not None and not self._is_unconditional(condition):
             given = self._as_columns(to_pandas(as_values(condition, "condition")))
-            for j in vectors:
+            for j in inexact:
                 attribute = self.attributes[j]
-                if attribute.name in given and isinstance(attribute, VectorAttribute):
+                if attribute.name in given:
                     value = given[attribute.name]
                     value = expand_counts(attribute.name, value) if isinstance(value, Mapping) else value
                     columns[j] = attribute.given(value, len(codes))

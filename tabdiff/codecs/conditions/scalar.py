@@ -250,6 +250,21 @@ class Attribute:
                     raise ValueError(unknown_level_message(f"condition {self.name!r}", value, self.levels))
         return out
 
+    def given(self, value: Any, n: int) -> pd.Series:
+        """Continuous values that were asked for, one or one for each of n rows, as they come back beside the rows.
+
+        Codes tell them less exactly: they are of single precision, and of times count the steps of the fit.
+        """
+        values = [value] * n if self.is_single(value) else value
+        series = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
+        series = self._standardise(series).reset_index(drop=True)
+        missing = series.isna().to_numpy()
+        if self._clock is not None:
+            times = pd.Series(pd.NaT, index=series.index, dtype=self.dtype) if missing.all() else None
+            return self._storage.write((self._read_times(series) if times is None else times).rename(self.name))
+        numbers = pd.to_numeric(series.astype(object).where(~missing, 0.0)).to_numpy(dtype=np.float64)
+        return self._storage.write(restore(numbers, missing, self.dtype, self.name))
+
     def decode(self, codes: np.ndarray) -> pd.Series:
         """Map codes or standardised values (n,) back to labels or numbers of the fitted dtype."""
         if self.kind == "class":
