@@ -54,10 +54,7 @@ def parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any
         if attribute is not None and attribute.kind == "class":
             value = _level(value, attribute.levels)
         elif attribute is not None and attribute.kind == "continuous" and not is_time(attribute.dtype):
-            try:
-                value = float(value)
-            except ValueError:
-                value = math.nan
+            value = _number(gen, value)
             if not math.isfinite(value):
                 raise ValueError(
                     f"condition {name!r} is {describe(attribute)}, so it needs a number, however: {text!r}."
@@ -111,7 +108,21 @@ def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
         return _level(text, column.levels_)
     if isinstance(column, NumericColumn) and not isinstance(column, TimeColumn):
         try:
-            return int(text) if text.lstrip("+-").isdigit() else float(text)
+            return int(text) if text.lstrip("+-").isdigit() else float(_with_point(gen, text))
         except ValueError:
             raise ValueError(f"condition {name!r} needs a number, however: {text!r}.") from None
     return text
+
+
+def _number(gen: DiffusionGenerator, text: str) -> float:
+    """Return the number that a text means, NaN where it means none."""
+    try:
+        return float(_with_point(gen, text))
+    except ValueError:
+        return math.nan
+
+
+def _with_point(gen: DiffusionGenerator, text: str) -> str:
+    """Return a number with a point where the file of the fit had a comma."""
+    decimal = getattr(gen.model_.origin, "decimal", ".")
+    return text if "." in text else text.replace(decimal, ".")

@@ -117,3 +117,14 @@ def test_held_columns_name_what_is_wrong(dated, tmp_path, capsys):
     _fails(capsys, [*sample, "day=31"], 1, "'31' is no value of a datetime64[ns] column")
     assert main([str(a) for a in [*sample, "day=2030-01-01", "--quiet"]]) == 0
     assert "2030-01-01 lies outside the fitted range [2024-01-01, 2024-02-29]" in capsys.readouterr().err
+
+
+def test_a_number_is_written_as_in_the_file_of_the_fit(tmp_path):
+    lines = [f"{'xy'[i % 2]};{i % 30},5;{i},25" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["a;p;v", *lines]))
+    model, out = str(tmp_path / "m"), tmp_path / "o.csv"
+    fit = ["fit", str(tmp_path / "t.csv"), "-o", model, "--condition", "p", "--max-steps", "2", "--quiet"]
+    assert main([*fit, "--seed", "0"]) == 0
+    for text in ("4,5", "4.5"):
+        assert main(["sample", model, "-n", "2", "--condition", f"p={text}", "-o", str(out), "--quiet"]) == 0
+        assert all(line.split(";")[1] == "4,5" for line in out.read_text().splitlines()[1:])
