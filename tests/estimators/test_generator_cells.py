@@ -130,3 +130,11 @@ def test_bad_input_says_what_and_where(adata, fitted):
         fitted.score_samples(adata)
     with pytest.raises(TypeError, match="fitted on an AnnData"):
         fitted.score_samples(np.ones((3, 30)))
+
+
+def test_counts_of_half_precision_give_no_warning():
+    counts = np.random.default_rng(0).poisson(1, (40, 6)).astype(np.float16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(anndata.AnnData(counts))
+    assert gen.sample(3).X.dtype == np.int32

@@ -135,7 +135,8 @@ class CellCodec(Codec):
         self.var_: pd.DataFrame = adata.var.copy()
         self.sparse_ = bool(sparse.issparse(matrix))
         if is_counts:
-            self.dtype_ = "int32" if matrix.max() <= np.iinfo(np.int32).max else "int64"
+            # As a Python number: beside one of half precision the limit would overflow.
+            self.dtype_ = "int32" if float(matrix.max()) <= np.iinfo(np.int32).max else "int64"
         else:
             self.dtype_ = str(matrix.dtype) if matrix.dtype.kind == "f" else "float32"
         generator = torch.Generator().manual_seed(seed)
