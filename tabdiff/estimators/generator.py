@@ -331,6 +331,14 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         message = what_replaces(params)
         if message is not None:
             raise ValueError(message)
+        denoiser = params.get("denoiser", self.denoiser)
+        for name, value in params.items():
+            if name.startswith("denoiser__") and not isinstance(denoiser, NetworkSettings):
+                setting = name.removeprefix("denoiser__")
+                raise ValueError(
+                    f"denoiser must be an object with settings for {name} to be set; got {denoiser!r}. Use "
+                    f"denoiser=tabdiff.MLP({setting}={value!r}), or a DiT or UNet."
+                )
         nested = any(name.startswith("training__") for name in params)
         if nested and params.get("training", self.training) is None:
             params = {**params, "training": TrainingOptions()}

@@ -261,3 +261,11 @@ def test_where_variances_cannot_be_learned_it_is_said_before_training():
     gen = quick(TINY["mlp"], n_timesteps=10, warm_start=True).fit(ROWS)
     with pytest.raises(ValueError, match="variance was 'fixed' and is 'learned'"):
         gen.set_params(variance="learned").fit(ROWS)
+
+
+def test_a_setting_of_a_network_by_name_says_what_to_write_instead():
+    gen = DiffusionGenerator()
+    with pytest.raises(ValueError, match=r"denoiser must be an object .* Use denoiser=tabdiff.MLP\(hidden_size=8\)"):
+        gen.set_params(denoiser__hidden_size=8)
+    gen.set_params(denoiser=MLP(), denoiser__hidden_size=8)
+    assert gen.denoiser.hidden_size == 8
