@@ -21,7 +21,7 @@ from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
 from tabdiff.utils.memory import native
 from tabdiff.utils.validation import did_you_mean
 
-__all__ = ["FitInputs", "cell_conditions", "check_container", "read_features", "read_fit_inputs"]
+__all__ = ["FitInputs", "cell_conditions", "check_container", "check_rows", "read_features", "read_fit_inputs"]
 
 
 @dataclass
@@ -293,6 +293,12 @@ def _given(y: Any, condition: Any, n_rows: int | None, index: pd.Index | None) -
     if condition is not None:
         return condition_frame(condition, n_rows, "condition", index), "given"
     return None, "none"
+
+
+def check_rows(X: Any) -> None:
+    """Raise a ValueError for rows of which there is none: no likelihood is theirs."""
+    if X.shape[0] == 0:
+        raise ValueError("X must hold at least one row; got none. Select rows that are there.")
 
 
 def read_features(estimator: Any, X: Any, container: str, names: list, source: str) -> tuple[Any, pd.DataFrame | None]:

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.codecs.columns import NumericColumn
-from tabdiff.codecs.inputs import read_features, read_fit_inputs
+from tabdiff.codecs.inputs import check_rows, read_features, read_fit_inputs
 from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
@@ -189,6 +189,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         model = self.generator_.model_
         codec = model.codec
         features, _ = read_features(self.generator_, X, model.container, [], "none")
+        check_rows(features)
         rows = read_rows(codec, pd.DataFrame(features), model.n_samples)
         exact = copy.deepcopy(model.denoiser).cpu().double()
 

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import condition_frame
-from tabdiff.codecs.inputs import read_features
+from tabdiff.codecs.inputs import check_rows, read_features
 from tabdiff.estimators.fitted_attributes import FittedAttributes
 from tabdiff.generation.likelihood import bits_of_rows, condition_codes, log_likelihood
 from tabdiff.utils.array_likes import read_array
@@ -133,6 +133,7 @@ class ScoringMixin(FittedAttributes):
             raise TypeError(f"{caller} is not available for AnnData; fit on a DataFrame or array to score rows.")
         if model.codec.random_:
             raise TypeError(f"{caller} is not available with latent_diffusion=True; fit without it to score images.")
+        check_rows(features)
         return features, condition_codes(model, int(features.shape[0]), own, condition)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, condition: Any = None) -> float:

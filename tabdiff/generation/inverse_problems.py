@@ -74,6 +74,8 @@ def inpaint(
     device = next(model.denoiser.parameters()).device
     size = rows_at_once(model.denoiser, rows.shape[1], batch_size)
     repaint = method if isinstance(method, RePaint) else RePaint("ddpm" if method == "auto" else method)
+    if steps == "auto":
+        steps = min(STEPS_KNOWN, denoiser.schedule.n_timesteps or STEPS_KNOWN)
     draws = []
     for _ in range(n_draws):
         noise = torch.randn(rows.shape, generator=generator)
@@ -86,7 +88,7 @@ def inpaint(
                 known[i : i + size].to(device),
                 None if codes is None else codes[i : i + size].to(device),
                 method=repaint.method,
-                steps=STEPS_KNOWN if steps == "auto" else int(steps),
+                steps=int(steps),
                 n_resamples=repaint.n_resamples,
                 jump_length=repaint.jump_length,
                 generator=streams[i : i + size],
@@ -284,6 +286,8 @@ def _read(images: Any) -> Images:
     read = read_images(images, "images")
     if read is None:
         raise TypeError(f"images must be an array or list of images, or a folder, however: {type(images).__name__}.")
+    if len(read) == 0:
+        raise ValueError("images must hold at least one image; got none. Select images that are there.")
     return read
 
 

@@ -26,6 +26,7 @@ SCORE_BATCH = 2048
 # Where the way to an image ends: with a noise of about the width of a byte's bin.
 LOG_SNR_MAX = 2 * math.log(128.0)
 SCORED_VALUES = 2**17
+FLOW_STEPS = 50
 # Directions per node: those of an image have many entries, over which the noise averages.
 IMAGE_DRAWS = 2
 
@@ -78,7 +79,9 @@ def log_likelihood(
             batch = data[i : i + SCORE_BATCH].double()
             condition = None if theirs is None else theirs[i : i + SCORE_BATCH].double()
             if method == "flow":
-                value = flow_log_likelihood(exact, batch, condition).detach()
+                # A chain has no more stops than times.
+                steps = min(FLOW_STEPS, (exact.schedule.n_timesteps or FLOW_STEPS + 1) - 1)
+                value = flow_log_likelihood(exact, batch, condition, steps=steps).detach()
                 parts.append((value, torch.zeros_like(value)))
             else:
                 parts.append(row_bound(exact, batch, condition, time=time, return_std=True))
@@ -132,16 +135,22 @@ def bits_of_rows(
             parts.append(_image_bound(denoiser, values, condition, time=time, seed=generator, shared=False))
         total = _joined(parts, np.zeros(len(rows)))[0]
         return bits_per_dim(torch.from_numpy(total), math.prod(codec.size_), bin_width=1 / 128).numpy()
-    data = codec.encode(features, codes, generator)
     exact = copy.deepcopy(denoiser).cpu().double()
-    parts = []
-    for i in range(0, len(data), SCORE_BATCH):
-        batch = data[i : i + SCORE_BATCH].double()
-        condition = None if codes is None else codes[i : i + SCORE_BATCH].double()
-        parts.append(row_bound(exact, batch, condition, time=time, seed=generator, shared=False, return_std=True))
-    total = _joined(parts, codec.log_jacobian(features, data))[0]
+
+    def bound(data: Tensor, where: np.ndarray) -> np.ndarray:
+        theirs = None if codes is None else codes[torch.from_numpy(where)]
+        parts = []
+        for i in range(0, len(data), SCORE_BATCH):
+            batch = data[i : i + SCORE_BATCH].double()
+            condition = None if theirs is None else theirs[i : i + SCORE_BATCH].double()
+            parts.append(row_bound(exact, batch, condition, time=time, seed=generator, shared=False, return_std=True))
+        return _joined(parts, np.zeros(len(data)))[0]
+
     if features.ndim == 1:  # sequences: letters have probabilities
-        return bits_per_dim(torch.from_numpy(total), codec.length_).numpy()
+        data = codec.encode(features, codes, generator)
+        return bits_per_dim(torch.from_numpy(bound(data, np.arange(len(data)))), codec.length_).numpy()
+    rows = read_rows(codec, pd.DataFrame(features), model.n_samples, codes, generator)
+    total = least_likely(codec, rows, bound) + log_jacobian(codec, rows)
     return bits_per_dim(torch.from_numpy(total + _log_units(codec, features)), features.shape[1]).numpy()
 
 

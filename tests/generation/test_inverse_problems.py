@@ -193,3 +193,15 @@ def test_impossible_measurements_are_refused(learned):
         table.impute(np.zeros((2, 2)), mask=np.zeros((2, 2), bool))
     with pytest.raises(TypeError, match="models of images"):
         table.restore(np.zeros((2, 4)), np.zeros((4, 64)))
+
+
+def test_repaint_of_a_short_chain_takes_no_more_steps_than_it_has_times():
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype("uint8")
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[:4] = True
+    gen = DiffusionGenerator(max_steps=2, hidden_size=8, n_timesteps=10, random_state=0).fit(images)
+    for method in ("auto", "ddim", RePaint(n_resamples=2, jump_length=3)):
+        filled = gen.impute(images[:2], mask=mask, method=method)
+        assert np.array_equal(filled[:, 4:], images[:2, 4:])
+    with pytest.raises(ValueError, match="images must hold at least one image; got none"):
+        gen.impute(images[:0], mask=mask)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, DiffusionOutlierDetector
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import CosineSchedule, DiscreteCosineSchedule, LogNormal
 from tabdiff.generation.likelihood import bits_of_rows
@@ -134,3 +134,28 @@ def test_log_normal_times_follow_the_spread_of_the_data():
     assert resolve_times("log_normal", 1.0) == LogNormal(-1.2 + math.log(2), 1.2)
     own = LogNormal(-0.4, 1.0)
     assert resolve_times(own, 1.0) is own and resolve_times("uniform", 1.0) == "uniform"
+
+
+@pytest.mark.parametrize("n_timesteps", [2, 10, 51])
+def test_flow_of_a_short_chain_stops_at_its_times_only(n_timesteps):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    gen = DiffusionGenerator(max_steps=2, hidden_size=8, n_timesteps=n_timesteps, random_state=0).fit(X)
+    assert np.isfinite(gen.score_samples(X[:3], method="flow")).all()
+
+
+def test_bits_of_rows_with_cells_that_were_never_seen_are_many_and_finite():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"c": rng.choice(list("abc"), 80), "k": rng.integers(0, 30, 80)})
+    gen = DiffusionGenerator(max_steps=40, hidden_size=16, refine=False, random_state=0).fit(frame)
+    odd = frame[:20].assign(c="z")
+    missing = frame[:20].assign(c=None)
+    seen = gen.bits_per_dim(frame[:20])
+    assert seen + 0.5 * np.log2(81) - 0.5 < min(gen.bits_per_dim(odd), gen.bits_per_dim(missing)) < np.inf
+
+
+def test_likelihood_of_no_rows_is_refused_by_name():
+    frame = pd.DataFrame({"c": list("abc") * 20, "k": np.arange(60) % 7})
+    gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(frame)
+    for score in (gen.score_samples, gen.bits_per_dim, DiffusionOutlierDetector(gen).fit(frame).predict):
+        with pytest.raises(ValueError, match="X must hold at least one row; got none"):
+            score(frame[:0])
