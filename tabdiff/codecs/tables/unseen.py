@@ -108,7 +108,8 @@ def read_rows(
         stands_in[:, j] = absent
         unknown[:, j] |= absent | (outside[:, j] > 0)
         columns.append(series)
-    seen = pd.concat(columns, axis=1)
+    # Values that stand for others are numbered from 0: rows go together by place, whatever the frame's index is.
+    seen = pd.concat([series.set_axis(read.index) for series in columns], axis=1)
     seen.columns = read.columns
     cells |= _broken(codec, seen, unknown, condition)
     surprise += cells.sum(axis=1) * np.log(n_fit + 1.0) + outside.sum(axis=1)

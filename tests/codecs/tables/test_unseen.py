@@ -97,6 +97,14 @@ def rows_with(frame, changes):
     return rows, rows.assign(**changes)
 
 
+@pytest.mark.parametrize("index", [range(100, 100 + ROWS), [3] * ROWS, list("fedcba")], ids=["later", "one", "letters"])
+def test_an_index_of_the_rows_changes_no_score(frame, fitted, index):
+    known, changed = rows_with(frame, {"letter": "z", "few": np.nan})
+    for rows in (known, changed):
+        expected = np.asarray(fitted.score_samples(rows))
+        assert np.asarray(fitted.score_samples(rows.set_axis(index))) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", UNSEEN)
 def test_unseen_cells_of_every_kind_are_told_and_coded(frame, fitted, kind):
     (column,) = UNSEEN[kind]
