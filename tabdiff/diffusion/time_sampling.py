@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tabdiff.diffusion.schedules.registry import Schedule
 
-__all__ = ["LogNormal", "LogitNormal", "LossAware", "Times", "make_times", "stratified", "uniform"]
+__all__ = ["TIMES", "LogNormal", "LogitNormal", "LossAware", "Times", "make_times", "stratified", "uniform"]
 
 
 class Times(Protocol):
@@ -284,6 +284,7 @@ _BY_NAME: dict[str, Callable[[], Times]] = {
     "logit_normal": LogitNormal,
     "loss_aware": LossAware,
 }
+TIMES = tuple(_BY_NAME)
 
 
 def make_times(times: str | Times) -> Times:

@@ -144,10 +144,13 @@ def test_a_senseless_method_says_why(generator):
         sample(denoiser, torch.randn(4, 2, generator=generator), method="euler_maruyama", steps=5)
 
 
-@pytest.mark.parametrize("schedule", ["sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm"])
+@pytest.mark.parametrize("schedule", ["offset_cosine", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm"])
 def test_a_schedule_without_a_discrete_form_says_so(schedule):
-    with pytest.raises(ValueError, match=f"'{schedule}' is defined in continuous time only.*cosine, linear"):
+    with pytest.raises(
+        ValueError, match=f"must be 'cosine' or 'linear'.*got '{schedule}', which is defined in continuous time"
+    ):
         make_schedule(schedule, 1000)
+    assert make_schedule(schedule) and make_schedule("cosine", 1000)  # either way out
 
 
 def test_linear_in_continuous_time_is_the_vp_sde():

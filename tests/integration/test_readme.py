@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tabdiff.diffusion import GRIDS, LOSSES, METHODS, TARGETS
+from tabdiff.diffusion.generate import GUIDANCE
+from tabdiff.diffusion.operators import DOWNSAMPLING
+from tabdiff.diffusion.schedules import registry
+from tabdiff.diffusion.time_sampling import TIMES
 from tabdiff.model import defaults
+from tabdiff.model.networks import NETWORKS
+from tabdiff.nn.dit import CONDITIONING
+from tabdiff.nn.embeddings import TIME_CONDITIONING, TIME_EMBEDDINGS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,7 +44,62 @@ def test_code_blocks_run_in_order_as_they_stand(page, few_steps, tmp_path, monke
         assert names["sevens"].shape == (100, 8, 8)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))],
+    ids=lambda page: page.name,
+)
 def test_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+NAMES = {
+    "schedule": registry.SCHEDULES,
+    "target": TARGETS,
+    "loss": LOSSES,
+    "times": TIMES,
+    "variance": ("fixed", "learned"),
+    "denoiser": NETWORKS,
+    "time_embedding": TIME_EMBEDDINGS,
+    "conditioning": CONDITIONING,
+    "time_conditioning": TIME_CONDITIONING,
+    "method": METHODS,
+    "guidance": GUIDANCE,
+    "operator": DOWNSAMPLING,
+}
+
+
+def words_of(text):
+    return set(re.findall(r"[\w+]+", text))
+
+
+@pytest.mark.parametrize("parameter", NAMES)
+def test_every_name_stands_in_its_row_of_the_page_on_diffusion(parameter):
+    rows = re.findall(rf"^\| `{parameter}`[^|]*\|(.*)\|$", (ROOT / "docs" / "diffusion.md").read_text("utf-8"), re.M)
+    missing = set(NAMES[parameter]) - words_of(" ".join(rows))
+    assert not missing
+
+
+def test_every_grid_schedule_and_method_that_is_an_object_can_be_found():
+    page = words_of((ROOT / "docs" / "diffusion.md").read_text("utf-8"))
+    assert {*GRIDS, "ShiftedSchedule", "ZeroTerminalSNRSchedule"} <= page
+
+
+def test_the_sampler_that_contributors_are_shown_is_that_of_the_repository():
+    files = re.findall(
+        r"^`([\w/]+/(?:test_)?midpoint\.py)`.*?^```python\n(.*?)^```",
+        (ROOT / "CONTRIBUTING.md").read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert len(files) == 2
+    for path, code in files:
+        assert (ROOT / path).read_text("utf-8") == code
+
+
+def test_paths_that_contributors_are_told_of_exist():
+    told = re.findall(
+        r"(?<![\w/])((?:tabdiff|tests|docs|\.ci)/[\w./]*\w)(?!\w*<)", (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    )
+    assert len(told) > 10
+    assert [path for path in told if not (ROOT / path).exists()] == []

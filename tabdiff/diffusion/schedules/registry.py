@@ -24,6 +24,7 @@ from tabdiff.diffusion.schedules.discrete import (
 )
 
 __all__ = [
+    "SCHEDULES",
     "CosineSchedule",
     "DiscreteCosineSchedule",
     "DiscreteLinearSchedule",
@@ -62,6 +63,7 @@ _OTHERS: tuple[type[Schedule], ...] = (
     ZeroTerminalSNRSchedule,
     ShiftedSchedule,
 )
+SCHEDULES = tuple(_CONTINUOUS)
 _BY_NAME = {cls.name: cls for cls in (*_CONTINUOUS.values(), *_OTHERS)}
 
 
@@ -103,8 +105,9 @@ def make_schedule(schedule: str | Schedule, n_timesteps: int | None = None) -> S
         return _CONTINUOUS[schedule]()
     if schedule not in _DISCRETE:
         raise ValueError(
-            f"schedule {schedule!r} is defined in continuous time only, but n_timesteps={n_timesteps} was given; "
-            f"discrete ones are {', '.join(sorted(_DISCRETE))}"
+            f"schedule must be {' or '.join(map(repr, sorted(_DISCRETE)))} with n_timesteps={n_timesteps}; got "
+            f"{schedule!r}, which is defined in continuous time only. Leave n_timesteps out, or use "
+            "schedule='cosine', which then has the published offset."
         )
     return _DISCRETE[schedule](n_timesteps)
 

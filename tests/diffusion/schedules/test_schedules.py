@@ -224,7 +224,7 @@ def test_make_schedule_takes_names_and_objects():
     ("arguments", "message"),
     [
         (("cosin",), "unknown schedule 'cosin'; known ones are cosine, edm, linear"),
-        (("edm", 100), "continuous time only.*cosine, linear"),
+        (("edm", 100), "must be 'cosine' or 'linear' with n_timesteps=100; got 'edm', which.*Leave n_timesteps out"),
         ((CosineSchedule(), 100), "n_timesteps=None, but n_timesteps=100"),
         (("cosine", 1), "at least 2, got 1"),
     ],
