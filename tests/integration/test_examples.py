@@ -28,13 +28,18 @@ PICTURES = {
     "diffusion_tour.py": [
         f"pictures/{number}_{name}.png"
         for number, name in enumerate(
-            ("forward", "schedules", "samplers", "guidance", "likelihood", "latent", "learned"), start=1
+            ("forward", "schedules", "samplers", "guidance", "known", "likelihood", "latent", "learned"), start=1
         )
     ],
 }
 WORDS = {
     "cells.py": ("within_type_correlation", "interpolated (SMOTE)", "nearest measured (10)"),
-    "images.py": ("memorisation_ratio", "Fréchet distance by sampler", "The known half is kept exactly: True."),
+    "images.py": (
+        "memorisation_ratio",
+        "Fréchet distance by sampler",
+        "The known half is kept exactly: True.",
+        "pixels that were kept alone by",
+    ),
     "quickstart_table.py": ("body mass of Gentoos", "draws the same rows for the same seed: True"),
     "quickstart_sequences.py": ("five active promoters", "'could you give me three'"),
     "quickstart_cells.py": ("marker genes", "{'CD14+ Monocyte': 200, 'CD56+ NK': 100}"),

@@ -1,5 +1,6 @@
 """The code of the README and of each page of the documentation runs as it stands."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -103,3 +104,26 @@ def test_paths_that_contributors_are_told_of_exist():
     )
     assert len(told) > 10
     assert [path for path in told if not (ROOT / path).exists()] == []
+
+
+def is_there(name):
+    """Whether a dotted name is a module, or what attributes of one lead to."""
+    found, path = importlib.import_module("tabdiff"), "tabdiff"
+    for part in name.split(".")[1:]:
+        path += f".{part}"
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(path)
+            except ImportError:
+                return False
+        found = getattr(found, part)
+    return True
+
+
+def test_no_file_names_a_module_that_is_gone():
+    files = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "pyproject.toml"]
+    for folder in ("tabdiff", "tests", "examples", "benchmarks"):
+        files += [f for f in (ROOT / folder).rglob("*") if f.suffix in (".py", ".md", ".ipynb")]
+    names = {n: f for f in files for n in re.findall(r"\btabdiff(?:\.\w+)+", f.read_text("utf-8"))}
+    assert len(names) > 100
+    assert {name: str(file.relative_to(ROOT)) for name, file in names.items() if not is_there(name)} == {}
