@@ -1,9 +1,9 @@
-"""Diffusion on the plane, one picture per idea: noise, schedules, samplers, guidance, likelihood, inversion, learning.
+"""Diffusion on the plane, one picture per idea: from noise to learning.
 
 All but the last picture use a mixture of Gaussians, whose best denoiser is known in closed form. So nothing in them is
 an error of training: what you see is what the method itself does.
 
-Run it: python examples/diffusion_tour.py -o pictures   (under a minute; --quick for a rough look)
+Run it: python examples/diffusion_tour.py -o pictures   (about a minute; --quick for a rough look)
 """
 
 import argparse
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tabdiff import DiffusionGenerator
 from tabdiff.diffusion import (
+    CFGPlusPlus,
     ClassifierFreeGuidance,
     CosineSchedule,
     DenoiserLike,
@@ -28,11 +29,13 @@ from tabdiff.diffusion import (
     Schedule,
     ShiftedSchedule,
     ZeroTerminalSNRSchedule,
+    bits_per_dim,
     encode,
     flow_log_likelihood,
     interpolate,
     make_schedule,
     sample,
+    sample_known,
     slerp,
 )
 
@@ -51,17 +54,21 @@ QUICK = Size(rows=300, pixels=16, steps=15, training_steps=(2, 10))
 SEED = 0
 
 TIMES = (0.001, 0.2, 0.4, 0.6, 0.8, 0.999)
-SCHEDULES = ("cosine", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm")
+SCHEDULES = ("cosine", "offset_cosine", "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm")
 METHODS = {"ddpm": "DDPM", "ddim": "DDIM", "heun": "Heun", "dpmpp_2m": "DPM-Solver++ 2M", "unipc": "UniPC"}
 STEPS = (5, 10, 20, 50)
 SCALES = (0, 1, 2, 4)
+SCALES_PLUS_PLUS = (0, 0.25, 0.5, 1)
+REPAINT = ((1, 1), (10, 1), (10, 10))  # how often each block of steps is taken, and its length
+KNOWN = 0.9
+BIN = 0.01  # to which rows are rounded where bits are counted
 MOON_NOISE = 0.08
 RARE = -12.0  # log-density below which data are hardly ever, in nats
 
 # The colours of Okabe and Ito (2008), which people with any common colour blindness can tell apart.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 MARKERS = ("o", "^", "s", "D", "v")
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
 GREY, POINT = "#999999", "#0072B2"
 REACH, TITLE = 2.8, 9  # of the plane from its middle; size of letters
 
@@ -72,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few points and steps: seconds, but rough")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    chapters = (forward, schedules, samplers, guidance, likelihood, latent, learned)
+    chapters = (forward, schedules, samplers, guidance, known, likelihood, latent, learned)
     for number, chapter in enumerate(chapters, start=1):
         path = options.output / f"{number}_{chapter.__name__}.png"
         figure = chapter(QUICK if options.quick else FULL, torch.Generator().manual_seed(SEED))
@@ -114,7 +121,8 @@ def schedules(size: Size, generator: torch.Generator) -> Figure:
     """Draw every schedule as its log signal-to-noise ratio over time, the one coordinate in which they compare.
 
     Left, continuous time, stretched to [0, 1]. The variational bound depends on the two ends only; the way between them
-    decides where a uniform draw of times spends its effort. Right, discrete schedules of 1000 steps: the linear one
+    decides where a uniform draw of times spends its effort. The offset of the published cosine puts a little more noise
+    at t = 0. Right, discrete schedules of 1000 steps: the linear one
     stops with signal left at t = 1 (the cross), which rescaling to zero terminal SNR removes (its curve falls out of
     the picture), and a shift for larger images lowers the whole curve by a constant.
 
@@ -181,23 +189,61 @@ def guidance(size: Size, generator: torch.Generator) -> Figure:
     At 0 the class is ignored: every colour is everywhere. At 1 each class is drawn as it is (its contours). Larger
     scales push away from what the classes share: rows leave no doubt of their class (p), but they also leave where
     the class is, and their spread shrinks. Guidance trades diversity for typicality; it does not sample the class.
+    Below, CFG++: each step puts back the noise of the unguided estimate, so its scales lie between 0 and 1. Methods
+    that step along a velocity cannot do so, and refuse; DDIM can.
 
-    Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; the scale here is their 1 + w.
+    Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; the scale here is their 1 + w. Chung et al.,
+    "CFG++: Manifold-constrained Classifier Free Guidance for Diffusion Models", 2024.
     """
     oracle = three_classes()
     k = len(oracle.means)
     condition = torch.arange(k, dtype=torch.float32).repeat_interleave(size.rows // k)[:, None]
     noise = torch.randn((len(condition), 2), generator=generator)
-    figure, axes = panels(1, len(SCALES), "Classifier-free guidance: D(∅) + scale · (D(class) - D(∅))", reach=3.6)
-    for scale, ax in zip(SCALES, axes[0]):
-        rows = sample(ClassifierFreeGuidance(oracle, scale), noise, condition, method="heun", steps=50)
+    figure, axes = panels(2, len(SCALES), "Classifier-free guidance: D(∅) + scale · (D(class) - D(∅))", reach=3.6)
+    ways = [(ClassifierFreeGuidance(oracle, scale), "heun") for scale in SCALES]
+    ways += [(CFGPlusPlus(oracle, scale), "ddim") for scale in SCALES_PLUS_PLUS]
+    for (guided, method), ax in zip(ways, axes.flat):
+        rows = sample(guided, noise, condition, method=method, steps=50)
         code = condition[:, 0].long()
         scatter_classes(ax, rows, code)
         for c in range(k):
             contours(ax, oracle, torch.tensor([[float(c)]]), COLORS[c])
         p = oracle.posterior(rows)[torch.arange(len(rows)), code].mean()
         spread = torch.stack([rows[code == c].std(0).mean() for c in range(k)]).mean()
-        ax.set_title(f"scale {scale}\np(class | row) = {p:.2f}, spread {spread:.2f}", fontsize=TITLE)
+        ax.set_title(f"scale {guided.scale}\np(class | row) = {p:.2f}, spread {spread:.2f}", fontsize=TITLE)
+    axes[0, 0].set_ylabel("guidance, Heun")
+    axes[1, 0].set_ylabel("CFG++, DDIM")
+    return figure
+
+
+def known(size: Size, generator: torch.Generator) -> Figure:
+    """Draw rows of which one coordinate is known, by RePaint: a histogram of the other beside its exact density.
+
+    The known coordinate is put in its place, with the noise of the time, after each step. One pass knows of it too
+    late: the upper arm gets too many rows, in the wrong place. Going back and stepping again lets the two settle, and
+    jumps over blocks of ten steps change more than details; the arms' shares are still not quite right. Each title has
+    the Wasserstein distance from the exact conditional distribution.
+
+    Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
+    """
+    oracle = pinwheel()
+    noise = torch.randn((size.rows, 2), generator=generator)
+    first, mask = torch.full((size.rows, 2), KNOWN), torch.tensor([True, False])
+    at = torch.linspace(-REACH, REACH, 1001, dtype=torch.float64)
+    density = oracle.log_prob(torch.stack([torch.full_like(at, KNOWN), at], 1)).exp()
+    density /= density.sum() * (at[1] - at[0])
+    cdf = density.cumsum(0) / density.sum()
+    exact = at[torch.searchsorted(cdf, (torch.arange(size.rows) + 0.5) / size.rows).clamp(max=len(at) - 1)]
+    figure, axes = panels(1, len(REPAINT), f"RePaint: rows of which the first coordinate is {KNOWN}")
+    for (repeats, jump), ax in zip(REPAINT, axes[0]):
+        settings = {"n_resamples": repeats, "jump_length": jump, "steps": 50, "generator": generator}
+        found = sample_known(oracle, noise, first, mask, **settings)[:, 1].double().sort().values
+        contours(ax, oracle)
+        bars, edges = np.histogram(found, 120, (-REACH, REACH), density=True)
+        ax.stairs(KNOWN + bars / 3, edges, baseline=KNOWN, orientation="horizontal", fill=True, color=COLORS[4])
+        ax.plot(KNOWN + density / 3, at, color=COLORS[5], linewidth=1.2)
+        times = "once" if repeats == 1 else f"{repeats} times"
+        ax.set_title(f"blocks of {jump} taken {times}\nW1 {(found - exact).abs().mean():.3f}", fontsize=TITLE)
     return figure
 
 
@@ -206,8 +252,9 @@ def likelihood(size: Size, generator: torch.Generator) -> Figure:
 
     The flow carries each point to noise by an ordinary differential equation and adds up how much it stretches the
     space around it. It knows the denoiser only, yet agrees with the closed form; the error that is left is of the
-    solver's steps and of the noise at the two ends of the schedule. White is where data hardly ever are (below -12
-    nats): there the flow is stiff, and would need many more steps.
+    solver's steps and of the noise at the two ends of the schedule. Rows that are rounded to hundredths take
+    so many bits per coordinate. White is where data hardly ever are (below -12 nats): there the flow is stiff, and
+    would need many more steps.
 
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021; Chen et al.,
     "Neural Ordinary Differential Equations", 2018.
@@ -216,10 +263,13 @@ def likelihood(size: Size, generator: torch.Generator) -> Figure:
     rows = plane(size.pixels)
     exact = oracle.log_prob(rows)
     flow = flow_log_likelihood(oracle, rows, steps=size.steps, grid="quadratic")
+    drawn, _ = oracle.sample(size.rows // 10, generator)
+    of_drawn = (oracle.log_prob(drawn), flow_log_likelihood(oracle, drawn, steps=size.steps, grid="quadratic"))
+    bits = [f"{bits_per_dim(log_p, 2, bin_width=BIN).mean():.2f} bits per dim" for log_p in of_drawn]
     figure, axes = panels(1, 3, "Log-likelihood, in nats")
     shared = {"vmin": RARE, "vmax": exact.max().item()}
-    draw_map(axes[0, 0], exact, "exact (closed form)", extend="min", **shared)
-    draw_map(axes[0, 1], flow, f"probability flow, {size.steps} steps", extend="min", **shared)
+    draw_map(axes[0, 0], exact, f"exact (closed form), {bits[0]}", extend="min", **shared)
+    draw_map(axes[0, 1], flow, f"probability flow, {size.steps} steps, {bits[1]}", extend="min", **shared)
     error = (flow - exact).abs().where(exact > RARE, torch.nan)
     draw_map(axes[0, 2], error.log10(), f"log10 |difference|, median {error.nanmedian():.0e}")
     return figure
@@ -273,9 +323,10 @@ def learned(size: Size, generator: torch.Generator) -> Figure:
     scikit-learn draws moons as points on two arcs plus Gaussian noise: a mixture with a component per point, so even
     here the best denoiser is known. After few training steps each coordinate by itself is right already, because the
     estimator maps columns to normal ones and back; how the two go together is what training adds. More steps come close
-    to the exact denoiser.
+    to the exact denoiser. Last, the chain of improved DDPM: 100 steps, of which 20 are taken, whose widths are learned.
 
-    Ho et al., DDPM, 2020; Salimans and Ho, "Progressive Distillation", 2022, for the v-prediction used in training.
+    Ho et al., DDPM, 2020; Salimans and Ho, "Progressive Distillation", 2022, for the v-prediction used in training;
+    Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, for learned variances.
     """
     oracle = moons()
     data, _ = oracle.sample(size.rows, generator)
@@ -285,9 +336,13 @@ def learned(size: Size, generator: torch.Generator) -> Figure:
     for steps in size.training_steps:
         model = DiffusionGenerator(max_steps=steps, random_state=SEED).fit(data.numpy())
         drawn[f"learned, {steps} training steps"] = torch.from_numpy(np.asarray(model.sample(size.rows)))
+    chain = DiffusionGenerator(n_timesteps=100, variance="learned", max_steps=steps, random_state=SEED).fit(
+        data.numpy()
+    )
+    drawn["learned variance, DDPM"] = torch.from_numpy(chain.sample(size.rows, method="ddpm", steps=20))
 
     floor = draw_floor(oracle, size.rows, generator)
-    figure, axes = panels(1, 4, "A learned denoiser beside the exact one", reach=2.1)
+    figure, axes = panels(1, 5, "A learned denoiser beside the exact one", reach=2.1)
     scatter(axes[0, 0], data, "#555555")
     axes[0, 0].set_title(f"training data\nSWD {distance(data, real):.3f} (floor {floor:.3f})", fontsize=TITLE)
     for ax, (label, rows) in zip(axes[0, 1:], drawn.items()):

@@ -1,4 +1,4 @@
-"""Learn from a table with missing values, draw new rows, ask for some kinds of them, fill holes, score, save and load.
+"""Learn from a table with missing values, draw new rows, ask for some kinds, fill what is missing, score, save, load.
 
 Run it: python examples/quickstart_table.py
 """
