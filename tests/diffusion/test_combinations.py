@@ -23,6 +23,8 @@ from tabdiff.diffusion import (
 from tabdiff.nn import ResidualMLP
 from tabdiff.training import TrainingOptions, train
 
+pytestmark = pytest.mark.slow
+
 SCHEDULES = {
     "cosine": make_schedule("cosine"),
     "vp": make_schedule("vp"),

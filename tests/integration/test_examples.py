@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "examples"
 MODULES = {"image_files.py"}  # what a script imports from beside itself
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in MODULES)

@@ -6,6 +6,8 @@ import pytest
 
 from tabdiff import DiffusionGenerator
 
+pytestmark = pytest.mark.slow
+
 N = 4000
 
 

@@ -12,6 +12,8 @@ import torch
 
 from tabdiff.codecs.cells import counts as count_codec
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "cells.ipynb"
 
 pytestmark = pytest.mark.skipif(not NOTEBOOK.exists(), reason="an installed package has no examples beside its tests")

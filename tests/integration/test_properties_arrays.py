@@ -4,12 +4,15 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pytest
 from anndata import AnnData
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
 from tabdiff import DiffusionGenerator
+
+pytestmark = pytest.mark.slow
 
 LARGEST, TINY = np.finfo(np.float64).max, 5e-324
 FLOATS = ("float64", "float32", "float16")

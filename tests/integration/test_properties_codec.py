@@ -13,6 +13,8 @@ from random_frames import ARROW, KINDS, NAMES, NUMBERS, REFUSED_KINDS, TEXT, TIM
 from tabdiff.codecs import TableCodec
 from tabdiff.io.serialization import pack, unpack
 
+pytestmark = pytest.mark.slow
+
 
 def noise(codec, n):
     rng = np.random.default_rng(0)

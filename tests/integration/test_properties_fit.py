@@ -9,6 +9,8 @@ from random_frames import ARROW, KINDS, NAMES, NUMBERS, REFUSED_KINDS, TEXT, TIM
 
 from tabdiff import DiffusionGenerator
 
+pytestmark = pytest.mark.slow
+
 SMALL = st.integers(1, 60)
 
 

@@ -15,13 +15,16 @@ from tabdiff.training import (
     Callback,
     TrainingOptions,
     Validation,
-    autocast_dtype,
-    resolve_device,
-    sampling_dtype,
     train,
 )
 from tabdiff.training.checkpoint import read_checkpoint, write_checkpoint
-from tabdiff.utils.device import cpu_multiplies_bfloat16, cuda_dtype
+from tabdiff.utils.device import (
+    autocast_dtype,
+    cpu_multiplies_bfloat16,
+    cuda_dtype,
+    resolve_device,
+    sampling_dtype,
+)
 
 
 def make_denoiser(dropout=0.0, seed=0):
