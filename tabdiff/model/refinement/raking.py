@@ -174,13 +174,14 @@ class Raking:
 
     def state(self) -> dict[str, Any]:
         """Plain description, for persistence."""
-        return {
+        state = {
             "bins": {str(size): [b.state() for b in bins] for size, bins in self.bins_.items()},
             "tables": [list(table) for table in self.tables_],
             "factors": np.concatenate(self.factors_),
-            "shares": np.concatenate(self.shares_),
             "log_scale": self.log_scale_,
         }
+        # A model of an earlier version has none, with which it is saved again.
+        return {**state, "shares": np.concatenate(self.shares_)} if self.shares_ else state
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
