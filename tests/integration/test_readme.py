@@ -4,6 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tabdiff.diffusion import GRIDS, LOSSES, METHODS, TARGETS
@@ -43,6 +44,14 @@ def test_code_blocks_run_in_order_as_they_stand(page, few_steps, tmp_path, monke
         assert (tmp_path / "penguins.model" / "config.json").is_file()
         assert names["dendritic"].shape == (300, 765)
         assert names["sevens"].shape == (100, 8, 8)
+    if page.name == "scikit-learn.md":
+        assert np.isfinite(names["search"].cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_lines_are_no_longer_than_those_of_the_code(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
 
 
 @pytest.mark.parametrize(
