@@ -11,6 +11,7 @@ written as numbers are in `tabdiff.codecs.columns.calendar`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ LOG_MAX_CHANCE = math.log(MAX_CHANCE)
 MODULI = (10, 100, 1000)
 
 
-class Grid:
+class Grid(ABC):
     """A set of integers.
 
     Attributes
@@ -35,13 +36,13 @@ class Grid:
 
     kind = ""
 
+    @abstractmethod
     def below(self, ticks: np.ndarray) -> np.ndarray:
         """Return for each integer (n,) the largest of the grid that is not above it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def above(self, ticks: np.ndarray) -> np.ndarray:
         """Return for each integer (n,) the smallest of the grid that is not below it."""
-        raise NotImplementedError
 
     def nearest(self, ticks: np.ndarray) -> np.ndarray:
         """Return the nearest of the grid to each integer (n,), the lower one of two."""
@@ -53,8 +54,8 @@ class Grid:
         return self.below(ticks) == ticks
 
     def describe(self) -> str:
-        """Return the rule in words."""
-        raise NotImplementedError
+        """Return the rule in words; by default its kind."""
+        return self.kind
 
     def state(self) -> dict:
         """Plain description, for persistence."""
