@@ -270,7 +270,7 @@ def _of_list(X: Any, name: str, taken: str) -> Any:
 
 def _list_remedy(element: Any, name: str) -> str | None:
     """What to pass instead of a list with such an element, None if it loses nothing in an array."""
-    if isinstance(element, str | bytes | numbers.Number | np.generic) and not isinstance(element, np.void):
+    if isinstance(element, str | bytes | frozenset | numbers.Number | np.generic) and not isinstance(element, np.void):
         return None
     if isinstance(element, Mapping | pd.Series) or dataclasses.is_dataclass(element) or hasattr(element, "_fields"):
         return f"Pass pandas.DataFrame({name}), which keeps their names."
