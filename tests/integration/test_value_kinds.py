@@ -244,5 +244,7 @@ def test_a_category_that_no_file_holds_is_refused_before_training_wherever_it_st
         lambda: small().fit(values, column.rename("x")),
         lambda: DiffusionOverSampler(small()).fit_resample(values[1:], column.rename("x")[1:]),
     ):
-        with pytest.raises(TypeError, match=r"cannot be saved: <Colour\.(RED: 1|BLUE: 2)>. Make it text: df\['.'\].astype"):
+        with pytest.raises(
+            TypeError, match=r"cannot be saved: <Colour\.(RED: 1|BLUE: 2)>. Make it text: df\['.'\].astype"
+        ):
             fit()
