@@ -56,7 +56,10 @@ def pack(value: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
         }
     if isinstance(value, pd.Index):
         column = pack(value.to_series().reset_index(drop=True), arrays, path)
-        return {"$index": column, "name": pack(value.name, arrays, path)}
+        packed = {"$index": column, "name": pack(value.name, arrays, path)}
+        if getattr(value, "freq", None) is not None and isinstance(value, pd.DatetimeIndex | pd.TimedeltaIndex):
+            packed["freq"] = value.freqstr  # a period's is part of its dtype
+        return packed
     if isinstance(value, pd.Series):
         return _pack_series(value, arrays, path)
     if isinstance(value, pd.DataFrame):
@@ -105,7 +108,10 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if tag == "$multiindex":
         return pd.MultiIndex.from_tuples([unpack(v, arrays) for v in inner], names=unpack(value["names"], arrays))
     if tag == "$index":
-        return pd.Index(unpack(inner, arrays), name=unpack(value["name"], arrays), tupleize_cols=False)
+        index = pd.Index(unpack(inner, arrays), name=unpack(value["name"], arrays), tupleize_cols=False)
+        if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
+            index.freq = value.get("freq")  # a file of an older release has none
+        return index
     if tag == "$series":
         return pd.Series(unpack(inner, arrays), dtype=dtype_from_state(unpack(value["dtype"], arrays)))
     if tag == "$frame":

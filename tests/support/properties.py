@@ -14,7 +14,10 @@ from random_frames import EITHER, KEPT, REFUSED, Case
 
 MAX_WARNINGS = 3
 # Orders of which the values stay within the observed range; everything else comes back as one of the observed values.
-ORDERED = (int, float, np.number, decimal.Decimal, datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)
+ORDERED = (
+    *(int, float, np.number, decimal.Decimal),
+    *(datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64),
+)
 
 
 @contextlib.contextmanager

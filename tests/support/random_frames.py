@@ -302,6 +302,9 @@ TEXT = [
         }.items()
     ],
     Kind("category of nothing", lambda rng, gaps: pd.Series(pd.Categorical([None] * len(gaps), categories=[]))),
+    python("uuids", lambda rng, n: [uuid.UUID(int=i) for i in range(n)]),
+    python("times of day", lambda rng, n: [datetime.time(int(h)) for h in rng.integers(0, 24, n)]),
+    python("bytes", pick(b"a", b"b")),
     python("missing: None", pick(None)),
     python("missing: NA and NaN", pick(pd.NA, np.nan)),
 ]
@@ -316,7 +319,6 @@ REFUSED_OBJECTS = [
         lambda rng, gaps: category(rng, np.zeros(len(gaps), bool), pd.Index(["\udc00", "b"], dtype=object)[:1]),
         REFUSED,
     ),
-    python("bytes", pick(b"a", b"b"), REFUSED),
     python("lists", lambda rng, n: [[i] for i in range(n)], REFUSED),
     python("dicts", lambda rng, n: [{"a": i} for i in range(n)], REFUSED),
     python("sets", lambda rng, n: [{i} for i in range(n)], REFUSED),
@@ -324,8 +326,6 @@ REFUSED_OBJECTS = [
     python("arrays", lambda rng, n: [rng.normal(size=2) for _ in range(n)], REFUSED),
     python("frames", lambda rng, n: [pd.DataFrame({"a": [1, 2]}) for _ in range(n)], REFUSED),
     python("functions", pick(len, print), REFUSED),
-    python("uuids", lambda rng, n: [uuid.UUID(int=i) for i in range(n)], REFUSED),
-    python("times of day", lambda rng, n: [datetime.time(int(h)) for h in rng.integers(0, 24, n)], REFUSED),
     python("periods, object", lambda rng, n: list(pd.period_range("2020", periods=n, freq="D")), REFUSED),
     python("intervals, object", lambda rng, n: list(pd.interval_range(0, n)), REFUSED),
     whole("periods", lambda rng, n: pd.period_range("2020", periods=n, freq="D"), REFUSED),
@@ -390,12 +390,12 @@ ARROW = [
     in_arrow("arrow decimal256", decimals, lambda pa: pa.decimal256(40, 2)),
     in_arrow("arrow dictionary", pick("a", "b", "🙂"), lambda pa: pa.dictionary(pa.int8(), pa.string())),
     in_arrow("arrow dictionary of int", pick(5, 7), lambda pa: pa.dictionary(pa.int32(), pa.int64())),
+    in_arrow("arrow time32", lambda rng, n: [datetime.time(1)] * n, lambda pa: pa.time32("s")),
     in_arrow("arrow null", pick(None), lambda pa: pa.null()),
 ]
 REFUSED_ARROW = [
     in_arrow("arrow string_view", pick("a", "b"), lambda pa: pa.string_view(), REFUSED),
     in_arrow("arrow binary", lambda rng, n: [b"a"] * n, lambda pa: pa.binary(), REFUSED),
-    in_arrow("arrow time32", lambda rng, n: [datetime.time(1)] * n, lambda pa: pa.time32("s"), REFUSED),
     in_arrow("arrow list", lambda rng, n: [[1, 2]] * n, lambda pa: pa.list_(pa.int64()), REFUSED),
     in_arrow("arrow struct", lambda rng, n: [{"a": 1}] * n, lambda pa: pa.struct([("a", pa.int64())]), REFUSED),
     in_arrow("arrow map", lambda rng, n: [[("a", 1)]] * n, lambda pa: pa.map_(pa.string(), pa.int64()), REFUSED),
