@@ -343,3 +343,12 @@ def test_saved_models_fill_alike(fitted, penguins, tmp_path):
     pd.testing.assert_frame_equal(loaded.impute(penguins, random_state=0), fitted.impute(penguins, random_state=0))
     held = {"condition": {"sex": "male"}, "random_state": 0}
     pd.testing.assert_frame_equal(loaded.sample(5, **held), fitted.sample(5, **held))
+
+
+def test_an_arrow_dictionary_without_levels_stays_as_it_is():
+    pa = pytest.importorskip("pyarrow")
+    kind = pa.dictionary(pa.int8(), pa.string())
+    levels = pd.array(pa.array([None, None, None], pa.string()).dictionary_encode().cast(kind), pd.ArrowDtype(kind))
+    frame = pd.DataFrame({"a": [0.1, 0.2, 0.3], "nothing": levels})
+    filled = quick(max_steps=2).fit(frame).impute(frame, steps=2, random_state=0)
+    assert filled["nothing"].isna().all() and filled["nothing"].dtype == frame["nothing"].dtype
