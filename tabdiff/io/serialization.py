@@ -57,7 +57,7 @@ def pack(value: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
     if isinstance(value, pd.Index):
         column = pack(value.to_series().reset_index(drop=True), arrays, path)
         packed = {"$index": column, "name": pack(value.name, arrays, path)}
-        if getattr(value, "freq", None) is not None and isinstance(value, pd.DatetimeIndex | pd.TimedeltaIndex):
+        if isinstance(value, pd.DatetimeIndex | pd.TimedeltaIndex) and value.freq is not None:
             packed["freq"] = value.freqstr  # a period's is part of its dtype
         return packed
     if isinstance(value, pd.Series):
