@@ -71,7 +71,7 @@ def arrays(draw):
 
 
 @seed(21)
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(arrays())
 def test_arrays_come_back_in_dtype_and_range(case):
     given, bad = case
