@@ -34,7 +34,7 @@ from tabdiff.diffusion import (
     sample,
 )
 from tabdiff.nn import ResidualMLP
-from tabdiff.training import TrainingOptions, train
+from tabdiff.training import Batches, TrainingOptions, train
 
 SCHEDULES = {
     **{name: make_schedule(name) for name in ("cosine", "vp", "sigmoid", "sub_vp", "ve", "rectified_flow", "edm")},
@@ -102,9 +102,8 @@ def measure(schedule_name: str, target: str) -> dict:
     start = time.perf_counter()
     result = train(
         denoiser,
-        data,
+        Batches(data, size=256),
         max_steps=N_STEPS,
-        batch_size=256,
         learning_rate=6e-3,
         options=TrainingOptions(ema_decay=0.98, times="log_normal" if schedule_name == "edm" else "stratified"),
         generator=generator,

@@ -34,7 +34,7 @@ from tabdiff.model.refinement.refinement import (
     row_features,
 )
 from tabdiff.model.sample_weights import population, take_rows
-from tabdiff.training import train
+from tabdiff.training import Batches, train
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -63,6 +63,7 @@ def fit_autoguidance(
     model: FittedModel,
     start: Start,
     scale: float | None,
+    batches: Batches,
     settings: dict[str, Any],
     *,
     refined: bool,
@@ -78,8 +79,10 @@ def fit_autoguidance(
         Its fit.
     scale : float, optional
         By default it is chosen; where that is 1, the guiding denoiser is dropped.
+    batches : Batches
+        What both networks learn from.
     settings : dict
-        Arguments of `tabdiff.training.train` that both networks share.
+        Arguments of `tabdiff.training.train` that both share.
     refined : bool
         Whether rows will be refined.
     max_time : float, optional
@@ -93,8 +96,7 @@ def fit_autoguidance(
         guiding.levels.requires_grad_(False)
     trained = train(
         guiding,
-        start.training.data,
-        start.training.condition,
+        batches,
         **settings,
         max_steps=max(1, min(GUIDING_STEPS, model.n_steps // 4)),
         max_time=None if max_time is None else TIME_SHARE * max_time,

@@ -23,7 +23,17 @@ from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.sample_weights import population
 from tabdiff.model.training_data import Start, begin, training_masks
-from tabdiff.training import Checkpoint, Training, TrainingOptions, Validation, options_of, train
+from tabdiff.training import (
+    Batches,
+    Checkpoint,
+    ProgressBar,
+    Run,
+    Training,
+    TrainingOptions,
+    Validation,
+    options_of,
+    train,
+)
 from tabdiff.training.checkpoint import check_folder
 from tabdiff.training.vicinal import Vicinity
 from tabdiff.utils.device import autocast_dtype, resolve_device
@@ -88,7 +98,7 @@ def fit_model(
     if options.max_time is not None:
         share = TRAINING_SHARE if refined else 1.0
         left = max(share * (options.max_time - (time.perf_counter() - started)), 1.0)
-    settings = _training_settings(start, options, device)
+    batches, settings = _batches(start, options, device), _training_settings(start, options, device)
 
     def snapshot(training: Training) -> Any:
         """Return what callbacks sample from: the model as it is now, but for what follows training."""
@@ -97,23 +107,19 @@ def fit_model(
 
     result = train(
         start.denoiser,
-        start.training.data,
-        start.training.condition,
+        batches,
         **settings,
+        generator=torch.Generator(device).manual_seed(start.seeds.loop),
         max_steps=resolve_steps(options.max_steps, start.n_rows, start.spec.unet, device.type),
         max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
-        generator=torch.Generator(device).manual_seed(start.seeds.loop),
         validation=_validation(start, options, settings["precision"], device),
-        callbacks=list(options.callbacks or ()),
+        callbacks=[*([ProgressBar()] if options.verbose else []), *(options.callbacks or ())],
         snapshot=snapshot,
-        saved=start.saved,
-        epoch_rows=len(start.training.data) // start.n_draws,
-        description=start.description,
-        verbose=options.verbose,
+        run=Run(start.description, start.saved),
     )
     model = _model(start, options, result.denoiser, result.history, result.n_steps)
     if scale != 1:
-        model = fit_autoguidance(model, start, scale, settings, refined=refined, max_time=left, device=device)
+        model = fit_autoguidance(model, start, scale, batches, settings, refined=refined, max_time=left, device=device)
     deadline = math.inf if options.max_time is None else started + options.max_time
     if refined:
         return _refine(model, start, deadline)
@@ -121,19 +127,28 @@ def fit_model(
     return model if start.n_steps else _calibrate(model, start, deadline)
 
 
-def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:
-    """Return the arguments of `train` that the denoiser and a guiding one share."""
-    codes, continuous = start.training.condition, start.spec.continuous_attributes
-    return dict(
-        weight=start.training.weight,
+def _batches(start: Start, options: Any, device: torch.device) -> Batches:
+    """Return the rows that are learned from, and what a step makes of them."""
+    rows, continuous = start.training, start.spec.continuous_attributes
+    return Batches(
+        rows.data,
+        rows.condition,
+        weight=rows.weight,
+        size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
         event_shape=(start.spec.width,),
-        batch_size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
-        learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
-        options=_training_options(start, options),
         condition_dropout=start.condition_dropout,
         draw_given=training_masks(start.spec),
-        vary=Vicinity(codes, continuous, device) if codes is not None and continuous else None,
+        vary=Vicinity(rows.condition, continuous, device) if rows.condition is not None and continuous else None,
         prepare=start.codec.prepare,
+        epoch_rows=len(rows.data) // start.n_draws,
+    )
+
+
+def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:
+    """Return the arguments of `train` that the denoiser and a guiding one share."""
+    return dict(
+        learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
+        options=_training_options(start, options),
         precision=autocast_dtype(options.precision, device),
     )
 

@@ -5,23 +5,27 @@ average of ``ema`` and the held-out rows of ``validation``; ``state`` is where i
 ``checkpoint`` keeps.
 """
 
-from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, StopOnScore, TensorBoard
+from tabdiff.training.batches import Batches
+from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, ProgressBar, StopOnScore, TensorBoard
 from tabdiff.training.checkpoint import Checkpoint, CheckpointError
 from tabdiff.training.ema import EMA
 from tabdiff.training.loop import TrainingResult, train
 from tabdiff.training.options import TrainingOptions, options_of
-from tabdiff.training.state import Training
+from tabdiff.training.state import Run, Training
 from tabdiff.training.validation import Validation
 
 __all__ = [
+    "Batches",
     "Callback",
     "CSVLog",
     "PeriodicSamples",
+    "ProgressBar",
     "StopOnScore",
     "TensorBoard",
     "Checkpoint",
     "CheckpointError",
     "EMA",
+    "Run",
     "Training",
     "TrainingOptions",
     "TrainingResult",

@@ -1,11 +1,15 @@
-"""Which rows a training step sees."""
+"""Which rows a training step sees, and what it makes of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["RowStream", "in_proportion"]
+__all__ = ["Batches", "RowStream", "in_proportion"]
 
 
 def in_proportion(weight: Tensor, n: int, start: float | Tensor = 0.5) -> Tensor:
@@ -85,3 +89,108 @@ class RowStream:
         # In the order of the data, weights that come in a rhythm would favour some rows of a stretch over others.
         chosen = order[in_proportion(self.weight[order], self.n_rows, start)]
         return chosen[torch.randperm(self.n_rows, generator=self.generator, device=device)]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Training rows, and how a batch of them becomes what the denoiser is shown.
+
+    Attributes
+    ----------
+    data : Tensor of shape (n, *)
+        Encoded rows; or any object with a length that gives rows for row numbers and goes to a device.
+    condition : Tensor of shape (n, k) or None
+        Encoded conditions.
+    weight : Tensor of shape (n,) or None
+        Rows are drawn in proportion to it; alike where it is None.
+    size : int
+        Rows of a batch.
+    event_shape : tuple of int or None
+        Shape of the noise of one row, where it differs from the row's own (embedded categories).
+    condition_dropout : float or sequence of (slice, float)
+        Probability with which a row's condition is replaced by the null token; or columns that are replaced together,
+        each group by itself, with the probability of each.
+    draw_given : callable or None
+        ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.masks`.
+    vary : callable or None
+        ``vary(condition, generator)`` changes the conditions of a batch, before some are dropped.
+    prepare : callable or None
+        ``prepare(rows, generator)`` makes the rows that the network sees of a batch of `data`, which may then be of a
+        smaller dtype.
+    epoch_rows : int or None
+        Rows of an epoch, where `data` holds each of them several times; None is all of `data`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> batches = Batches(torch.arange(6.0).reshape(3, 2), torch.ones(3, 1), size=2, condition_dropout=0.0)
+    >>> batches.make(torch.tensor([2, 0]), torch.Generator())
+    (tensor([[4., 5.],
+            [0., 1.]]), tensor([[1.],
+            [1.]]))
+    """
+
+    data: Any
+    condition: Tensor | None = None
+    _: KW_ONLY
+    weight: Tensor | None = None
+    size: int = 512
+    event_shape: tuple[int, ...] | None = None
+    condition_dropout: float | Sequence[tuple[slice, float]] = 0.1
+    draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    vary: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    epoch_rows: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one row."""
+        return self.event_shape if self.event_shape is not None else tuple(self.data.shape[1:])
+
+    def to(self, device: torch.device) -> Batches:
+        """Return the same batches with their rows on a device."""
+        condition, weight = (None if part is None else part.to(device) for part in (self.condition, self.weight))
+        return replace(self, data=self.data.to(device), condition=condition, weight=weight)
+
+    def make(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Return clean rows and what is known of them, for row numbers (B,).
+
+        Parameters
+        ----------
+        chosen : Tensor of shape (B,)
+            Row numbers, on the device of the rows.
+        generator : torch.Generator
+            Source of every draw, on that device.
+
+        Returns
+        -------
+        rows : Tensor of shape (B, *)
+        given : Tensor of shape (B, *) or None
+            The condition, some of it hidden, and beside it the entries that are given.
+        """
+        rows = self.data[chosen]
+        if self.prepare is not None:
+            rows = self.prepare(rows, generator)
+        given = None
+        if self.condition is not None:
+            given = self.condition[chosen]
+            if self.vary is not None:
+                given = self.vary(given, generator)
+            given = _drop(given, self.condition_dropout, generator)
+        if self.draw_given is not None:
+            entries = self.draw_given(rows, generator)
+            given = entries if given is None else torch.cat([given, entries], dim=1)
+        return rows, given
+
+
+def _drop(condition: Tensor, dropout: float | Sequence[tuple[slice, float]], generator: torch.Generator) -> Tensor:
+    """Replace conditions of a random share of the rows by the null token, whole or each group of columns by itself."""
+    groups = [(slice(None), dropout)] if isinstance(dropout, float | int) else dropout
+    uniform = torch.rand(len(condition), len(groups), generator=generator, device=condition.device)
+    hidden = torch.zeros_like(condition, dtype=torch.bool)
+    for j, (columns, probability) in enumerate(groups):
+        hidden[:, columns] |= uniform[:, j : j + 1] < probability
+    return condition.masked_fill(hidden, float("nan"))

@@ -31,7 +31,7 @@ from tabdiff.utils.validation import is_integer
 if TYPE_CHECKING:
     from tabdiff.training.state import Training
 
-__all__ = ["CSVLog", "Callback", "PeriodicSamples", "StopOnScore", "TensorBoard", "is_due"]
+__all__ = ["CSVLog", "Callback", "PeriodicSamples", "ProgressBar", "StopOnScore", "TensorBoard", "is_due"]
 
 UNITS = ("steps", "epochs")
 
@@ -62,6 +62,33 @@ def is_due(training: Training, every: int, unit: str) -> bool:
         return training.step % every == 0
     rows, size = training.step * training.step_rows, every * training.epoch_rows
     return rows // size > (rows - training.step_rows) // size
+
+
+class ProgressBar(Callback):
+    """Show steps done, the loss of the last 50 and the time that is left: what ``verbose=1`` does.
+
+    Examples
+    --------
+    >>> from tabdiff import DiffusionGenerator
+    >>> gen = DiffusionGenerator(callbacks=[ProgressBar()])
+    """
+
+    def on_fit_begin(self, training: Training) -> None:
+        """Start the bar where an interrupted fit stood."""
+        from tqdm.auto import tqdm  # here, since in notebooks without widgets its import warns
+
+        self._bar = tqdm(total=training.max_steps, initial=training.step, desc="fit", unit="step")
+
+    def on_step_end(self, training: Training) -> bool | None:
+        """Move on by a step."""
+        if training.history["loss"]:
+            self._bar.set_postfix(loss=f"{training.history['loss'][-1]:.4f}", refresh=False)
+        self._bar.update()
+        return None
+
+    def on_fit_end(self, training: Training) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
 
 
 class CSVLog(Callback):

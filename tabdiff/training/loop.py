@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tabdiff.diffusion import Denoiser, LossAware, make_times
 from tabdiff.nn import Dropout
-from tabdiff.training.batches import RowStream
+from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
-from tabdiff.training.state import Training
+from tabdiff.training.state import Run, Training
 from tabdiff.training.validation import Validation
 
 __all__ = ["TrainingResult", "train"]
@@ -53,29 +53,18 @@ class TrainingResult:
 
 def train(
     denoiser: Denoiser,
-    data: Tensor,
-    condition: Tensor | None = None,
+    batches: Batches,
     *,
-    weight: Tensor | None = None,
-    event_shape: tuple[int, ...] | None = None,
+    generator: torch.Generator,
     max_steps: int,
     max_time: float | None = None,
-    batch_size: int = 512,
     learning_rate: float = 1e-3,
     options: TrainingOptions | None = None,
-    condition_dropout: float | Sequence[tuple[slice, float]] = 0.1,
-    draw_given: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-    vary: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-    prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-    generator: torch.Generator,
     precision: torch.dtype | None = None,
     validation: Validation | None = None,
     callbacks: Sequence[Callback] = (),
     snapshot: Callable[[Training], Any] | None = None,
-    saved: dict[str, Any] | None = None,
-    epoch_rows: int | None = None,
-    description: dict[str, Any] | None = None,
-    verbose: int = 0,
+    run: Run | None = None,
 ) -> TrainingResult:
     """Train a denoiser with warm-up and decay of the learning rate, clipping and weight averaging.
 
@@ -83,36 +72,18 @@ def train(
     ----------
     denoiser : Denoiser
         Trained in place, on the device that it is on.
-    data : Tensor of shape (n, *)
-        Encoded rows, moved to that device once.
-    condition : Tensor of shape (n, k), optional
-        Encoded conditions.
-    weight : Tensor of shape (n,), optional
-        Rows are drawn in proportion to it; by default alike.
-    event_shape : tuple of int, optional
-        Shape of the noise of one row, where it differs from the row's own (embedded categories).
+    batches : Batches
+        The rows, moved to that device once, and what is made of them.
+    generator : torch.Generator
+        Source of every draw of the loop, on the denoiser's device.
     max_steps : int
         Number of steps at most.
     max_time : float, optional
         Seconds at most; the learning rate then decays over whichever of the two ends first.
-    batch_size : int
-        Rows of a batch.
     learning_rate : float
         The peak, after warm-up.
     options : TrainingOptions, optional
         Optimiser, warm-up, averaging and times. Times that learn from the losses are told them.
-    condition_dropout : float or sequence of (slice, float)
-        Probability with which a row's condition is replaced by the null token; or columns that are replaced together,
-        each group by itself, with the probability of each.
-    draw_given : callable, optional
-        ``draw_given(rows, generator)`` says which entries of a batch are given; see `tabdiff.diffusion.masks`.
-    vary : callable, optional
-        ``vary(condition, generator)`` changes the conditions of a batch, before some are dropped.
-    prepare : callable, optional
-        ``prepare(rows, generator)`` makes the rows that the network sees of a batch of `data`, which may then be of a
-        smaller dtype, or any object with a length that gives rows for row numbers and goes to a device.
-    generator : torch.Generator
-        Source of every draw of the loop, on the denoiser's device.
     precision : torch.dtype, optional
         Type of autocast; None is float32. With float16, gradients are scaled so that small ones do not vanish, and a
         step whose gradients are infinite is left out while the scale is halved (Micikevicius et al., "Mixed Precision
@@ -123,14 +94,8 @@ def train(
         See `tabdiff.training.callbacks`.
     snapshot : callable, optional
         From the `Training` to a fitted estimator, for callbacks.
-    saved : dict, optional
-        ``training.state_dict()`` of an interrupted run with the same arguments, to go on from.
-    epoch_rows : int, optional
-        Rows of an epoch, where `data` holds each of them several times; by default all of `data`.
-    description : dict, optional
-        Which fit it is, for the callback `Checkpoint`.
-    verbose : int
-        1 shows a progress bar with loss and remaining time.
+    run : Run, optional
+        Which fit it is, and where it stood when it was interrupted.
 
     Returns
     -------
@@ -141,24 +106,16 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    if verbose:
-        from tqdm.auto import tqdm
-    else:  # in notebooks without widgets the other warns at its import
-        from tqdm import tqdm
-
     device = generator.device
-    data = data.to(device)
-    condition = condition.to(device) if condition is not None else None
-    weight = weight.to(device) if weight is not None else None
+    batches = batches.to(device)
     options = options if options is not None else TrainingOptions()
-    shape = event_shape if event_shape is not None else tuple(data.shape[1:])
+    run = run if run is not None else Run()
     draw_times = copy.deepcopy(make_times(options.times))  # one that learns must not carry over to the next fit
     parameters = [p for p in denoiser.parameters() if p.requires_grad]
     optimizer = options.make_optimizer(parameters, learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     ema = EMA(denoiser, float(options.ema_decay))
-    rows = RowStream(len(data), generator, weight)
-    step_rows = batch_size * int(options.accumulation_steps)
+    rows = RowStream(len(batches), generator, batches.weight)
     most = options.clip_grad_norm if options.clip_grad_norm is not None else math.inf
     training = Training(
         denoiser,
@@ -170,19 +127,18 @@ def train(
         max_steps,
         validation,
         scaler=scaler,
-        step_rows=step_rows,
-        epoch_rows=epoch_rows if epoch_rows is not None else len(data),
-        description=description,
+        step_rows=batches.size * int(options.accumulation_steps),
+        epoch_rows=batches.epoch_rows if batches.epoch_rows is not None else len(batches),
+        description=run.description,
     )
     if snapshot is not None:
         training.snapshot = partial(snapshot, training)
-    if saved is not None:
-        training.load_state_dict(saved)
+    if run.saved is not None:
+        training.load_state_dict(run.saved)
     denoiser.train()
     for module in denoiser.modules():
         if isinstance(module, Dropout):
             module.generator = generator
-    bar = tqdm(total=max_steps, initial=training.step, disable=not verbose, desc="fit", unit="step")
 
     def log() -> None:
         entry = training.close_window()
@@ -191,9 +147,8 @@ def train(
                 f"the training loss became {entry['loss']} at step {training.step}; lower learning_rate "
                 f"(now {learning_rate:g}), or use precision='float32' if it was another"
             )
-        bar.set_postfix(loss=f"{entry['loss']:.4f}", refresh=False)
 
-    with bar, _told(callbacks, training):
+    with _told(callbacks, training):
         while not training.finished:
             elapsed = training.seconds
             last = training.step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
@@ -206,17 +161,9 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss = torch.zeros((), device=device)
             for _ in range(int(options.accumulation_steps)):
-                chosen = rows.take(batch_size)
-                batch = data[chosen] if prepare is None else prepare(data[chosen], generator)
-                given = None
-                if condition is not None:
-                    given = condition[chosen] if vary is None else vary(condition[chosen], generator)
-                    given = _drop(given, condition_dropout, generator)
-                if draw_given is not None:
-                    entries = draw_given(batch, generator)
-                    given = entries if given is None else torch.cat([given, entries], dim=1)
-                t = draw_times(batch_size, denoiser.schedule, generator, device=device)
-                eps = torch.randn((batch_size, *shape), generator=generator, device=device)
+                batch, given = batches.make(rows.take(batches.size), generator)
+                t = draw_times(batches.size, denoiser.schedule, generator, device=device)
+                eps = torch.randn((batches.size, *batches.noise_shape), generator=generator, device=device)
 
                 with torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
                     losses = denoiser.loss(batch, given, t=t, eps=eps)
@@ -237,7 +184,6 @@ def train(
 
             training.count(loss, norm)
             training.finished = last
-            bar.update()
             if training.window_steps == WINDOW_STEPS or last:
                 log()
                 if validation is not None:
@@ -273,13 +219,3 @@ def _ask(callbacks: Sequence[Callback], method: str, training: Training) -> None
     for callback in callbacks:
         if getattr(callback, method)(training):
             training.finished = True
-
-
-def _drop(condition: Tensor, dropout: float | Sequence[tuple[slice, float]], generator: torch.Generator) -> Tensor:
-    """Replace conditions of a random share of the rows by the null token, whole or each group of columns by itself."""
-    groups = [(slice(None), dropout)] if isinstance(dropout, float | int) else dropout
-    uniform = torch.rand(len(condition), len(groups), generator=generator, device=condition.device)
-    hidden = torch.zeros_like(condition, dtype=torch.bool)
-    for j, (columns, probability) in enumerate(groups):
-        hidden[:, columns] |= uniform[:, j : j + 1] < probability
-    return condition.masked_fill(hidden, float("nan"))

@@ -16,9 +16,26 @@ from tabdiff.training.ema import EMA
 from tabdiff.training.validation import Validation
 from tabdiff.utils.device import peak_memory
 
-__all__ = ["Training"]
+__all__ = ["Run", "Training"]
 
 KEYS = ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds", "memory")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which fit a training belongs to, and where it stood.
+
+    Attributes
+    ----------
+    description : dict or None
+        Seed, parameters and data in plain values, which tell whether another fit may go on with its checkpoints; empty
+        or None where none are written.
+    saved : dict or None
+        ``training.state_dict()`` of an interrupted run with the same arguments, to go on from.
+    """
+
+    description: dict[str, Any] | None = None
+    saved: dict[str, Any] | None = None
 
 
 @dataclass

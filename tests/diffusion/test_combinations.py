@@ -21,7 +21,7 @@ from tabdiff.diffusion import (
     sample,
 )
 from tabdiff.nn import ResidualMLP
-from tabdiff.training import TrainingOptions, train
+from tabdiff.training import Batches, TrainingOptions, train
 
 pytestmark = pytest.mark.slow
 
@@ -115,9 +115,8 @@ def test_a_sensible_combination_trains_and_samples(schedule, target, mixture, sl
     denoiser = Denoiser(make_network(generator), chosen, target, loss=loss)
     result = train(
         denoiser,
-        data,
+        Batches(data, size=256),
         max_steps=300,
-        batch_size=256,
         learning_rate=6e-3,
         # Uniform times on [0.002, 80] would leave 1 in 80 rows with less noise than signal.
         options=TrainingOptions(ema_decay=0.98, times="log_normal" if schedule == "edm" else "stratified"),

@@ -4,7 +4,7 @@ import torch
 from tabdiff.diffusion import CosineSchedule, Denoiser, sample
 from tabdiff.nn import Context, ImageCondition
 from tabdiff.nn.unet import Block, UNet, unet_preset
-from tabdiff.training import TrainingOptions, train
+from tabdiff.training import Batches, TrainingOptions, train
 
 
 def small(shape=(1, 8, 8), condition_size=0, **kwargs):
@@ -147,12 +147,11 @@ def test_a_denoiser_follows_an_image_beside_the_noisy_one():
     denoiser = Denoiser(network, CosineSchedule(), "x0", ImageCondition((1, 6, 6)))
     settings = {
         "max_steps": 80,
-        "batch_size": 64,
         "learning_rate": 5e-3,
         "options": TrainingOptions(ema_decay=0.9),
-        "condition_dropout": 0.2,
     }
-    trained = train(denoiser, images, -images, **settings, generator=generator).denoiser
+    batches = Batches(images, -images, size=64, condition_dropout=0.2)
+    trained = train(denoiser, batches, **settings, generator=generator).denoiser
     noise = torch.randn((64, 36), generator=generator)
     fresh = torch.randint(0, 2, (64, 36), generator=generator) * 2.0 - 1
     drawn = sample(trained, noise, -fresh, method="ddim", steps=5)

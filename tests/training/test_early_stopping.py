@@ -13,7 +13,7 @@ from tabdiff.datasets import load_penguins
 from tabdiff.diffusion import Denoiser, make_schedule
 from tabdiff.model.training_data import begin
 from tabdiff.nn import ResidualMLP
-from tabdiff.training import Validation, train
+from tabdiff.training import Batches, Validation, train
 
 QUICK = {"max_steps": 120, "hidden_size": 16, "n_blocks": 1, "batch_size": 32, "random_state": 0}
 
@@ -96,9 +96,8 @@ def test_the_weights_that_did_best_are_kept():
     validation = make_validation(denoiser, rows(200, 2), patience=3)
     result = train(
         denoiser,
-        rows(20, 1),
+        Batches(rows(20, 1), size=64),
         max_steps=5000,
-        batch_size=64,
         learning_rate=3e-3,
         options=TrainingOptions(ema_decay=0.9),
         validation=validation,

@@ -12,7 +12,9 @@ from tabdiff.diffusion import Denoiser, LossAware, make_schedule
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
 from tabdiff.training import (
     EMA,
+    Batches,
     Callback,
+    Run,
     TrainingOptions,
     Validation,
     train,
@@ -38,8 +40,9 @@ def fit(denoiser=None, seed=0, **kwargs):
     denoiser = denoiser or make_denoiser()
     data = torch.randn(300, 2, generator=torch.Generator().manual_seed(5))
     condition = (data[:, :1] > 0).float()
-    settings = {"max_steps": 60, "batch_size": 64, "generator": torch.Generator().manual_seed(seed), **kwargs}
-    return train(denoiser, data, condition, **settings)
+    own = {name: kwargs.pop(name) for name in ("condition_dropout", "epoch_rows", "prepare", "vary") if name in kwargs}
+    settings = {"max_steps": 60, "generator": torch.Generator().manual_seed(seed), **kwargs}
+    return train(denoiser, Batches(data, condition, size=settings.pop("batch_size", 64), **own), **settings)
 
 
 def weights(result):
@@ -75,8 +78,7 @@ def test_a_diverging_loss_is_an_error():
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(
             make_denoiser(),
-            torch.full((50, 2), float("inf")),
-            torch.zeros(50, 1),
+            Batches(torch.full((50, 2), float("inf")), torch.zeros(50, 1)),
             max_steps=60,
             generator=torch.Generator().manual_seed(0),
         )
@@ -174,9 +176,8 @@ def step(denoiser, callbacks=(), **options):
     """One step on rows that do not matter."""
     options = TrainingOptions(clip_grad_norm=None, **options)
     rows, generator = torch.zeros(64, 2), torch.Generator().manual_seed(0)
-    result = train(
-        denoiser, rows, max_steps=1, batch_size=64, options=options, generator=generator, callbacks=callbacks
-    )
+    batches = Batches(rows, size=64)
+    result = train(denoiser, batches, max_steps=1, options=options, generator=generator, callbacks=callbacks)
     return result.history["loss"][0], result.history["gradient_norm"][0]
 
 
@@ -277,7 +278,7 @@ def test_the_scale_goes_into_checkpoints_and_back(tmp_path):
     saved = read_checkpoint(tmp_path)["training"]
     assert saved["scaler"]["scale"] == 32768.0
     rest = Steps()
-    again = fit(make_denoiser(), callbacks=[rest], saved=saved, **settings)
+    again = fit(make_denoiser(), callbacks=[rest], run=Run(saved=saved), **settings)
     assert rest.scales == whole.scales[5:] == [32768.0] * 7
     assert torch.equal(weights(again), weights(expected))
 
