@@ -26,7 +26,7 @@ import torch
 from harness import RESULTS, add_run_arguments, names, provenance, read_results, write_result
 from shapes import some_rows
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, TableCodec, TrainingOptions
 from tabdiff.codecs.columns.numeric import NumericColumn
 from tabdiff.codecs.tables.equalities import Equalities
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
@@ -81,8 +81,8 @@ ADULT: Variants = {
     "no refinement": (RAW, {}, None),
     "no refinement; middle of the step, not a random place (no PIT)": (RAW, {}, middle_of_steps),
     "no refinement; fixed random embeddings of levels": (RAW, {}, fixed_embeddings),
-    "no refinement; dependencies left to the network": ({**RAW, "dependencies": False}, {}, None),
-    "no refinement; no observed masks": ({**RAW, "observed_masks": 0}, {}, None),
+    "no refinement; dependencies left to the network": ({**RAW, "codec": TableCodec(dependencies=False)}, {}, None),
+    "no refinement; no observed masks": ({**RAW, "training": TrainingOptions(observed_masks=0)}, {}, None),
     "no refinement; width 256, 3 blocks": ({**RAW, "hidden_size": 256, "n_blocks": 3}, {}, None),
     "no refinement; no Fourier features of numbers": (RAW, {}, lambda: mock.patch.object(defaults, "FREQUENCIES", 0)),
     "no refinement; no autoguidance of numbers": ({**RAW, **UNLED}, {}, None),

@@ -39,7 +39,7 @@ from harness import (
     write_result,
 )
 
-from tabdiff import DiffusionGenerator, evaluate
+from tabdiff import DiffusionGenerator, ImageCodec, LatentImageCodec, evaluate
 from tabdiff.io.image_grid import save_grid
 from tabdiff.training import Checkpoint
 
@@ -91,12 +91,11 @@ def fit(name: str, args: argparse.Namespace) -> tuple[DiffusionGenerator, dict[s
     kept = folder.with_name(folder.name + "-checkpoint")
     gen = DiffusionGenerator(
         denoiser="unet",
-        augment="flip" if name == "cifar10" else None,
+        codec=(LatentImageCodec if args.latent else ImageCodec)(augment="flip" if name == "cifar10" else None),
         max_steps="auto" if args.max_steps is None else args.max_steps,
         max_time=args.max_time,
         batch_size="auto" if args.batch_size is None else args.batch_size,
         callbacks=[Checkpoint(kept, every=60)] if args.resume else None,
-        latent_diffusion=args.latent,
         random_state=args.seed,
         verbose=1,
     )

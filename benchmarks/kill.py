@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff import MLP, DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_pbmc68k_counts, load_penguins
 from tabdiff.training import Checkpoint
 from tabdiff.training.checkpoint import checkpoint_files, read_checkpoint
@@ -44,7 +44,7 @@ def make_case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         parameters = {
             "max_steps": 150,
             "training": TrainingOptions(times="loss_aware"),
-            "dropout": 0.1,
+            "denoiser": MLP(dropout=0.1),
             "early_stopping": True,
         }
         return {**TINY, **parameters}, {"X": load_penguins(), "condition": "species"}

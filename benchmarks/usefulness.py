@@ -53,7 +53,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from table_metrics import load
 
-from tabdiff import DiffusionGenerator, DiffusionOutlierDetector, DiffusionOverSampler
+from tabdiff import DiffusionGenerator, DiffusionOutlierDetector, DiffusionOverSampler, TableCodec, TrainingOptions
 
 PARTS = ("oversampling", "detection")
 IMBALANCED = ("wilt", "bank", "shoppers", "churn", "default")
@@ -97,7 +97,7 @@ def smote(X: pd.DataFrame, seed: int) -> Any:
 
 
 def oversampler(args: argparse.Namespace, seed: int) -> DiffusionOverSampler:
-    return DiffusionOverSampler(generator(args, seed, observed_masks=0.0))
+    return DiffusionOverSampler(generator(args, seed, training=TrainingOptions(observed_masks=0.0)))
 
 
 RESAMPLERS: dict[str, Callable[[Split, argparse.Namespace, int], Any]] = {
@@ -169,7 +169,9 @@ DETECTORS: dict[str, Callable[[argparse.Namespace, int], Any]] = {
     "isolation_forest": lambda args, seed: IsolationForest(random_state=seed),
     "local_outlier_factor": lambda args, seed: make_pipeline(StandardScaler(), LocalOutlierFactor(novelty=True)),
     "tabdiff": lambda args, seed: DiffusionOutlierDetector(
-        generator(args, seed, refine=False, observed_masks=0.0, dependencies=False)
+        generator(
+            args, seed, refine=False, training=TrainingOptions(observed_masks=0.0), codec=TableCodec(dependencies=False)
+        )
     ),
 }
 

@@ -25,7 +25,7 @@ from image_files import Pictures, load
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tabdiff import DiffusionGenerator, evaluate
+from tabdiff import DiffusionGenerator, ImageCodec, evaluate
 from tabdiff.diffusion import SampleState, sample
 from tabdiff.evaluation import ClassifierFeatures, frechet_distance, precision_recall
 from tabdiff.io.image_grid import image_grid
@@ -68,7 +68,7 @@ def main() -> None:
         print(pictures.note)
     gen = DiffusionGenerator(
         denoiser="unet",
-        augment="flip" if args.flip or pictures.flip else None,
+        codec=ImageCodec(augment="flip" if args.flip or pictures.flip else None),
         max_steps=5 if args.quick else 700 if args.data == "digits" else "auto",
         max_time=args.max_time,
         random_state=SEED,

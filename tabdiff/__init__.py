@@ -4,22 +4,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tabdiff.codecs.cells.codec import CellCodec
+    from tabdiff.codecs.images.codec import ImageCodec
+    from tabdiff.codecs.images.latent import LatentImageCodec
+    from tabdiff.codecs.sequences import SequenceCodec
+    from tabdiff.codecs.tables.array import ArrayCodec
+    from tabdiff.codecs.tables.codec import TableCodec
     from tabdiff.estimators.detector import DiffusionOutlierDetector
     from tabdiff.estimators.generator import DiffusionGenerator
     from tabdiff.estimators.imputer import DiffusionImputer
     from tabdiff.estimators.oversampler import DiffusionOverSampler
     from tabdiff.estimators.pipeline import sample_pipeline
     from tabdiff.evaluation import evaluate
+    from tabdiff.generation.options import SamplingOptions
     from tabdiff.model.networks import MLP, DiT, UNet
     from tabdiff.training.options import TrainingOptions
 
 __all__ = [
     "MLP",
+    "ArrayCodec",
+    "CellCodec",
     "DiT",
     "DiffusionGenerator",
     "DiffusionImputer",
     "DiffusionOutlierDetector",
     "DiffusionOverSampler",
+    "ImageCodec",
+    "LatentImageCodec",
+    "SamplingOptions",
+    "SequenceCodec",
+    "TableCodec",
     "TrainingOptions",
     "UNet",
     "evaluate",
@@ -27,6 +41,13 @@ __all__ = [
 ]
 
 _HOME = {
+    "ArrayCodec": "tabdiff.codecs.tables.array",
+    "CellCodec": "tabdiff.codecs.cells.codec",
+    "ImageCodec": "tabdiff.codecs.images.codec",
+    "LatentImageCodec": "tabdiff.codecs.images.latent",
+    "SamplingOptions": "tabdiff.generation.options",
+    "SequenceCodec": "tabdiff.codecs.sequences",
+    "TableCodec": "tabdiff.codecs.tables.codec",
     "MLP": "tabdiff.model.networks",
     "DiT": "tabdiff.model.networks",
     "UNet": "tabdiff.model.networks",

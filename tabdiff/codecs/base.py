@@ -7,17 +7,21 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 __all__ = ["Codec"]
 
 
-class Codec(ABC):
+class Codec(BaseEstimator, ABC):
     """Maps rows of one kind of container to tensors (n, d) and back.
 
     A codec is fitted on the container and encodes its rows: numbers first, codes of levels behind them. What is drawn
     it decodes to the same container. Where a kind of data has nothing to do for a method, doing nothing is a legal
     answer, and it is the one that stands here.
+
+    An unfitted codec is what the parameter `codec` of a `DiffusionGenerator` takes; like any estimator of scikit-learn
+    it can be cloned, and its settings are parameters in `set_params` and grid searches.
 
     Attributes
     ----------
@@ -47,6 +51,9 @@ class Codec(ABC):
     prepare: Callable[..., Tensor] | None = None
     n_continuous_: Any
     schema_: Any
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first setting out of range and what is allowed."""
 
     @abstractmethod
     def fit(self, rows: Any, /, *args: Any, **kwargs: Any) -> Self:
@@ -85,7 +92,7 @@ class Codec(ABC):
         """Return the rows encoded as often as asked, one after the other, shape (n_copies * n, d)."""
         return torch.cat([self.encode(rows, condition, generator) for _ in range(n_copies)])
 
-    def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:  # noqa: B027
+    def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Correct what is decoded by rows (m, d) that the model drew at training conditions (m, k)."""
 
     @property

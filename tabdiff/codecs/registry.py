@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
+from tabdiff.codecs.base import Codec
 from tabdiff.codecs.cells.codec import CellCodec
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.images.latent import LatentImageCodec
@@ -32,47 +34,79 @@ def is_anndata(X: Any) -> bool:
     return any(t.__name__ == "AnnData" and t.__module__.startswith("anndata") for t in type(X).__mro__)
 
 
-def make_codec(
-    X: Any,
-    *,
-    categorical_features: Any = "auto",
-    layer: str | None = None,
-    dependencies: bool = True,
-    constraints: Any = None,
-    augment: Any = None,
-    latent_diffusion: bool = False,
-) -> Any:
+# Facts about data that are parameters of the estimator too, and what they are where nobody has set them.
+FLAT: dict[str, Any] = {"categorical_features": "auto", "constraints": None, "layer": None}
+
+
+def make_codec(X: Any, codec: Codec | None = None, **flat: Any) -> Any:
     """Return the unfitted codec for a container: ndarray, DataFrame, AnnData, images or a Series of sequences.
+
+    Parameters
+    ----------
+    X : container
+    codec : Codec, optional
+        One with settings, which is cloned; by default the codec of the container as it comes.
+    **flat
+        `categorical_features`, `constraints` and `layer`, as the estimator has them.
 
     Raises
     ------
     ValueError
-        If `layer` is given without an AnnData, `constraints` without a DataFrame, or `augment` or `latent_diffusion`
-        without images.
+        If `codec` is for another container; for a setting that is given twice, or that the codec does not have.
     TypeError
         For another container.
     """
-    if constraints is not None and len(constraints) and not isinstance(X, pd.DataFrame):
+    kinds = _kinds_for(X)
+    if codec is not None and type(codec) not in kinds:
+        names = " or ".join(f"{kind.__name__}()" for kind in kinds)
         raise ValueError(
-            f"constraints={constraints!r} name columns, so X must be a DataFrame, however: {type(X).__name__}."
+            f"codec must be one for X, which is a {type(X).__name__}; got {codec!r}. Use codec={names}, or leave it "
+            "out."
         )
-    if augment is not None and not isinstance(X, Images):
-        raise ValueError(f"augment={augment!r} is for images, but X is a {type(X).__name__}.")
-    if latent_diffusion and not isinstance(X, Images):
-        raise ValueError(f"latent_diffusion=True is for images, but X is a {type(X).__name__}.")
+    own: Any = kinds[0]() if codec is None else clone(codec)
+    for name, value in flat.items():
+        if _is_default(name, value):
+            continue
+        _check_taken(name, value, kinds[0], X)
+        inside = getattr(own, name)
+        if not _is_default(name, inside) and inside != value:
+            raise ValueError(
+                f"{name} must be left out where codec has it; got {name}={value!r} beside {codec!r}. Use "
+                f"codec={type(own).__name__}({name}={value!r})."
+            )
+        setattr(own, name, value)
+    return own
+
+
+def _kinds_for(X: Any) -> tuple[type[Codec], ...]:
+    """Return the codecs that take a container, that by default first."""
     if is_anndata(X):
-        return CellCodec(layer=layer)
-    if layer is not None:
-        raise ValueError(f"layer={layer!r} is for AnnData, but X is a {type(X).__name__}.")
+        return (CellCodec,)
     if isinstance(X, Images):
-        return LatentImageCodec(augment) if latent_diffusion else ImageCodec(augment)
+        return (ImageCodec, LatentImageCodec)
     if isinstance(X, pd.DataFrame):
-        return TableCodec(categorical_features=categorical_features, dependencies=dependencies, constraints=constraints)
+        return (TableCodec,)
     if isinstance(X, pd.Series):
-        return SequenceCodec()
+        return (SequenceCodec,)
     if isinstance(X, np.ndarray):
-        return ArrayCodec(categorical_features=categorical_features)
-    raise TypeError(f"X must be an array, a DataFrame or an AnnData, however: {type(X).__name__}.")
+        return (ArrayCodec,)
+    raise TypeError(f"X must be an array, a DataFrame or an AnnData; got {type(X).__name__}.")
+
+
+def _is_default(name: str, value: Any) -> bool:
+    if name == "constraints" and value is not None and not isinstance(value, str):
+        return len(value) == 0
+    return value is None if FLAT[name] is None else isinstance(value, str) and value == FLAT[name]
+
+
+def _check_taken(name: str, value: Any, kind: type[Codec], X: Any) -> None:
+    """Raise a ValueError for a fact about data of another kind."""
+    if name == "constraints" and kind is not TableCodec:
+        raise ValueError(f"constraints={value!r} name columns, so X must be a DataFrame; got {type(X).__name__}.")
+    if name == "layer" and kind is not CellCodec:
+        raise ValueError(f"layer={value!r} is for AnnData, but X is a {type(X).__name__}.")
+    if name == "categorical_features" and kind not in (TableCodec, ArrayCodec):
+        raise ValueError(f"categorical_features={value!r} are columns, but X is a {type(X).__name__}.")
 
 
 def codec_name(codec: Any) -> str:

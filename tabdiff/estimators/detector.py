@@ -15,16 +15,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.codecs.columns import NumericColumn
 from tabdiff.codecs.inputs import check_rows, read_features, read_fit_inputs
+from tabdiff.codecs.tables.codec import TableCodec
 from tabdiff.codecs.tables.unseen import least_likely, log_jacobian, read_rows
 from tabdiff.diffusion.bound import row_bound
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
+from tabdiff.training import TrainingOptions
 from tabdiff.utils.validation import is_number
 
 __all__ = ["DiffusionOutlierDetector"]
 
 # Nothing is sampled. A column that another determines must count: that a row breaks the rule is what makes it odd.
-DEFAULTS = {"refine": False, "autoguidance": 1.0, "observed_masks": 0.0, "dependencies": False}
+DEFAULTS = {"refine": False, "autoguidance": 1.0, "training": TrainingOptions(observed_masks=0.0)}
 # Tukey's factor: how many interquartile ranges below the lower quartile the lower fence of a box plot stands.
 FENCE = 1.5
 # Log-SNR of the noise that rows are scored with, and steps of each chain. A bound with little noise alone tells rows
@@ -48,9 +50,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     Parameters
     ----------
     generator : DiffusionGenerator, optional
-        Model to clone and fit; by default ``DiffusionGenerator(refine=False, autoguidance=1.0, observed_masks=0.0,
-        dependencies=False)``.
-        With ``dependencies=True`` columns that others determine take no part in the score, unless they break the rule.
+        Model to clone and fit; by default ``DiffusionGenerator(refine=False, autoguidance=1.0,
+        training=TrainingOptions(observed_masks=0.0))``, and for DataFrames ``codec=TableCodec(dependencies=False)``.
+        With dependencies, columns that others determine take no part in the score, unless they break the rule.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5], which sets the threshold at that quantile of their
         scores. "auto" knows of none and takes the lower fence of Tukey's box plot of the training scores, the lower
@@ -89,7 +91,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     A row's score does not depend on the rows beside it.
 
     A row with what was never seen in `fit` scores below all training rows and is an outlier: with a category that its
-    column did not have, a missing value in a column without any, and, with ``dependencies=True``, a cell that breaks a
+    column did not have, a missing value in a column without any, and, with dependencies, a cell that breaks a
     dependency. It scores as `DiffusionGenerator.score_samples` says, and at least ``log(n_samples + 1)`` below the
     threshold and the lowest training score for each such cell. The density of a number outside its range falls off as
     a power of its distance.
@@ -153,7 +155,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             raise ValueError(f"contamination must be 'auto' or a number in (0, 0.5], however: {share!r}.")
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
         refuse_all_but_tables(X, "DiffusionOutlierDetector")
-        read_fit_inputs(self, X, None, None)
+        inputs = read_fit_inputs(self, X, None, None)
+        if self.generator is None and isinstance(inputs.features, pd.DataFrame):
+            gen.set_params(codec=TableCodec(dependencies=False))
         self.generator_ = gen.fit(X)
         numbers = [(j, column) for j, column in enumerate(gen.codec_.columns_) if isinstance(column, NumericColumn)]
         self._marginals = {j: Marginal(column.values_, column.counts_) for j, column in numbers}

@@ -15,6 +15,7 @@ from tabdiff.estimators.fitted_attributes import FittedAttributes
 from tabdiff.generation.cells import latent
 from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.generation.inverse_problems import impute_images, restore, super_resolve
+from tabdiff.generation.options import SamplingOptions
 from tabdiff.generation.sampling import SamplePlan
 from tabdiff.io.anndata_writer import check_path, write_cells
 from tabdiff.io.frames import ForeignFrame
@@ -112,20 +113,9 @@ class DrawingMixin(FittedAttributes):
             For a continuous condition, or a held column, outside the range of the fit.
         """
         model = self._drawing_model()
-        plan = SamplePlan(
-            model,
-            n_samples,
-            condition,
-            guidance_scale=guidance_scale,
-            guidance=guidance,
-            method=method,
-            steps=steps,
-            obs=obs,
-            like=like,
-            library_size=library_size,
-            batch_size=batch_size,
-            seed=model.seed(random_state),
-        )
+        options = SamplingOptions(guidance_scale, guidance, method, steps, batch_size, random_state)
+        which = dict(obs=obs, like=like, library_size=library_size)
+        plan = SamplePlan(model, n_samples, condition, options, **which, seed=model.seed(random_state))
         rows, labels = plan.rows()
         if not return_condition:
             return rows
@@ -140,16 +130,11 @@ class DrawingMixin(FittedAttributes):
         n_samples: int | None = None,
         condition: Any = None,
         *,
-        guidance_scale: float = 1.0,
-        guidance: Any = "classifier_free",
-        method: Any = "auto",
-        steps: str | int = "auto",
         obs: pd.DataFrame | None = None,
         like: Any = None,
         library_size: Any = None,
-        random_state: Any = None,
-        batch_size: str | int = "auto",
         chunk_size: int = 20_000,
+        **options: Any,
     ) -> None:
         """Draw cells into a file, some at a time: for more than fit into memory.
 
@@ -157,15 +142,17 @@ class DrawingMixin(FittedAttributes):
         ----------
         path : path-like
             Ends in ``.h5ad`` or ``.zarr``. The file appears when it is whole; until then chunks lie beside it.
-        n_samples, condition, guidance_scale, guidance, method, steps, obs, like, library_size, random_state, batch_size
+        n_samples, condition, obs, like, library_size
             As in `sample`.
         chunk_size : int, default=20000
             Cells drawn at once. The cells depend on it, as random numbers are drawn in another order.
+        **options
+            `guidance_scale`, `guidance`, `method`, `steps`, `batch_size` and `random_state` of `sample`.
 
         Raises
         ------
         TypeError
-            If the model is not one of cells.
+            If the model is not one of cells, or a keyword is unknown.
         ValueError
             For another ending of `path`, and as in `sample`.
         FileNotFoundError
@@ -186,22 +173,11 @@ class DrawingMixin(FittedAttributes):
         if model.container != "cells":
             raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
         if not is_integer(chunk_size, 1):
-            raise ValueError(f"chunk_size must be an integer of at least 1, however: {chunk_size!r}.")
+            raise ValueError(f"chunk_size must be an integer of at least 1; got {chunk_size!r}.")
         path = check_path(path)
-        plan = SamplePlan(
-            model,
-            n_samples,
-            condition,
-            guidance_scale=guidance_scale,
-            guidance=guidance,
-            method=method,
-            steps=steps,
-            obs=obs,
-            like=like,
-            library_size=library_size,
-            batch_size=batch_size,
-            seed=model.seed(random_state),
-        )
+        how = SamplingOptions.of(**options)
+        which = dict(obs=obs, like=like, library_size=library_size)
+        plan = SamplePlan(model, n_samples, condition, how, **which, seed=model.seed(how.random_state))
         write_cells(path, plan.n, (plan.rows(i, i + chunk_size)[0] for i in range(0, plan.n, int(chunk_size))))
 
     def latent(self, adata: Any, *, condition: Any = None) -> np.ndarray:
@@ -321,8 +297,9 @@ class DrawingMixin(FittedAttributes):
         [344, 344, 344]
         """
         model = self._drawing_model()
-        settings: dict[str, Any] = dict(n_draws=n_draws, strategy=strategy, method=method, steps=steps)
-        settings |= dict(batch_size=batch_size, seed=model.seed(random_state))
+        how = SamplingOptions(method=method, steps=steps, batch_size=batch_size, random_state=random_state)
+        settings: dict[str, Any] = dict(n_draws=n_draws, strategy=strategy, options=how)
+        settings["seed"] = model.seed(random_state)
         if model.container == "images":
             return impute_images(model, X, mask, condition=condition, **settings)
         if mask is not None:

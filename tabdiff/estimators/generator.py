@@ -12,6 +12,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from tabdiff.codecs import CODECS
+from tabdiff.codecs.base import Codec
 from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.estimators.drawing import DrawingMixin
 from tabdiff.estimators.parameters import check_parameters
@@ -50,7 +52,7 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,
         c)`` with x of shape (B, n_inputs), t of shape (B,) in [0, 1], c of shape (B, condition_size) or None, and
         returns (B, n_outputs). An object (`tabdiff.MLP`, `tabdiff.DiT`, `tabdiff.UNet`) has the network's name and all
-        of its settings; `hidden_size` to `conditioning` below are then left out.
+        of its settings, such as dropout and where time and condition enter.
     schedule : str or Schedule, default="cosine"
         Noise schedule: "cosine", "offset_cosine" (the published cosine with s = .008 in continuous time), "linear",
         "sigmoid", "vp", "sub_vp", "ve", "rectified_flow", "edm", or an object of `tabdiff.diffusion`.
@@ -69,16 +71,6 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         Width and depth of the network; "auto" is 256 and 3 for the MLP, 512 and 4 for tables of 5,000 rows or more, and
         for the transformer 96 and 3, and 128 and 4. Of a U-Net the channels of its first level, and the residual blocks
         of each level.
-    dropout : float, default=0.0
-        Dropout inside the network, in [0, 1).
-    time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
-        What the network is told of the time: sines of fixed frequencies, sines of ones that are learned, or a learned
-        vector for each of `n_timesteps` times.
-    conditioning : {"auto", "adaln", "addition", "concatenation", "cross_attention"}, default="auto"
-        Where the condition enters: into the modulation of the blocks (AdaLN, or "film"); added to what the blocks work
-        on; beside the noisy row, as inputs, tokens or channels; or as tokens that the transformer or the U-Net attends
-        to. "auto" is "cross_attention" in these two for conditions of several vectors a row; else "adaln", in a U-Net
-        as the time enters. A callable denoiser decides for itself.
     text_encoder : callable or dict, optional
         What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
         array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
@@ -88,11 +80,6 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         from names of conditions to probabilities hides each of these by itself, ``{"cell_type": 0.3, "dose": 0.3}``,
         which teaches the model given some of them too, as `MultiConditionGuidance` needs; the share of rows without any
         condition is then the product, and conditions that are not named are never hidden.
-    observed_masks : "auto" or float, default="auto"
-        Share of the training rows of which a random part is shown to the network without noise, which teaches it to
-        draw some columns given others: `impute`, and columns in `sample` that were not declared as conditions. "auto"
-        is 0.25 for a complete table, and as much more as there are missing cells, up to 0.75. 0 leaves both out and
-        gives slightly better samples. It has no effect on AnnData, images or with a callable `denoiser`.
     autoguidance : "auto" or float, default="auto"
         Scale by which the numbers of a table or array are led away from what a small network makes of them that is
         trained beside the MLP for a twentieth of its time (autoguidance, Karras et al., 2024). Above 1 they follow the
@@ -116,7 +103,8 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         Of the optimiser, after warm-up. "auto" is 1e-3; for a U-Net less the wider it is, 2e-4 at 128 channels.
     training : TrainingOptions, optional
         What is rarely changed: optimiser, warm-up and decay of the rate, averaging of the weights, clipping and
-        accumulation of gradients, how times are drawn. None is ``TrainingOptions()``.
+        accumulation of gradients, how times are drawn, and how many rows are shown with some of their columns given
+        (``observed_masks``). None is ``TrainingOptions()``.
     early_stopping : bool, default=False
         Whether to hold out rows, stop when the loss on them no longer improves, and keep the weights that did best.
         They are averaged weights, evaluated every 50 steps at times and noises that stay the same.
@@ -127,13 +115,6 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
     categorical_features : "auto" or list, default="auto"
         Columns to treat as categories beside those whose dtype says so; "auto" adds numeric columns with at most ten
         distinct values.
-    dependencies : bool, default=True
-        Whether a column of a DataFrame that another column, or a class of the condition, determines in every training
-        row is looked up on output, so that no row breaks the rule. Rules that few rows support are not taken. A
-        category that a decision tree tells from several columns, wrong in one row of a thousand at most, is what the
-        tree says (tables of 2,000 rows and of at most 256 columns are searched). Numbers that equal another column in
-        one row of a hundred or more, other than by chance, are equal as often on output. ``schema_`` lists what was
-        found.
     constraints : list of str, optional
         What holds in every generated row, between columns of a DataFrame that hold numbers or times: ``a <= b``,
         ``a < b``, ``total = a + b - c``. A name with spaces stands in backticks. The training rows must keep them.
@@ -141,13 +122,11 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         For AnnData: where the expression is, a layer's name, "X" or "raw". By default counts are looked for in
         ``layers["counts"]``, ``X`` and ``raw``; where there are none, X is modelled as continuous expression, with a
         warning.
-    augment : str or list of str, optional
-        For images: "flip" mirrors a random half of the training images left to right, "crop" shifts them by up to an
-        eighth of their sides.
-    latent_diffusion : bool, default=False
-        For images: diffusion in the latents of an autoencoder that is trained first (Rombach et al., 2022), a map of a
-        quarter of the sides, or half for images under 16 pixels. Cheaper for large images; `schema_` says how well the
-        autoencoder gives images back, which bounds what samples can be. Sides must divide by 4, or by 2.
+    codec : codec with settings, optional
+        How the data become numbers, where its settings are to be others than the usual: `tabdiff.TableCodec`
+        (functional dependencies or none), `CellCodec` (size of the latent space), `ImageCodec` (augmentation),
+        `LatentImageCodec` (diffusion in the latents of an autoencoder), `SequenceCodec` (alphabet) or `ArrayCodec`. It
+        is cloned; the fitted one is ``codec_``.
     device : str, default="auto"
         "auto" is CUDA where there is one.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
@@ -245,12 +224,8 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         variance: str = "fixed",
         hidden_size: str | int = "auto",
         n_blocks: str | int = "auto",
-        dropout: float = 0.0,
-        time_embedding: str = "sinusoidal",
-        conditioning: str = "auto",
         text_encoder: Any = None,
         condition_dropout: float | dict[Any, float] = 0.1,
-        observed_masks: str | float = "auto",
         autoguidance: str | float = "auto",
         refine: str | bool = "auto",
         max_steps: str | int = "auto",
@@ -262,11 +237,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         categorical_features: Any = "auto",
-        dependencies: bool = True,
         constraints: Any = None,
         layer: str | None = None,
-        augment: Any = None,
-        latent_diffusion: bool = False,
+        codec: Codec | None = None,
         device: Any = "auto",
         precision: str = "auto",
         warm_start: bool = False,
@@ -282,12 +255,8 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         self.variance = variance
         self.hidden_size = hidden_size
         self.n_blocks = n_blocks
-        self.dropout = dropout
-        self.time_embedding = time_embedding
-        self.conditioning = conditioning
         self.text_encoder = text_encoder
         self.condition_dropout = condition_dropout
-        self.observed_masks = observed_masks
         self.autoguidance = autoguidance
         self.refine = refine
         self.max_steps = max_steps
@@ -299,11 +268,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.categorical_features = categorical_features
-        self.dependencies = dependencies
         self.constraints = constraints
         self.layer = layer
-        self.augment = augment
-        self.latent_diffusion = latent_diffusion
+        self.codec = codec
         self.device = device
         self.precision = precision
         self.warm_start = warm_start
@@ -338,6 +305,13 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
                 raise ValueError(
                     f"denoiser must be an object with settings for {name} to be set; got {denoiser!r}. Use "
                     f"denoiser=tabdiff.MLP({setting}={value!r}), or a DiT or UNet."
+                )
+            if name.startswith("codec__") and params.get("codec", self.codec) is None:
+                setting = name.removeprefix("codec__")
+                kinds = [kind.__name__ for kind in CODECS.values() if setting in kind().get_params()] or ["TableCodec"]
+                raise ValueError(
+                    f"codec must be an object with settings for {name} to be set; got None. Use codec=tabdiff."
+                    f"{kinds[-1] if 'TableCodec' not in kinds else 'TableCodec'}({setting}={value!r})."
                 )
         nested = any(name.startswith("training__") for name in params)
         if nested and params.get("training", self.training) is None:

@@ -17,7 +17,9 @@ from tabdiff.codecs.tables.observed import patch
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.generation.imputation import check_masks, impute
+from tabdiff.generation.options import SamplingOptions
 from tabdiff.io.frames import ForeignFrame
+from tabdiff.training import options_of
 from tabdiff.utils.array_likes import as_known
 
 __all__ = ["DiffusionImputer"]
@@ -147,10 +149,11 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ValueError(f"{name} must be True or False, however: {getattr(self, name)!r}.")
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
-        if callable(gen.denoiser) or gen.observed_masks == 0:
+        masks = options_of(gen.training).observed_masks
+        if callable(gen.denoiser) or masks == 0:
             raise ValueError(
-                "the generator cannot fill holes: that needs observed_masks above 0 and no callable denoiser, however: "
-                f"observed_masks={gen.observed_masks!r}, denoiser={gen.denoiser!r}."
+                "the generator must have observed_masks above 0 and no callable denoiser, to fill missing values; got "
+                f"observed_masks={masks!r}, denoiser={gen.denoiser!r}."
             )
         table, holes, _ = self._read(X, reset=True)
         empty: np.ndarray = np.asarray(holes.all(axis=0))
@@ -206,9 +209,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             condition=None,
             n_draws=1,
             strategy="draw" if self.sample_posterior else "mean",
-            method="auto",
-            steps="auto",
-            batch_size="auto",
+            options=SamplingOptions(),
             seed=self._seed,
             by_row=True,
         )

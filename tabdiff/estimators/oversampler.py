@@ -17,13 +17,14 @@ from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.estimators.base import clone_generator, refuse_all_but_tables
 from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.io.frames import ForeignFrame
+from tabdiff.training import TrainingOptions
 from tabdiff.utils.array_likes import as_numbers, as_values, kind_of, read_array
 from tabdiff.utils.validation import did_you_mean, is_integer, is_number
 
 __all__ = ["DiffusionOverSampler"]
 
 # Only rows given a class are drawn, never columns given others.
-DEFAULTS = {"observed_masks": 0.0}
+DEFAULTS = {"training": TrainingOptions(observed_masks=0.0)}
 NAMES = ("auto", "not majority", "minority", "not minority", "all")
 
 
@@ -37,7 +38,8 @@ class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
     Parameters
     ----------
     generator : DiffusionGenerator, optional
-        Model to clone and fit with the classes as its condition; by default ``DiffusionGenerator(observed_masks=0.0)``.
+        Model to clone and fit with the classes as its condition; by default
+        ``DiffusionGenerator(training=TrainingOptions(observed_masks=0.0))``.
     sampling_strategy : str, float, dict or callable, default="auto"
         How many rows there are to be of each class:
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tabdiff.codecs.base import Codec
 from tabdiff.codecs.conditions.text import check_text_encoder
-from tabdiff.codecs.images.codec import augmentations
 from tabdiff.diffusion import make_loss
 from tabdiff.model.networks import check_denoiser
 from tabdiff.training import Callback, options_of
@@ -33,19 +33,18 @@ def check_parameters(parameters: Any) -> None:
         raise ValueError(f"refine must be 'auto', True or False, however: {p.refine!r}.")
     if p.n_timesteps is not None and not is_integer(p.n_timesteps, 2):
         raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
-    augmentations(p.augment)
+    if p.codec is not None:
+        if not isinstance(p.codec, Codec):
+            raise TypeError(
+                f"codec must be None or an object such as tabdiff.TableCodec(); got {p.codec!r:.80}. Leave it out."
+            )
+        p.codec.check()
     rate = () if isinstance(p.learning_rate, str) and p.learning_rate == "auto" else ("learning_rate",)
     _check_condition_dropout(p.condition_dropout)
-    for name in ("dropout", *rate):
+    for name in rate:
         _check_number(name, getattr(p, name))
-    if isinstance(p.observed_masks, str) and p.observed_masks != "auto":
-        raise ValueError(f"observed_masks must be 'auto' or a number in [0, 1], however: {p.observed_masks!r}.")
-    if not isinstance(p.observed_masks, str):
-        _check_number("observed_masks", p.observed_masks)
     if p.max_time is not None:
         _check_number("max_time", p.max_time)
-    if not 0 <= p.dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), however: {p.dropout!r}.")
     if isinstance(p.autoguidance, str):
         allowed = p.autoguidance == "auto"
     else:
@@ -53,8 +52,6 @@ def check_parameters(parameters: Any) -> None:
         allowed = p.autoguidance >= 0
     if not allowed:
         raise ValueError(f"autoguidance must be 'auto' or a number of at least 0, however: {p.autoguidance!r}.")
-    if p.observed_masks != "auto" and not 0 <= p.observed_masks <= 1:
-        raise ValueError(f"observed_masks must lie in [0, 1], however: {p.observed_masks!r}.")
     if rate and not p.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
     _check_training(p)
@@ -72,7 +69,7 @@ def _check_condition_dropout(value: Any) -> None:
 
 def _check_training(p: Any) -> None:
     """Check what says when training stops, and who watches it."""
-    for name in ("early_stopping", "warm_start", "latent_diffusion"):
+    for name in ("early_stopping", "warm_start"):
         if not isinstance(getattr(p, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False, however: {getattr(p, name)!r}.")
     _check_number("validation_fraction", p.validation_fraction)

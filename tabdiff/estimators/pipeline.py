@@ -11,6 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.estimators.generator import DiffusionGenerator
+from tabdiff.generation.options import SamplingOptions
 
 __all__ = ["sample_pipeline"]
 
@@ -20,13 +21,8 @@ def sample_pipeline(
     n_samples: int | None = None,
     condition: Any = None,
     *,
-    guidance_scale: float = 1.0,
-    guidance: Any = "classifier_free",
-    method: Any = "auto",
-    steps: str | int = "auto",
-    random_state: Any = None,
-    batch_size: str | int = "auto",
     return_condition: bool = False,
+    **options: Any,
 ) -> Any:
     """Draw new rows from a fitted pipeline whose last step is a generator, in the units of what the pipeline was given.
 
@@ -39,18 +35,14 @@ def sample_pipeline(
         Fitted; its last step is a `DiffusionGenerator`, every other one can be inverted: it has ``inverse_transform``,
         and a `FunctionTransformer` its ``inverse_func``. Steps may be pipelines themselves.
     n_samples : int, optional
-        As in `DiffusionGenerator.sample`, like all that follow. At least 1.
+        As in `DiffusionGenerator.sample`. At least 1.
     condition : optional
         What the generator was fitted with: ``pipe.fit(X, y)`` makes y the condition. Columns that are held are those
         that the generator saw.
-    guidance_scale : float, default=1.0
-        A finite number.
-    guidance : str or callable, default="classifier_free"
-    method : str or Sampler, default="auto"
-    steps : "auto" or int, default="auto"
-    random_state : int, RandomState or None, default=None
-    batch_size : "auto" or int, default="auto"
     return_condition : bool, default=False
+        Whether to return the conditions too.
+    **options
+        `guidance_scale`, `guidance`, `method`, `steps`, `batch_size` and `random_state` of `DiffusionGenerator.sample`.
 
     Returns
     -------
@@ -63,8 +55,8 @@ def sample_pipeline(
     Raises
     ------
     TypeError
-        If `pipe` is no pipeline, its last step no generator, or a step cannot be inverted, which is named. Nothing is
-        drawn then.
+        If a keyword is unknown, `pipe` is no pipeline, its last step no generator, or a step cannot be inverted, which
+        is named. Nothing is drawn then.
     ValueError
         As in `DiffusionGenerator.sample`: for a condition that the generator has not seen, with those that it knows and
         the nearest (``docs/unseen.md``), among others.
@@ -83,6 +75,7 @@ def sample_pipeline(
     >>> rows.shape, bool((rows > 0).all())
     ((50, 3), True)
     """
+    SamplingOptions.of(**options)  # refuses what is unknown before anything is drawn
     if not isinstance(pipe, Pipeline):
         raise TypeError(f"pipe must be a Pipeline, however: {type(pipe).__name__}. A generator has its own sample.")
     name, generator = pipe.steps[-1]
@@ -94,17 +87,7 @@ def sample_pipeline(
     for step_name, step in steps_before:
         _check_invertible(step_name, step)
     check_is_fitted(generator)
-    drawn = generator.sample(
-        n_samples,
-        condition,
-        guidance_scale=guidance_scale,
-        guidance=guidance,
-        method=method,
-        steps=steps,
-        random_state=random_state,
-        batch_size=batch_size,
-        return_condition=return_condition,
-    )
+    drawn = generator.sample(n_samples, condition, return_condition=return_condition, **options)
     rows, labels = drawn if return_condition else (drawn, None)
     for _, step in reversed(steps_before):
         rows = _named(step.inverse_transform(rows), step)

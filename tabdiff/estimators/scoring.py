@@ -132,7 +132,9 @@ class ScoringMixin(FittedAttributes):
         if model.container == "cells":
             raise TypeError(f"{caller} is not available for AnnData; fit on a DataFrame or array to score rows.")
         if model.codec.random_:
-            raise TypeError(f"{caller} is not available with latent_diffusion=True; fit without it to score images.")
+            raise TypeError(
+                f"{caller} is not available for latents of images; fit without codec=LatentImageCodec() to score them."
+            )
         check_rows(features)
         return features, condition_codes(model, int(features.shape[0]), own, condition)
 

@@ -21,6 +21,7 @@ from tabdiff.codecs.tables.observed import copies, likeliest, patch, repeat, set
 from tabdiff.codecs.tables.unseen import hide_unknown, read_rows
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.masks import LEFT_OUT, PRESENT
+from tabdiff.generation.options import SamplingOptions
 from tabdiff.utils.random import RowStreams
 from tabdiff.utils.validation import is_integer
 
@@ -57,7 +58,10 @@ def check_masks(model: FittedModel, what: str) -> None:
             "Use denoiser='mlp' or 'dit'."
         )
     if model.config.missing_levels is None:
-        raise ValueError(f"{what} needs a model fitted with observed_masks above 0, however: it was 0.")
+        raise ValueError(
+            f"{what} needs a model fitted with observed_masks above 0; it was 0. Fit with "
+            "training=TrainingOptions(observed_masks='auto')."
+        )
 
 
 def impute(
@@ -69,9 +73,7 @@ def impute(
     condition: Any,
     n_draws: int,
     strategy: str,
-    method: Any,
-    steps: str | int,
-    batch_size: str | int,
+    options: SamplingOptions,
     seed: int,
     by_row: bool = False,
 ) -> Any:
@@ -86,8 +88,10 @@ def impute(
         Their condition, where the table carries it.
     table : ndarray or DataFrame
         What the values are put into; it stays as it is.
-    condition, n_draws, strategy, method, steps, batch_size
+    condition, n_draws, strategy
         As in `DiffusionGenerator.impute`.
+    options : SamplingOptions
+        Its sampler, steps and batches are used.
     seed : int
     by_row : bool
         Whether the seed and a row alone decide what fills it, not its place or the rows beside it, so that the same
@@ -129,8 +133,9 @@ def impute(
     holes = model.codec.storage_.read(part).isna().to_numpy()
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
     mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
-    settings = {"method": method, "steps": steps, "batch_size": batch_size, "precision": model.precision}
-    if steps == "auto" and method == "auto":
+    settings = {"method": options.method, "steps": options.steps, "batch_size": options.batch_size}
+    settings["precision"] = model.precision
+    if options.steps == "auto" and options.method == "auto":
         settings["steps"] = STEPS_MEAN if mean else STEPS_DRAW
     generator: torch.Generator | RowStreams = torch.Generator().manual_seed(seed)
     rng: Any = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.diffusion import Denoiser, DenoiserLike, PosteriorGuidance, RePaint, sample, sample_known
 from tabdiff.diffusion.generate import guide, rows_at_once
 from tabdiff.diffusion.operators import DOWNSAMPLING, operator_matrix
+from tabdiff.generation.options import SamplingOptions
 from tabdiff.io.images import Images, read_images
 from tabdiff.utils.array_likes import read_array
 from tabdiff.utils.memory import tensor_of
@@ -107,21 +108,18 @@ def impute_images(
     condition: Any,
     n_draws: int,
     strategy: str,
-    method: Any,
-    steps: str | int,
-    batch_size: str | int,
+    options: SamplingOptions,
     seed: int,
 ) -> Any:
     """Check what `DiffusionGenerator.impute` was given for images, and inpaint."""
     if mask is None:
         raise ValueError("impute needs mask= for images: a boolean array, True where a pixel is missing.")
     if strategy not in ("auto", "draw"):
-        raise ValueError(f"strategy must be 'auto' or 'draw' for images, however: {strategy!r}. Average over n_draws.")
-    for name, value in (("n_draws", n_draws), ("steps", steps), ("batch_size", batch_size)):
-        if not is_integer(value, 1) and (value != "auto" or name == "n_draws"):
-            raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
-    settings: dict[str, Any] = {"condition": condition, "n_draws": n_draws, "method": method, "steps": steps}
-    return inpaint(model, images, mask, **settings, batch_size=batch_size, seed=seed)
+        raise ValueError(f"strategy must be 'auto' or 'draw' for images, got {strategy!r}. Average over n_draws.")
+    if not is_integer(n_draws, 1):
+        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
+    settings: dict[str, Any] = {"method": options.method, "steps": options.steps, "batch_size": options.batch_size}
+    return inpaint(model, images, mask, condition=condition, n_draws=n_draws, **settings, seed=seed)
 
 
 def restore(
@@ -277,7 +275,7 @@ def _codec(model: FittedModel) -> ImageCodec:
     if model.codec.random_:
         raise TypeError(
             "what is known of an image is known of its pixels, and this is a model of latents; fit without "
-            "latent_diffusion."
+            "codec=LatentImageCodec()."
         )
     return model.codec
 

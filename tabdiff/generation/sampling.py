@@ -12,10 +12,11 @@ from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.conditions.vector import as_array
-from tabdiff.diffusion.generate import check_guidance, draw, guide
+from tabdiff.diffusion.generate import draw, guide
 from tabdiff.diffusion.samplers.sample import check_method
 from tabdiff.generation.cells import CellRequest, match_totals
 from tabdiff.generation.column_conditions import Held, split_condition
+from tabdiff.generation.options import SamplingOptions
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
 from tabdiff.utils.validation import is_integer
@@ -29,9 +30,17 @@ _NO_GUIDANCE = ("classifier_free", 1)
 
 
 class SamplePlan:
-    """A checked request for rows of a fitted generator.
+    """A checked request for rows of a fitted model.
 
-    Parameters are those of `DiffusionGenerator.sample`, and the seed of every draw.
+    Parameters
+    ----------
+    model : FittedModel
+    n_samples, condition, obs, like, library_size
+        As in `DiffusionGenerator.sample`: which rows.
+    options : SamplingOptions
+        How they are drawn.
+    seed : int
+        Of every draw.
 
     Attributes
     ----------
@@ -46,26 +55,19 @@ class SamplePlan:
         model: FittedModel,
         n_samples: int | None,
         condition: Any,
+        options: SamplingOptions,
         *,
-        guidance_scale: float,
-        guidance: Any,
-        method: Any,
-        steps: str | int,
-        obs: Any,
-        like: Any,
-        library_size: Any,
-        batch_size: str | int,
+        obs: Any = None,
+        like: Any = None,
+        library_size: Any = None,
         seed: int,
     ) -> None:
         if n_samples is not None and not is_integer(n_samples, 1):
-            raise ValueError(f"n_samples must be a positive integer, however: {n_samples!r}.")
-        if not isinstance(guidance_scale, int | float | np.number) or not np.isfinite(guidance_scale):
-            raise ValueError(f"guidance_scale must be a finite number, however: {guidance_scale!r}.")
+            raise ValueError(f"n_samples must be None or a positive integer; got {n_samples!r}.")
         if isinstance(model.origin, ForeignFrame):
             model.origin.check()
-        check_guidance(guidance)
-        self.model, self.seed, self.guidance_scale = model, seed, guidance_scale
-        self.method, self.steps, self.batch_size = method, steps, batch_size
+        self.model, self.options, self.seed = model, options, seed
+        guidance, guidance_scale, method = options.guidance, options.guidance_scale, options.method
         self.generator = torch.Generator().manual_seed(seed)
         request = CellRequest.read(model, n_samples, condition, obs, like, library_size, seed)
         condition, columns = split_condition(model, request.condition)
@@ -92,7 +94,8 @@ class SamplePlan:
         if usable and self.codes is not None and model.conditions is not None:
             usable = not model.conditions.hidden(self.codes)
         self.refinement = model.refinement if usable else None
-        if self.refinement is not None and steps == "auto" and method == "auto":
+        self.steps = options.steps
+        if self.refinement is not None and options.steps == "auto" and method == "auto":
             self.steps = REFINED_STEPS
 
     def _codes(self, places: Tensor) -> Tensor | None:
@@ -120,10 +123,10 @@ class SamplePlan:
             width=self.model.config.width,
             generator=self.generator,
             guided=self.guided,
-            condition_last=self.guidance_scale != 0,
-            method=self.method,
+            condition_last=self.options.guidance_scale != 0,
+            method=self.options.method,
             steps=self.steps,
-            batch_size=self.batch_size,
+            batch_size=self.options.batch_size,
             precision=self.model.precision,
             given=self.given[places] if self.given is not None else None,
         )
@@ -177,6 +180,6 @@ class SamplePlan:
                 continue
             text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
             rows.obs[name] = (values.astype("category") if text else values).array
-        scale = float(self.guidance_scale)
+        scale = float(self.options.guidance_scale)
         rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": model.n_steps}
         return rows

@@ -29,6 +29,7 @@ from tabdiff.model.defaults import (
 )
 from tabdiff.model.networks import settings_of
 from tabdiff.nn import VectorColumns
+from tabdiff.training import options_of
 
 __all__ = ["ModelConfig"]
 
@@ -186,7 +187,8 @@ class ModelConfig:
             np.bincount(data[:, n_continuous + j].long().numpy(), weights=shares, minlength=k)[:k] / len(data)
             for j, k in enumerate(n_levels)
         ]
-        masks = parameters.observed_masks != 0 and codec.columns_known_ and not callable(parameters.denoiser)
+        training = options_of(parameters.training)
+        masks = training.observed_masks != 0 and codec.columns_known_ and not callable(parameters.denoiser)
         missing = missing_levels(codec) if masks else None
         network = network_name(parameters.denoiser, codec)
         settings = settings_of(parameters, network)
@@ -215,12 +217,12 @@ class ModelConfig:
             custom=callable(parameters.denoiser),
             hidden_size=sizes.hidden_size if asked["hidden_size"] == "auto" else int(asked["hidden_size"]),
             n_blocks=sizes.n_blocks if asked["n_blocks"] == "auto" else int(asked["n_blocks"]),
-            dropout=float(asked["dropout"]),
+            dropout=float(settings.dropout),
             missing_levels=missing,
             presence=presence_columns(codec) if masks else [],
             equalities=codec.equality_positions_ if masks else [],
             observed_masks=_observed_share(
-                parameters.observed_masks,
+                training.observed_masks,
                 data,
                 n_continuous,
                 missing,
@@ -230,8 +232,8 @@ class ModelConfig:
             unet=unet,
             network=network,
             layout=token_layout(codec),
-            conditioning=resolve_conditioning(asked["conditioning"], network, vectors, way),
-            time_embedding=asked["time_embedding"],
+            conditioning=resolve_conditioning(settings.conditioning, network, vectors, way),
+            time_embedding=settings.time_embedding,
             vectors=[list(v) for v in vectors],
             beside=None if beside is None else list(beside),
             embedding_size=embedding_size,

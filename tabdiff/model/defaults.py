@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tabdiff.codecs.images.codec import ImageCodec
+from tabdiff.codecs.images.codec import ImageCodec, augmentations
+from tabdiff.codecs.images.latent import LatentImageCodec
 from tabdiff.diffusion import LogNormal, Times
 from tabdiff.model.networks import NetworkSettings, canonical
 from tabdiff.nn import VectorColumns
-from tabdiff.nn.mlp import MLP_CONDITIONING
 from tabdiff.nn.unet import unet_preset, unet_sides
 from tabdiff.utils.device import resolve_device
 
@@ -121,11 +121,15 @@ def check_image_condition(parameters: Any, network: str) -> None:
             f"a condition that is an image needs denoiser='unet', however: {parameters.denoiser!r}. To others an "
             "image is a vector, image.reshape(n, -1)."
         )
-    if parameters.latent_diffusion:
-        raise ValueError("a condition that is an image stands beside pixels, so it needs latent_diffusion=False.")
-    if parameters.augment is not None:
+    if isinstance(parameters.codec, LatentImageCodec):
         raise ValueError(
-            f"augment={parameters.augment!r} would move images against those of the condition; augment both before fit."
+            "a condition that is an image stands beside pixels, not beside latents; got codec=LatentImageCodec(). "
+            "Leave codec out."
+        )
+    if parameters.codec is not None and augmentations(parameters.codec.augment):
+        raise ValueError(
+            f"augment={parameters.codec.augment!r} would move images against those of the condition; augment both "
+            "before fit."
         )
 
 
@@ -222,20 +226,10 @@ def resolve_conditioning(asked: str, network: str, vectors: Sequence[VectorColum
         Those of the condition.
     otherwise : str
         What "auto" is without tokens.
-
-    Raises
-    ------
-    ValueError
-        For a way that the network does not have.
     """
     asked = canonical(asked)
     if asked == "auto":
         return "cross_attention" if network in ("dit", "unet") and any(v[2] > 1 for v in vectors) else otherwise
-    if network == "mlp" and asked not in MLP_CONDITIONING:
-        raise ValueError(
-            f"conditioning={asked!r} needs attention, which the MLP has not; use denoiser='dit', or one of "
-            f"{MLP_CONDITIONING}."
-        )
     return asked
 
 

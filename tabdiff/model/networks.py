@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from tabdiff.nn.dit import CONDITIONING
 from tabdiff.nn.embeddings import TIME_CONDITIONING, TIME_EMBEDDINGS
@@ -27,14 +27,10 @@ __all__ = [
 ]
 
 NETWORKS = ("mlp", "dit", "unet")
-# Parameters of the estimator that say something of the network, and what they are where nobody has set them.
-FLAT = {
-    "hidden_size": "auto",
-    "n_blocks": "auto",
-    "dropout": 0.0,
-    "time_embedding": "sinusoidal",
-    "conditioning": "auto",
-}
+# Parameters of the estimator that say something of the network.
+FLAT = ("hidden_size", "n_blocks")
+# What the settings of every network have.
+SHARED = (*FLAT, "dropout", "time_embedding", "conditioning", "time_conditioning")
 
 
 class NetworkSettings(BaseEstimator):
@@ -56,6 +52,9 @@ class NetworkSettings(BaseEstimator):
     flat: ClassVar[dict[str, str]] = {name: name for name in FLAT}
     built: ClassVar[dict[str, str]]
     ways: ClassVar[tuple[str, ...]] = CONDITIONING
+    dropout: float
+    conditioning: str
+    time_embedding: str
 
     def check(self) -> None:
         """Raise a ValueError that names the first setting out of range and what is allowed."""
@@ -82,8 +81,12 @@ class NetworkSettings(BaseEstimator):
             self._refuse("time_embedding", f"one of {TIME_EMBEDDINGS}")
         if canonical(settings["time_conditioning"]) not in ("auto", *TIME_CONDITIONING):
             self._refuse("time_conditioning", f"'auto' or one of {TIME_CONDITIONING}")
-        if canonical(settings["conditioning"]) not in ("auto", *self.ways):
-            self._refuse("conditioning", f"'auto' or one of {self.ways}")
+        way = canonical(settings["conditioning"])
+        if way not in ("auto", *self.ways):
+            attention = (
+                f", or use denoiser=DiT(conditioning={way!r}), which has attention" if way in CONDITIONING else ""
+            )
+            self._refuse("conditioning", f"'auto' or one of {self.ways}{attention}")
 
     def _refuse(self, name: str, allowed: str) -> None:
         raise ValueError(f"{name} of {type(self).__name__} must be {allowed}; got {getattr(self, name)!r}.")
@@ -104,7 +107,8 @@ class MLP(NetworkSettings):
     time_conditioning : {"auto", "adaln", "addition", "concatenation"}, default="auto"
         Where the time enters, likewise. "auto" is "adaln".
     time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
-        See `DiffusionGenerator`.
+        What the network is told of the time: sines of fixed frequencies, sines of ones that are learned, or a learned
+        vector for each of the `n_timesteps` of the estimator.
 
     See Also
     --------
@@ -120,7 +124,7 @@ class MLP(NetworkSettings):
 
     network = "mlp"
     ways = MLP_CONDITIONING
-    built: ClassVar[dict[str, str]] = {name: name for name in (*FLAT, "time_conditioning")}
+    built: ClassVar[dict[str, str]] = {name: name for name in SHARED}
 
     def __init__(
         self,
@@ -162,7 +166,8 @@ class DiT(NetworkSettings):
     time_conditioning : {"auto", "adaln", "addition", "concatenation"}, default="auto"
         Where the time enters, likewise. "auto" is "adaln".
     time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
-        See `DiffusionGenerator`.
+        What the network is told of the time: sines of fixed frequencies, sines of ones that are learned, or a learned
+        vector for each of the `n_timesteps` of the estimator.
 
     See Also
     --------
@@ -176,9 +181,7 @@ class DiT(NetworkSettings):
     """
 
     network = "dit"
-    built: ClassVar[dict[str, str]] = {
-        name: name for name in (*FLAT, "time_conditioning", "n_heads", "mlp_ratio", "qk_norm", "swiglu")
-    }
+    built: ClassVar[dict[str, str]] = {name: name for name in (*SHARED, "n_heads", "mlp_ratio", "qk_norm", "swiglu")}
 
     def __init__(
         self,
@@ -235,7 +238,8 @@ class UNet(NetworkSettings):
         Where the time enters, likewise. "auto" is "addition" for images of 29 to 48 pixels, as Ho et al. (2020) had it,
         and else "film".
     time_embedding : {"sinusoidal", "learned", "table"}, default="sinusoidal"
-        See `DiffusionGenerator`.
+        What the network is told of the time: sines of fixed frequencies, sines of ones that are learned, or a learned
+        vector for each of the `n_timesteps` of the estimator.
 
     See Also
     --------
@@ -255,11 +259,7 @@ class UNet(NetworkSettings):
     """
 
     network = "unet"
-    flat: ClassVar[dict[str, str]] = {
-        **NetworkSettings.flat,
-        "hidden_size": "model_channels",
-        "n_blocks": "num_res_blocks",
-    }
+    flat: ClassVar[dict[str, str]] = {"hidden_size": "model_channels", "n_blocks": "num_res_blocks"}
     built: ClassVar[dict[str, str]] = {
         "model_channels": "base",
         "num_res_blocks": "n_blocks",
@@ -307,7 +307,7 @@ def canonical(value: Any) -> Any:
 
 
 def settings_of(parameters: Any, network: str) -> NetworkSettings:
-    """Return the settings of an estimator's network: those in its `denoiser`, or else in its own parameters.
+    """Return the settings of an estimator's network: those in its `denoiser`, and its own size where that has none.
 
     Parameters
     ----------
@@ -316,10 +316,12 @@ def settings_of(parameters: Any, network: str) -> NetworkSettings:
     network : str
         Which network it is; "custom" for one of the user's own, of which size and names alone are known.
     """
-    if isinstance(parameters.denoiser, NetworkSettings):
-        return parameters.denoiser
-    kind = SETTINGS.get(network, MLP)
-    return kind(**{name: getattr(parameters, flat) for flat, name in kind.flat.items()})
+    given = parameters.denoiser
+    settings = clone(given) if isinstance(given, NetworkSettings) else SETTINGS.get(network, MLP)()
+    for flat, name in settings.flat.items():
+        if _is_auto(getattr(settings, name)):
+            setattr(settings, name, getattr(parameters, flat))
+    return settings
 
 
 def check_denoiser(parameters: Any) -> None:
@@ -334,9 +336,9 @@ def check_denoiser(parameters: Any) -> None:
         denoiser.check()
         for flat, name in denoiser.flat.items():
             value, inside = getattr(parameters, flat), getattr(denoiser, name)
-            if not _same(value, FLAT[flat]) and not _same(canonical(value), canonical(inside)):
+            if not _is_auto(value) and not _is_auto(inside) and value != inside:
                 raise ValueError(
-                    f"{flat} must be left out where denoiser is an object with settings; got {flat}={value!r} beside "
+                    f"{flat} must be left out where the denoiser says another; got {flat}={value!r} beside "
                     f"{name}={inside!r} in {type(denoiser).__name__}. Use denoiser={type(denoiser).__name__}"
                     f"({name}={value!r})."
                 )
@@ -346,10 +348,6 @@ def check_denoiser(parameters: Any) -> None:
             "denoiser must be 'auto', 'mlp', 'dit', 'unet', an object such as tabdiff.UNet(), or a callable; got "
             f"{denoiser!r}. Use denoiser='auto'."
         )
-    if canonical(parameters.conditioning) not in ("auto", *CONDITIONING):
-        raise ValueError(f"conditioning must be 'auto' or one of {CONDITIONING}; got {parameters.conditioning!r}.")
-    if parameters.time_embedding not in TIME_EMBEDDINGS:
-        raise ValueError(f"time_embedding must be one of {TIME_EMBEDDINGS}; got {parameters.time_embedding!r}.")
 
 
 def settings_to_state(settings: NetworkSettings) -> dict[str, Any]:
@@ -360,11 +358,6 @@ def settings_to_state(settings: NetworkSettings) -> dict[str, Any]:
 def settings_from_state(state: Mapping[str, Any]) -> NetworkSettings:
     """Inverse of `settings_to_state`."""
     return SETTINGS[state["network"]](**{k: v for k, v in state.items() if k != "network"})
-
-
-def _same(a: Any, b: Any) -> bool:
-    alike = type(a) is type(b) or (is_number(a) and is_number(b))
-    return alike and bool(a == b)
 
 
 def _is_auto(value: Any) -> bool:

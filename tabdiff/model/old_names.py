@@ -15,12 +15,15 @@ P = ParamSpec("P")
 S = TypeVar("S")
 
 RENAMED = {"patience": "n_iter_no_change"}
-# Into an object of options, by the parameter that holds it.
+# Into an object of options: what to write instead.
+TRAINING = ("weight_decay", "ema_decay", "clip_grad_norm", "accumulation_steps", "learning_rate_schedule", "times")
+NETWORK = ("dropout", "time_embedding", "conditioning")
 MOVED = {
-    "training": (
-        "TrainingOptions",
-        ("weight_decay", "ema_decay", "clip_grad_norm", "accumulation_steps", "learning_rate_schedule", "times"),
-    ),
+    **{name: f"training=TrainingOptions({name}=...)" for name in (*TRAINING, "observed_masks")},
+    **{name: f"denoiser=MLP({name}=...), or DiT or UNet" for name in NETWORK},
+    "dependencies": "codec=TableCodec(dependencies=...)",
+    "augment": "codec=ImageCodec(augment=...)",
+    "latent_diffusion": "codec=LatentImageCodec()",
 }
 REPLACED = {
     "checkpoint_dir": "callbacks=[Checkpoint(folder)]",
@@ -37,9 +40,8 @@ def what_replaces(names: Iterable[str]) -> str | None:
             return f"{name} is called {RENAMED[name]} now: {RENAMED[name]}=..."
         if name in REPLACED:
             return f"{name} became a callback of tabdiff.training: {REPLACED[name]}"
-        for parameter, (kind, moved) in MOVED.items():
-            if name in moved:
-                return f"{name} moved: {parameter}={kind}({name}=...)"
+        if name in MOVED:
+            return f"{name} moved: {MOVED[name]}"
     return None
 
 
@@ -59,22 +61,48 @@ def refuse_old_names(init: Callable[Concatenate[S, P], None]) -> Callable[Concat
     return checked
 
 
-def current_names(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters of a saved model, of this or an earlier version, under the names of this one.
+def current_names(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a saved model, of this or an earlier version, under the names of this one.
 
     Options are dicts of their own, as in what this version saves.
+
+    Parameters
+    ----------
+    saved : dict
+        The model's description, as `tabdiff.model.persistence.describe` makes it.
     """
-    if not is_old(parameters):
+    parameters = saved["parameters"]
+    if had_no_options(parameters):
+        parameters = {RENAMED.get(name, name): value for name, value in parameters.items() if name not in REPLACED}
+        parameters["training"] = {name: parameters.pop(name) for name in TRAINING if name in parameters}
+        if isinstance(parameters.get("loss"), str):
+            parameters["loss"] = current_loss(parameters["loss"])
+    if "codec" in parameters:
         return parameters
-    found = {RENAMED.get(name, name): value for name, value in parameters.items() if name not in REPLACED}
-    for parameter, (_, moved) in MOVED.items():
-        found[parameter] = {name: found.pop(name) for name in moved if name in found}
-    if isinstance(found.get("loss"), str):
-        found["loss"] = current_loss(found["loss"])
+    return _with_objects(parameters, saved["container"], saved["spec"].get("network", "mlp"))
+
+
+def _with_objects(parameters: dict[str, Any], container: str, network: str) -> dict[str, Any]:
+    """Return parameters of the version before networks and codecs had objects, with what was set in these."""
+    found = dict(parameters)
+    masks = found.pop("observed_masks", "auto")
+    if masks != "auto":
+        found["training"] = {**(found["training"] or {}), "observed_masks": masks}
+    settings = {name: found.pop(name) for name in NETWORK if name in found}
+    usual = {"dropout": 0.0, "time_embedding": "sinusoidal", "conditioning": "auto"}
+    if not isinstance(found["denoiser"], dict) and any(value != usual[name] for name, value in settings.items()):
+        found["denoiser"] = {"network": network, **settings}
+    dependencies, augment = found.pop("dependencies", True), found.pop("augment", None)
+    latent = found.pop("latent_diffusion", False)
+    found["codec"] = None
+    if not dependencies and container in ("table", "array"):
+        found["codec"] = {"codec": container, "dependencies": False}
+    if latent or augment:
+        found["codec"] = {"codec": "latent_images" if latent else "images", "augment": augment}
     return found
 
 
-def is_old(parameters: dict[str, Any]) -> bool:
+def had_no_options(parameters: dict[str, Any]) -> bool:
     """Return whether parameters of a saved model are of a version before `training` held options."""
     return "training" not in parameters
 

@@ -22,7 +22,7 @@ from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.networks import NetworkSettings, settings_from_state, settings_to_state
-from tabdiff.model.old_names import current_loss, current_names, is_old
+from tabdiff.model.old_names import current_loss, current_names, had_no_options
 from tabdiff.model.refinement.refinement import Refinement
 from tabdiff.training import TrainingOptions
 
@@ -81,14 +81,21 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
         plain["training"] = options if isinstance(options["times"], str) else {**options, "times": "stratified"}
     if isinstance(parameters["denoiser"], NetworkSettings):
         plain["denoiser"] = settings_to_state(parameters["denoiser"])
+    if plain["codec"] is not None:
+        settings = plain["codec"].get_params(deep=False)
+        plain["codec"] = {"codec": codec_name(plain["codec"])} | {k: _listed(v) for k, v in settings.items()}
     plain["device"] = "auto"
     # Who watches a fit is of one machine and no part of the model.
     plain["callbacks"] = None
     if isinstance(plain["condition_dropout"], dict):  # names may be other than strings, which keys of JSON are not
         plain["condition_dropout"] = list(plain["condition_dropout"].items())
-    if not isinstance(plain["categorical_features"], str):
-        plain["categorical_features"] = list(plain["categorical_features"])
+    plain["categorical_features"] = _listed(plain["categorical_features"])
     return plain
+
+
+def _listed(value: Any) -> Any:
+    """Return what may be a sequence of names as a list."""
+    return value if value is None or isinstance(value, str | int | float) else list(value)
 
 
 def _arrays(denoiser: Denoiser | None) -> dict[str, np.ndarray]:
@@ -115,13 +122,16 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
         denoiser = build_denoiser(config, config.network, 0)
         guiding = build_guiding_denoiser(config) if guiding_weights else None
     fitted: dict[str, Any] = {"schedule": config.schedule, "loss": config.loss}
-    parameters = current_names(saved["parameters"])
+    parameters = current_names(saved)
     parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()}
     del parameters["device"]
     if isinstance(parameters.get("condition_dropout"), list):
         parameters["condition_dropout"] = dict(parameters["condition_dropout"])
     if isinstance(parameters["denoiser"], dict):
         parameters["denoiser"] = settings_from_state(parameters["denoiser"])
+    if parameters["codec"] is not None:
+        settings = dict(parameters["codec"])
+        parameters["codec"] = CODECS[settings.pop("codec")](**settings)
     if parameters["training"] is not None:
         parameters["training"] = TrainingOptions(**parameters["training"])
     codec = CODECS[saved["container"]].from_state(saved["codec"])
@@ -166,7 +176,7 @@ def _take_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
 def _current_spec(saved: dict) -> dict:
     """Return the description of what a network was built from, in the words of this version."""
     spec = saved["spec"]
-    if not is_old(saved["parameters"]):
+    if not had_no_options(saved["parameters"]):
         return spec
     loss = {**spec["loss"], "weighting": current_loss(spec["loss"]["weighting"])}
     return {**spec, "loss": loss}

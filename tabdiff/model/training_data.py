@@ -275,12 +275,10 @@ def _fit_codec(
 ) -> Any:
     codec = make_codec(
         features,
+        options.codec,
         categorical_features=options.categorical_features,
-        layer=options.layer,
-        dependencies=options.dependencies,
         constraints=options.constraints,
-        augment=options.augment,
-        latent_diffusion=options.latent_diffusion,
+        layer=options.layer,
     )
     settings: dict[str, Any] = {"seed": seed, "device": device, "max_time": options.max_time}
     if weight is None:
@@ -349,7 +347,7 @@ def _check_same(
     differ = []
     # A container that is no codec's raises here what a new fit would.
     layer = options.layer if is_anndata(inputs.features) else None
-    new = make_codec(inputs.features, layer=layer, latent_diffusion=options.latent_diffusion)
+    new = make_codec(inputs.features, options.codec, layer=layer)
     if codec_name(new) != codec_name(previous.codec):
         differ.append(f"X was of the kind {codec_name(previous.codec)!r} and is {codec_name(new)!r}")
     names = _names(inputs.feature_names, inputs.n_features)
@@ -384,7 +382,7 @@ def _network_differences(options: Any, spec: ModelConfig) -> list[str]:
     if callable(denoiser) != spec.custom or (isinstance(name, str) and name not in ("auto", spec.network)):
         return ["the denoiser is another"]
     settings = settings_of(options, spec.network)
-    shown = {} if settings is denoiser else {inside: flat for flat, inside in settings.flat.items()}
+    shown = {} if isinstance(denoiser, NetworkSettings) else {inside: flat for flat, inside in settings.flat.items()}
     # What stands nowhere is as it is by default.
     defaults = {settings.built[inside]: value for inside, value in type(settings)().get_params().items()}
     built = {**defaults, "time_conditioning": "adaln", **vars(spec), **spec.options, **(spec.unet or {})}

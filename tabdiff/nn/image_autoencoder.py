@@ -50,8 +50,8 @@ def latent_factor(height: int, width: int) -> int:
     factor = 4 if min(height, width) >= 4 * MIN_SIDE else 2
     if height % factor or width % factor or min(height, width) < factor * MIN_SIDE:
         raise ValueError(
-            f"latent_diffusion=True needs images of at least {2 * MIN_SIDE} pixels a side, and sides that divide by "
-            f"{factor}, however: {height} × {width}. Crop or pad them, or leave latent_diffusion out."
+            f"Latents of images need at least {2 * MIN_SIDE} pixels a side, and sides that divide by "
+            f"{factor}, got {height} × {width}. Crop or pad them, or leave codec out."
         )
     return factor
 

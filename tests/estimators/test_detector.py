@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tabdiff import DiffusionGenerator, DiffusionOutlierDetector, TrainingOptions
+from tabdiff import DiffusionGenerator, DiffusionOutlierDetector, TableCodec, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.estimators.detector import Marginal
 
@@ -37,9 +37,9 @@ def fitted(correlated):
         "hidden_size": 64,
         "n_blocks": 2,
         "learning_rate": 3e-3,
-        "training": TrainingOptions(ema_decay=0.98),
+        "training": TrainingOptions(ema_decay=0.98, observed_masks=0.0),
     }
-    return detector({**parameters, "observed_masks": 0.0}).fit(correlated[0])
+    return detector(parameters).fit(correlated[0])
 
 
 def test_an_odd_combination_of_ordinary_values_is_found(fitted, correlated):
@@ -116,9 +116,9 @@ def test_by_default_a_broken_rule_counts():
     # What is looked up counts where it breaks the rule, which no training row did: as low as what was never seen.
     scores = blind.score_samples(broken)
     assert (scores < blind.offset_).all() and (scores < blind.score_samples(frame).min()).all()
-    seeing = detector({**parameters, "dependencies": False}).fit(frame)
+    seeing = detector({**parameters, "codec": TableCodec(dependencies=False)}).fit(frame)
     assert (seeing.score_samples(broken) < seeing.score_samples(frame.head(20)) - 2).all()
-    assert DiffusionOutlierDetector().fit(frame.head(30)).generator_.dependencies is False
+    assert DiffusionOutlierDetector().fit(frame.head(30)).generator_.codec.dependencies is False
 
 
 def test_seeds_clone_and_pickle(correlated):

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff import DiffusionGenerator, TableCodec, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.diffusion import METHODS, ClassifierFreeGuidance, LogitNormal, Loss
 
@@ -360,7 +360,7 @@ def test_saving_follows_what_was_fitted_and_keeps_parameters(penguins, tmp_path)
 def test_noise_targets_stay_on_the_data(target, method):
     X = np.random.default_rng(0).normal(size=(500, 2)) @ np.array([[1.0, 0.9], [0.0, 0.4]])
     sample = (
-        quick(target=target, max_steps=300, observed_masks=0)
+        quick(target=target, max_steps=300, training=TrainingOptions(observed_masks=0))
         .fit(X)
         .sample(500, method=method, steps=40, random_state=0)
     )
@@ -403,7 +403,12 @@ def test_guidance_of_a_scale_is_that_of_the_formula(denoiser):
     """The scale that is asked for is the one of `ClassifierFreeGuidance`, and 0 is the unconditional model exactly."""
     kinds = ["a", "b"] * 30
     rows = pd.DataFrame({"x": np.linspace(0, 1, 60), "copy": kinds, "k": kinds})
-    settings = {"learning_rate": 1e-2, "refine": False, "dependencies": False, "condition_dropout": 0.3}
+    settings = {
+        "learning_rate": 1e-2,
+        "refine": False,
+        "codec": TableCodec(dependencies=False),
+        "condition_dropout": 0.3,
+    }
     gen = quick(**settings).fit(rows, condition="k")
 
     def drawn(condition="a", **settings):
@@ -429,20 +434,16 @@ def test_a_condition_that_the_model_does_not_have():
     ("parameter", "value"),
     [
         ("denoiser", "transformer"),
-        ("conditioning", "hyper"),
-        ("time_embedding", "clock"),
         ("schedule", "sine"),
         ("target", "noise"),
         ("hidden_size", 0),
         ("max_steps", -5),
         ("batch_size", "large"),
-        ("dropout", 1.0),
         ("condition_dropout", 1.5),
         ("learning_rate", 0),
         ("max_time", 0),
         ("n_timesteps", 0),
         ("learning_rate", "fast"),
-        ("dropout", None),
         ("precision", "half"),
         ("device", "abacus"),
     ],

@@ -7,11 +7,13 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
+import tabdiff
 from tabdiff import (
     DiffusionGenerator,
     DiffusionImputer,
     DiffusionOutlierDetector,
     DiffusionOverSampler,
+    ImageCodec,
     TrainingOptions,
 )
 from tabdiff.diffusion import METHODS
@@ -98,9 +100,9 @@ def test_a_folder_of_classes_is_a_condition(tmp_path):
 def test_files_read_as_training_goes_give_the_same_model(tmp_path, monkeypatch):
     for i, image in enumerate(noise(20, 6, 6)):
         Image.fromarray(image).save(tmp_path / f"{i:02}.png")
-    kept = quick(early_stopping=True, augment=["flip", "crop"]).fit(tmp_path)
+    kept = quick(early_stopping=True, codec=ImageCodec(augment=["flip", "crop"])).fit(tmp_path)
     monkeypatch.setattr("tabdiff.io.image_files.KEPT_BYTES", 0)
-    lazy = quick(early_stopping=True, augment=["flip", "crop"]).fit(str(tmp_path))
+    lazy = quick(early_stopping=True, codec=ImageCodec(augment=["flip", "crop"])).fit(str(tmp_path))
     np.testing.assert_array_equal(kept.sample(3, random_state=0), lazy.sample(3, random_state=0))
     assert kept.history_["validation_loss"] == lazy.history_["validation_loss"]
 
@@ -149,7 +151,7 @@ def test_an_mlp_and_a_callable_see_rows_of_pixels(digits):
 
 def test_the_pipeline_of_the_papers():
     gen = quick(
-        schedule="linear", target="eps", n_timesteps=1000, augment="flip", learning_rate=2e-4, dropout=0.1,
+        schedule="linear", target="eps", n_timesteps=1000, codec=ImageCodec(augment="flip"), learning_rate=2e-4,
         training=TrainingOptions(
             accumulation_steps=2, times="uniform", learning_rate_schedule="constant", ema_decay=0.9999,
             betas=(0.9, 0.999), warmup_steps=0,
@@ -195,7 +197,7 @@ class Interrupt(Callback):
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_model(digits, tmp_path):
-    settings = {"dropout": 0.1, "augment": "crop", "max_steps": 4}
+    settings = {"denoiser": tabdiff.UNet(dropout=0.1), "codec": ImageCodec(augment="crop"), "max_steps": 4}
     images, y = digits[0][:60], digits[1][:60]
     whole = quick(**settings).fit(images, y)
     with pytest.raises(KeyboardInterrupt):
@@ -248,8 +250,8 @@ def test_labels_of_another_length_are_refused(digits):
         (noise(10, 8, 8), {"layer": "counts"}, ValueError, "AnnData"),
         (noise(10, 8, 8), {"refine": True}, TypeError, "refine"),
         (noise(10, 8, 8), {"constraints": ["a < b"]}, ValueError, "DataFrame"),
-        (np.zeros((10, 8)), {"augment": "flip"}, ValueError, "for images"),
-        (noise(10, 8, 8), {"augment": "turn"}, ValueError, "'flip', 'crop'"),
+        (np.zeros((10, 8)), {"codec": ImageCodec(augment="flip")}, ValueError, "codec must be one for X"),
+        (noise(10, 8, 8), {"codec": ImageCodec(augment="turn")}, ValueError, "'flip', 'crop'"),
         (noise(10, 8, 8), {"training": TrainingOptions(accumulation_steps=0)}, ValueError, "accumulation_steps"),
         (noise(10, 8, 8), {"training": {"ema_decay": 0.9}}, TypeError, "TrainingOptions"),
         (noise(10, 8, 8), {"learning_rate": "fast"}, ValueError, "learning_rate"),

@@ -98,8 +98,7 @@ def test_the_best_guess_follows_what_was_learned_and_draws_have_its_spread():
         hidden_size=64,
         n_blocks=2,
         learning_rate=3e-3,
-        training=TrainingOptions(ema_decay=0.98),
-        observed_masks=0.75,
+        training=TrainingOptions(ema_decay=0.98, observed_masks=0.75),
     )
     rows = np.column_stack([np.repeat([-1.0, 1.0], 300), np.full(600, np.nan)])
     guess = DiffusionImputer(gen, random_state=0).fit(X)
@@ -303,7 +302,7 @@ def test_what_cannot_be_done_is_refused_by_name(fitted, penguins):
     for wrong, error, message in (
         (DiffusionImputer(LinearRegression()), TypeError, "generator must be a DiffusionGenerator.*LinearRegression"),
         (DiffusionImputer(DiffusionGenerator), TypeError, "the class DiffusionGenerator"),
-        (imputer({"observed_masks": 0.0}), ValueError, "observed_masks=0.0"),
+        (imputer({"training": TrainingOptions(observed_masks=0.0)}), ValueError, "observed_masks=0.0"),
         (imputer({"denoiser": lambda n, m, k: ResidualMLP(n, m, k)}), ValueError, "callable denoiser"),
         (imputer(add_indicator="yes"), ValueError, "add_indicator must be True or False.*'yes'"),
         (imputer(sample_posterior=None), ValueError, "sample_posterior"),

@@ -16,10 +16,10 @@ LEARNS = {
         "hidden_size": 64,
         "n_blocks": 2,
         "learning_rate": 3e-3,
-        "training": TrainingOptions(ema_decay=0.98),
+        "training": TrainingOptions(ema_decay=0.98, observed_masks=0.75),
         "batch_size": 256,
     },
-    **{"observed_masks": 0.75, "refine": False, "random_state": 0},
+    **{"refine": False, "random_state": 0},
 }
 
 
@@ -313,7 +313,7 @@ def test_models_that_cannot_fill_say_why(penguins, fitted):
     adata = pytest.importorskip("anndata").AnnData(np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32))
     with pytest.raises(TypeError, match="AnnData"):
         quick(max_steps=2).fit(adata).impute(adata)
-    without = quick(observed_masks=0.0, max_steps=2).fit(penguins)
+    without = quick(training=TrainingOptions(observed_masks=0.0), max_steps=2).fit(penguins)
     with pytest.raises(ValueError, match="observed_masks"):
         without.impute(penguins)
     with pytest.raises(ValueError, match="observed_masks"):
@@ -327,7 +327,7 @@ def test_models_that_cannot_fill_say_why(penguins, fitted):
             fitted.impute(penguins, **arguments)
     for value in (1.5, -0.1, "half", float("nan")):
         with pytest.raises(ValueError, match="observed_masks"):
-            quick(observed_masks=value).fit(penguins)
+            quick(training=TrainingOptions(observed_masks=value)).fit(penguins)
 
 
 def test_a_callable_denoiser_cannot_be_told():

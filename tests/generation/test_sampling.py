@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, SamplingOptions
 from tabdiff.diffusion import AutoGuidance, ClassifierFreeGuidance, Heun, MultiConditionGuidance, RePaint
 from tabdiff.generation.sampling import SamplePlan
 from tabdiff.training import Checkpoint
@@ -156,9 +156,8 @@ def test_refined_rows_of_a_seed_do_not_depend_on_the_batch_size(refined):
 
 
 def test_refined_rows_asked_for_in_parts_are_those_of_the_whole(refined):
-    asked = {"guidance_scale": 1.0, "guidance": "classifier_free", "method": "auto", "steps": 4, "obs": None}
-    asked |= {"like": None, "library_size": None, "batch_size": "auto", "seed": 3}
-    whole, in_parts = (SamplePlan(refined.model_, None, ["a", "b", "b"] * 5, **asked) for _ in range(2))
+    condition, options = ["a", "b", "b"] * 5, SamplingOptions(steps=4)
+    whole, in_parts = (SamplePlan(refined.model_, None, condition, options, seed=3) for _ in range(2))
     rows, labels = whole.rows()
     parts = [in_parts.rows(start, start + 6) for start in range(0, 15, 6)]
     assert [len(part) for part, _ in parts] == [6, 6, 3]

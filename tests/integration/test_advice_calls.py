@@ -14,10 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from tabdiff import (
+    MLP,
     DiffusionGenerator,
     DiffusionImputer,
     DiffusionOutlierDetector,
     DiffusionOverSampler,
+    DiT,
+    TrainingOptions,
     evaluate,
     sample_pipeline,
 )
@@ -58,7 +61,7 @@ class Models:
     one = cached_property(lambda self: small().fit(FRAME, condition="c"))
     two = cached_property(lambda self: small().fit(TWO, condition=["c", "d"]))
     array = cached_property(lambda self: small().fit(ARRAY))
-    unmasked = cached_property(lambda self: small(observed_masks=0).fit(FRAME))
+    unmasked = cached_property(lambda self: small(training=TrainingOptions(observed_masks=0)).fit(FRAME))
     cells = cached_property(lambda self: brief().fit(cells(t=["a", "b"] * 6), condition="t"))
     plain_cells = cached_property(lambda self: brief().fit(cells()))
     images = cached_property(lambda self: small(denoiser="dit").fit(IMAGES))
@@ -221,9 +224,9 @@ CALLS = {
         lambda: small(constraints=["a <= b"]).fit(pd.DataFrame({"a": V, "b": V + 1})),
     ),
     "attention in the MLP": (
-        lambda: small(denoiser="mlp", conditioning="cross_attention").fit(FRAME, condition="c"),
-        "use denoiser='dit'",
-        lambda: small(denoiser="dit", conditioning="cross_attention").fit(FRAME, condition="c"),
+        lambda: small(denoiser=MLP(conditioning="cross_attention")).fit(FRAME, condition="c"),
+        "use denoiser=DiT(conditioning=",
+        lambda: small(denoiser=DiT(conditioning="cross_attention")).fit(FRAME, condition="c"),
     ),
     "a U-Net of a table": (
         lambda: small(denoiser="unet").fit(RNG.normal(size=(8, 64))),
@@ -280,7 +283,7 @@ CALLS = {
     "a model without masks": (
         lambda: models.unmasked.impute(HOLES),
         "observed_masks above 0",
-        lambda: small(observed_masks=0.5).fit(FRAME).impute(HOLES, steps=1),
+        lambda: small(training=TrainingOptions(observed_masks=0.5)).fit(FRAME).impute(HOLES, steps=1),
     ),
     "holes of images": (
         lambda: models.images.impute(IMAGES[:2]),
@@ -303,18 +306,18 @@ CALLS = {
         lambda: models.free.impute(HOLES, steps=1),
     ),
     "NaN beside another mark": (
-        lambda: DiffusionImputer(small(observed_masks=0.5), missing_values=-1).fit_transform(
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5)), missing_values=-1).fit_transform(
             np.where(ARRAY > 1, np.nan, ARRAY)
         ),
         "Use missing_values=np.nan",
-        lambda: DiffusionImputer(small(observed_masks=0.5), missing_values=np.nan).fit_transform(
-            np.where(ARRAY > 1, np.nan, ARRAY)
-        ),
+        lambda: DiffusionImputer(
+            small(training=TrainingOptions(observed_masks=0.5)), missing_values=np.nan
+        ).fit_transform(np.where(ARRAY > 1, np.nan, ARRAY)),
     ),
     "an imputer of an unmasked generator": (
-        lambda: DiffusionImputer(small(observed_masks=0)).fit(ARRAY),
-        "needs observed_masks above 0",
-        lambda: DiffusionImputer(small(observed_masks=0.5)).fit(ARRAY),
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0))).fit(ARRAY),
+        "must have observed_masks above 0",
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5))).fit(ARRAY),
     ),
     # ------------------------------------------------------------ other estimators
     "cells in an over-sampler": (

@@ -12,7 +12,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from tabdiff import DiffusionGenerator, DiffusionImputer, TrainingOptions, evaluate
+from tabdiff import DiffusionGenerator, DiffusionImputer, ImageCodec, LatentImageCodec, TrainingOptions, evaluate
 from tabdiff.diffusion import (
     GaussianDenoiser,
     LossAware,
@@ -185,7 +185,7 @@ CALLS = {
         lambda: small(denoiser="dit").fit(IMAGES, condition={"image": IMAGES.reshape(8, -1)}),
     ),
     "an image beside pixels that move": (
-        lambda: small(denoiser="unet", augment="flip").fit(IMAGES, condition={"image": IMAGES}),
+        lambda: small(denoiser="unet", codec=ImageCodec(augment="flip")).fit(IMAGES, condition={"image": IMAGES}),
         "augment both before fit",
         lambda: small(denoiser="unet").fit(
             np.concatenate([IMAGES, IMAGES[..., ::-1]]),
@@ -198,8 +198,8 @@ CALLS = {
         lambda: small(denoiser="unet").fit(IMAGES, condition={"ab": np.stack([IMAGES, IMAGES], axis=-1)}),
     ),
     "images too small for latents": (
-        lambda: small(latent_diffusion=True, denoiser="unet").fit(RNG.integers(0, 256, (8, 9, 9)).astype(np.uint8)),
-        "leave latent_diffusion out",
+        lambda: small(codec=LatentImageCodec(), denoiser="unet").fit(RNG.integers(0, 256, (8, 9, 9)).astype(np.uint8)),
+        "leave codec out",
         lambda: small(denoiser="unet").fit(RNG.integers(0, 256, (8, 9, 9)).astype(np.uint8)),
     ),
     "a name for images": (
@@ -290,7 +290,7 @@ CALLS = {
 def empty_filled(drop=(), **settings):
     frame = FRAME.assign(t=pd.Series([pd.NaT] * N, dtype="datetime64[ns]")).drop(columns=list(drop))
     frame.loc[0, "v"] = np.nan
-    return DiffusionImputer(small(observed_masks=0.5), **settings).fit_transform(frame)
+    return DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5)), **settings).fit_transform(frame)
 
 
 def call(what, folder):
@@ -330,14 +330,16 @@ WARNINGS = {
         lambda: small().fit(HOLES).impute(HOLES, steps=1),
     ),
     "an empty column": (
-        lambda: DiffusionImputer(small(observed_masks=0.5)).fit(EMPTY),
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5))).fit(EMPTY),
         "pass keep_empty_features=True",
-        lambda: DiffusionImputer(small(observed_masks=0.5), keep_empty_features=True).fit(EMPTY),
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5)), keep_empty_features=True).fit(
+            EMPTY
+        ),
     ),
     "an empty column, dropped": (
-        lambda: DiffusionImputer(small(observed_masks=0.5)).fit(EMPTY),
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5))).fit(EMPTY),
         "Drop them",
-        lambda: DiffusionImputer(small(observed_masks=0.5)).fit(EMPTY.drop(columns="b")),
+        lambda: DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5))).fit(EMPTY.drop(columns="b")),
     ),
     "expression that is no counts": (
         lambda: small(max_time=0.1).fit(without(logged(cells()), "counts")),

@@ -8,14 +8,14 @@ import pytest
 import torch
 from anndata import AnnData
 
-from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff import MLP, DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
 
 QUICK = {
     "max_steps": 40,
     "hidden_size": 16,
     "n_blocks": 1,
-    "dropout": 0.1,
+    "denoiser": MLP(dropout=0.1),
     "training": TrainingOptions(times="loss_aware"),
 }
 

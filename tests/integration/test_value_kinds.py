@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tabdiff import DiffusionGenerator, DiffusionImputer, DiffusionOutlierDetector, DiffusionOverSampler
+from tabdiff import (
+    DiffusionGenerator,
+    DiffusionImputer,
+    DiffusionOutlierDetector,
+    DiffusionOverSampler,
+    TrainingOptions,
+)
 from tabdiff.codecs.columns import plain
 
 N = 40
@@ -154,7 +160,11 @@ def test_holes_among_values_of_each_kind_are_filled_and_rows_scored(kind):
     frame = pd.DataFrame({"x": column, "v": np.random.default_rng(0).normal(size=N)})
     holes = frame.copy()
     holes.loc[[3, 7], "x"] = None
-    filled = DiffusionImputer(small(observed_masks=0.5), random_state=0).fit(holes).transform(holes)
+    filled = (
+        DiffusionImputer(small(training=TrainingOptions(observed_masks=0.5)), random_state=0)
+        .fit(holes)
+        .transform(holes)
+    )
     assert set(filled["x"]) <= set(column) and filled["x"].dtype == column.dtype
     assert filled["x"].drop([3, 7]).tolist() == column.drop([3, 7]).tolist()
     scores = DiffusionOutlierDetector(small()).fit(frame).score_samples(frame[:3])

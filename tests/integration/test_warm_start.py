@@ -4,7 +4,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from tabdiff import DiffusionGenerator
+from tabdiff import MLP, DiffusionGenerator
 from tabdiff.datasets import load_penguins
 from tabdiff.training import Callback, Checkpoint, CheckpointError
 
@@ -94,8 +94,8 @@ def test_cells_go_on_also_from_a_file(tmp_path):
         ({"n_timesteps": 10}, "schedule was"),
         ({"denoiser": lambda n, m, c: torch.nn.Identity()}, "denoiser is another"),
         ({"denoiser": "another"}, "denoiser is another"),
-        ({"conditioning": "addition"}, "conditioning was 'adaln' and is 'addition'"),
-        ({"time_embedding": "learned"}, "time_embedding was 'sinusoidal' and is 'learned'"),
+        ({"denoiser": MLP(conditioning="addition")}, "conditioning was 'adaln' and is 'addition'"),
+        ({"denoiser": MLP(time_embedding="learned")}, "time_embedding was 'sinusoidal' and is 'learned'"),
         ({"X": "new level"}, "unknown|Gento"),
         ({"X": "new missing"}, "NaN|missing"),
     ],

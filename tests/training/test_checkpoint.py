@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff import MLP, DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
 from tabdiff.training import Callback, Checkpoint, CheckpointError, PeriodicSamples, Training
 from tabdiff.training.checkpoint import (
@@ -99,7 +99,7 @@ def test_a_fit_on_its_way_to_stopping_early_stops_where_it_would_have(tmp_path):
 @pytest.mark.parametrize("step", [1, 2, 50, 51, 60])
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(penguins, tmp_path, step):
     everything = {
-        "dropout": 0.1,
+        "denoiser": MLP(dropout=0.1),
         "training": TrainingOptions(times="loss_aware"),
         "early_stopping": True,
         "n_iter_no_change": 1,
@@ -196,7 +196,7 @@ def test_a_fit_on_cuda_goes_on(penguins, tmp_path):
         "device": "cuda",
         "early_stopping": True,
         "training": TrainingOptions(times="loss_aware"),
-        "dropout": 0.1,
+        "denoiser": MLP(dropout=0.1),
     }
     whole = DiffusionGenerator(**QUICK, **parameters).fit(penguins, condition="species")
     again = interrupt(tmp_path, 55, {"X": penguins, "condition": "species"}, **parameters)

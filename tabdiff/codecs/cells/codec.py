@@ -15,6 +15,7 @@ from tabdiff.codecs.base import Codec
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
 from tabdiff.io.expression import find_expression, not_counts_message
+from tabdiff.utils.validation import is_integer
 from tabdiff.utils.warnings import warn
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class CellCodec(Codec):
     def __init__(self, *, layer: str | None = None, n_latent: int | None = None) -> None:
         self.layer = layer
         self.n_latent = n_latent
+
+    def check(self) -> None:
+        """Raise a ValueError if `n_latent` is no number of dimensions."""
+        if self.n_latent is not None and not is_integer(self.n_latent, 1):
+            raise ValueError(f"n_latent must be None or an integer of at least 1; got {self.n_latent!r}.")
 
     def fit(
         self,

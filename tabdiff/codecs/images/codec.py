@@ -15,7 +15,7 @@ from tabdiff.io.image_files import ImageFiles
 from tabdiff.io.images import Images, as_images, read_images
 from tabdiff.utils.memory import tensor_of
 
-__all__ = ["AUGMENTATIONS", "ImageCodec"]
+__all__ = ["AUGMENTATIONS", "ImageCodec", "augmentations"]
 
 AUGMENTATIONS = ("flip", "crop")
 # Of an image, for networks of tokens.
@@ -66,7 +66,11 @@ class ImageCodec(Codec):
         return math.prod(self.row_size_)
 
     def __init__(self, augment: Any = None) -> None:
-        self.augment = augmentations(augment)
+        self.augment = augment
+
+    def check(self) -> None:
+        """Raise a ValueError for an unknown augmentation."""
+        augmentations(self.augment)
 
     def fit(self, images: Any, *args: Any, **kwargs: Any) -> Self:
         """Learn size, layout and range of images; what else codecs are told does not matter here."""
@@ -137,14 +141,15 @@ class ImageCodec(Codec):
     def prepare(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Map encoded rows (B, d) to what the network sees, augmented where a generator is given."""
         rows = rows.float().add(0.5).div(128).sub(1) if rows.dtype == torch.uint8 else rows
-        if generator is None or not self.augment:
+        names = augmentations(self.augment)
+        if generator is None or not names:
             return rows
         images = rows.reshape(len(rows), *self.size_)
         device = rows.device
-        if "flip" in self.augment:
+        if "flip" in names:
             flipped = torch.rand(len(rows), generator=generator, device=device) < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        if "crop" in self.augment:
+        if "crop" in names:
             for axis in (2, 3):
                 side = images.shape[axis]
                 most = max(1, round(CROP_SHARE * side))
@@ -195,7 +200,7 @@ class ImageCodec(Codec):
     def state(self) -> dict:
         """Plain description, for persistence."""
         found = {"size": list(self.size_), "layout": self.order_, "dtype": str(self.dtype_), "range": self.range_}
-        return {**found, "mode": self.mode_, "augment": list(self.augment)}
+        return {**found, "mode": self.mode_, "augment": list(augmentations(self.augment))}
 
     @classmethod
     def from_state(cls, state: dict) -> Self:

@@ -106,6 +106,11 @@ class TableCodec(Codec):
         self.dependencies = dependencies
         self.constraints = constraints
 
+    def check(self) -> None:
+        """Raise a ValueError if `dependencies` is neither True nor False; the others are checked with the data."""
+        if not isinstance(self.dependencies, bool | np.bool_):
+            raise ValueError(f"dependencies must be True or False; got {self.dependencies!r}.")
+
     # ------------------------------------------------------------------ fit
 
     def fit(

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff import DiffusionGenerator, ImageCodec, LatentImageCodec, TrainingOptions
 from tabdiff.codecs.conditions.image import ImageAttribute
 
 QUICK = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "random_state": 0}
@@ -134,8 +134,8 @@ def test_codes_are_pixels_and_come_back():
     ("call", "message"),
     [
         (lambda x: quick(denoiser="dit").fit(x, condition=x), "needs denoiser='unet'"),
-        (lambda x: quick(latent_diffusion=True, max_time=1.0).fit(x, condition=x), "needs latent_diffusion=False"),
-        (lambda x: quick(augment="flip").fit(x, condition=x), "augment both before fit"),
+        (lambda x: quick(codec=LatentImageCodec(), max_time=1.0).fit(x, condition=x), "not beside latents"),
+        (lambda x: quick(codec=ImageCodec(augment="flip")).fit(x, condition=x), "augment both before fit"),
         (lambda x: quick().fit(x, condition={"a": x, "b": x}), "only one condition can be an image"),
         (lambda x: quick().fit(x, condition=x).sample(condition=x[:2, :4, :4]), "condition.*must be 8 × 8 pixels"),
         (lambda x: quick().fit(x, condition=x).sample(condition=x[:2] / 255), "condition.*must be uint8"),

@@ -12,7 +12,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 
-from tabdiff import DiffusionGenerator
+from tabdiff import MLP, DiffusionGenerator, DiT
 from tabdiff.codecs.conditions.vector import stack_vectors
 
 N = 60
@@ -284,22 +284,22 @@ def test_a_warm_fit_knows_the_texts_of_both():
 
 
 @pytest.mark.parametrize(
-    "parameters",
+    "network",
     [
-        {"conditioning": "addition"},
-        {"conditioning": "concatenation", "time_embedding": "learned"},
-        {"denoiser": "dit", "conditioning": "addition"},
-        {"denoiser": "dit", "conditioning": "concatenation"},
-        {"denoiser": "dit", "conditioning": "cross_attention", "time_embedding": "learned"},
-        {"denoiser": "dit", "conditioning": "adaln"},
+        MLP(conditioning="addition"),
+        MLP(conditioning="concatenation", time_embedding="learned"),
+        DiT(conditioning="addition"),
+        DiT(conditioning="concatenation"),
+        DiT(conditioning="cross_attention", time_embedding="learned"),
+        DiT(conditioning="adaln"),
     ],
-    ids=lambda p: "-".join(p.values()),
+    ids=lambda network: f"{network.network}-{network.conditioning}",
 )
-def test_every_mechanism_learns_the_condition_and_is_saved(parameters, tmp_path):
+def test_every_mechanism_learns_the_condition_and_is_saved(network, tmp_path):
     rng = np.random.default_rng(3)
     label = rng.choice(["low", "high"], size=800)
     rows = np.where(label == "high", 2.0, -2.0)[:, None] + 0.5 * rng.normal(size=(800, 2))
-    gen = quick(**parameters, max_steps=200, hidden_size=32, batch_size=64, learning_rate=3e-3).fit(rows, label)
+    gen = quick(denoiser=network, max_steps=200, hidden_size=32, batch_size=64, learning_rate=3e-3).fit(rows, label)
     drawn = gen.sample(100, condition="high", random_state=0, steps=15)
     assert abs(drawn.mean() - 2.0) < 0.4
     gen.save(tmp_path / "model")
@@ -329,7 +329,10 @@ def fitted_vectors():
         (lambda: quick().fit(X, condition={"e": VECTORS[:9]}), r"a row for each of 60 samples.*'e': 9"),
         (lambda: quick().fit(X, condition={"e": 3}), r"condition\['e'\] must be an array"),
         (lambda: quick().fit(X, condition={"e": np.full((N, 4), np.nan)}), "no value but missing"),
-        (lambda: quick(conditioning="cross_attention").fit(X, condition={"e": VECTORS}), "needs attention"),
+        (
+            lambda: quick(denoiser=MLP(conditioning="cross_attention")).fit(X, condition={"e": VECTORS}),
+            "needs attention",
+        ),
         (lambda: quick(text_encoder=letters).fit(X, condition={"e": VECTORS}), "none of the conditions .* holds text"),
         (lambda: quick(text_encoder={"x": letters}).fit(X, TEXTS), r"text_encoder names \['x'\]"),
         (lambda: quick(text_encoder=lambda t: np.ones((2, 3))).fit(X, TEXTS), "each of 4 texts, however: 2 rows"),

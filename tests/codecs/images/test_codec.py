@@ -136,7 +136,7 @@ def test_crops_shift_by_up_to_an_eighth():
 
 def test_unknown_augmentations_are_refused():
     with pytest.raises(ValueError, match="'flip', 'crop'"):
-        ImageCodec("rotate")
+        ImageCodec("rotate").check()
 
 
 # ------------------------------------------------------------------- errors

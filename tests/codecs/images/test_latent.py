@@ -25,7 +25,7 @@ def few_steps(monkeypatch):
 
 
 def quick(**kwargs):
-    return DiffusionGenerator(**{**QUICK, "latent_diffusion": True, **kwargs})
+    return DiffusionGenerator(**{**QUICK, "codec": LatentImageCodec(), **kwargs})
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_warm_fit_keeps_the_autoencoder(digits):
     codec = gen.codec_
     assert gen.fit(images[60:120], y[60:120]).n_steps_ == 6 and gen.codec_ is codec
     with pytest.raises(ValueError, match="'latent_images' and is 'images'"):
-        gen.set_params(latent_diffusion=False).fit(images[:60], y[:60])
+        gen.set_params(codec=None).fit(images[:60], y[:60])
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_a_warm_fit_keeps_the_autoencoder(digits):
         (lambda x: quick().fit(np.zeros((9, 10, 11), dtype=np.uint8)), ValueError, "sides that divide by 2"),
         (lambda x: quick().fit(np.zeros((9, 6, 6), dtype=np.uint8)), ValueError, "at least 8 pixels"),
         (lambda x: quick().fit(np.zeros((9, 18, 18), dtype=np.uint8)), ValueError, "divide by 4"),
-        (lambda x: quick().fit(np.eye(5)), ValueError, "latent_diffusion=True is for images"),
-        (lambda x: quick(latent_diffusion="yes").fit(x), ValueError, "latent_diffusion must be True or False"),
-        (lambda x: quick().fit(x).score_samples(x), TypeError, "not available with latent_diffusion"),
+        (lambda x: quick().fit(np.eye(5)), ValueError, "codec must be one for X.*got LatentImageCodec"),
+        (lambda x: quick(codec="latent").fit(x), TypeError, "codec must be None or an object"),
+        (lambda x: quick().fit(x).score_samples(x), TypeError, "not available for latents of images"),
         (lambda x: quick().fit(x).impute(x, mask=np.eye(8, dtype=bool)), TypeError, "model of latents"),
         (lambda x: quick().fit(x).super_resolve(x[:2, ::2, ::2]), TypeError, "model of latents"),
         (lambda x: quick().fit(x).codec_.encode(x[:, :6, :6]), ValueError, "as at fit"),

@@ -301,5 +301,7 @@ def test_the_estimator_keeps_them_through_save_load_and_pickle(tmp_path, levels_
     never = gen.score_samples(frame) - np.log(len(frame) + 1)
     np.testing.assert_allclose(gen.score_samples(broken), never, rtol=1e-9)
     assert np.isfinite(gen.score_samples(frame)).all()
-    free = DiffusionGenerator(max_steps=20, hidden_size=32, dependencies=False, random_state=0).fit(frame)
+    free = DiffusionGenerator(max_steps=20, hidden_size=32, codec=TableCodec(dependencies=False), random_state=0).fit(
+        frame
+    )
     assert breaks(frame, free.sample(300, random_state=1), "education", "education_num") > 0

@@ -182,7 +182,11 @@ def test_rows_repeat_values_as_often_as_real_ones(model):
 def test_without_them_hardly_a_row_does():
     frame = bills()
     settings = {"hidden_size": 64, "n_blocks": 2, "max_steps": 50, "batch_size": 256, "refine": False}
-    rows = DiffusionGenerator(random_state=0, dependencies=False, **settings).fit(frame).sample(2000, random_state=0)
+    rows = (
+        DiffusionGenerator(random_state=0, codec=TableCodec(dependencies=False), **settings)
+        .fit(frame)
+        .sample(2000, random_state=0)
+    )
     assert (rows["bill"] == rows["first"]).mean() < 0.05
 
 

@@ -146,7 +146,11 @@ def test_drawn_rows_keep_the_rules_and_others_do_not(model, tmp_path):
     gen.save(tmp_path / "patients.safetensors")
     again = DiffusionGenerator.load(tmp_path / "patients.safetensors")
     pd.testing.assert_frame_equal(again.sample(2000, random_state=0), rows)
-    free = DiffusionGenerator(**{**gen.get_params(), "dependencies": False}).fit(frame).sample(2000, random_state=0)
+    free = (
+        DiffusionGenerator(**{**gen.get_params(), "codec": TableCodec(dependencies=False)})
+        .fit(frame)
+        .sample(2000, random_state=0)
+    )
     assert min(broken(free).values()) > 20
 
 

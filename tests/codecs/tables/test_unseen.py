@@ -15,6 +15,7 @@ from tabdiff import (
     DiffusionImputer,
     DiffusionOutlierDetector,
     DiffusionOverSampler,
+    TrainingOptions,
     sample_pipeline,
 )
 from tabdiff.codecs import TableCodec
@@ -63,7 +64,9 @@ def fitted(frame):
 
 @pytest.fixture(scope="module")
 def detector(frame):
-    generator = DiffusionGenerator(**SETTINGS, observed_masks=0.0, dependencies=False)
+    generator = DiffusionGenerator(
+        **SETTINGS, training=TrainingOptions(observed_masks=0.0), codec=TableCodec(dependencies=False)
+    )
     return DiffusionOutlierDetector(generator).fit(frame)
 
 
