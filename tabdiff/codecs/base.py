@@ -39,6 +39,10 @@ class Codec(BaseEstimator, ABC):
         Whether the likelihood of what is encoded is none of the row itself, since encoding draws from what it may be.
     constant_ : bool
         Whether encoding again gives the same.
+    refined_ : {"by default", "when asked", "never"}
+        Whether what is drawn may be refined; see `tabdiff.model.refinement.refinement`.
+    bounds_ : tuple of float or None
+        Smallest and largest value to the network, if the kind of data says them.
     prepare : callable or None
         ``prepare(rows, generator)`` makes what the network sees of a batch of encoded rows, where that is not the same.
     """
@@ -48,6 +52,8 @@ class Codec(BaseEstimator, ABC):
     columns_known_: ClassVar[bool] = False
     random_: ClassVar[bool] = False
     constant_: ClassVar[bool] = False
+    refined_: str = "never"
+    bounds_: Any = None
     prepare: Callable[..., Tensor] | None = None
     n_continuous_: Any
     schema_: Any
@@ -94,6 +100,10 @@ class Codec(BaseEstimator, ABC):
 
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Correct what is decoded by rows (m, d) that the model drew at training conditions (m, k)."""
+
+    def data_std(self, data: Any) -> float:
+        """Return the standard deviation of encoded rows (n, d) as the network sees them; numbers are standardised."""
+        return 1.0
 
     @property
     def calibrates_(self) -> bool:

@@ -25,6 +25,9 @@ ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
 # Beyond these, rows are text or documents, and a model with an output per position and letter is not meant for them.
 MAX_LEVELS, MAX_LENGTH = 256, 4096
 
+# Letters of longer sequences have moved against each other: what stands at a position says little.
+REFINED_LENGTH = 100
+
 
 class SequenceForm:
     """The container that sequences came in, and the way back to it.
@@ -236,6 +239,11 @@ class SequenceCodec(Codec):
 
     def __init__(self, alphabet: str | Sequence = "auto") -> None:
         self.alphabet = alphabet
+
+    @property
+    def refined_(self) -> str:  # type: ignore[override]
+        """By default where they are short: trees look at every position."""
+        return "by default" if self.length_ <= REFINED_LENGTH else "when asked"
 
     @property
     def layout_(self) -> dict:

@@ -30,8 +30,7 @@ from torch import Tensor
 
 from tabdiff.diffusion.bound_terms import LOG_SNR_ZERO, Term, chain, integral, log_snr_node, repeated
 from tabdiff.diffusion.cubature import Directions, radii
-from tabdiff.diffusion.denoiser import Denoiser, DenoiserLike
-from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
+from tabdiff.diffusion.denoiser import Denoiser, DenoiserLike, LikelihoodParts
 from tabdiff.diffusion.samplers.base import Model
 from tabdiff.diffusion.samplers.grids import Node, node_at
 
@@ -371,27 +370,15 @@ def row_bound(
     std : Tensor of shape (B,)
         Its standard error, if `return_std`.
     """
-    mixed = isinstance(denoiser, MixedDenoiser)
+    # What is no `Denoiser`, an oracle or guidance, has numbers alone.
+    own = isinstance(denoiser, Denoiser)
     if log_snr_max is None:
-        log_snr_max = LOG_SNR_RANGE[1] if mixed else LOG_SNR_NUMBERS
+        log_snr_max = LOG_SNR_RANGE[1] if own and denoiser.has_levels else LOG_SNR_NUMBERS
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    known = number = log_decoder = None
-    clean = data
-    if isinstance(denoiser, MixedDenoiser):
-        n, model = denoiser.n_continuous, denoiser
-        clean = denoiser.to_x0(data)
-        number = torch.zeros_like(clean, dtype=torch.bool)
-        number[:, :n] = True
-        known = ~number
-        known[:, :n] = ~data[:, :n].isnan()
-        levels = data[:, n:].long() + denoiser.blocks.offsets
-
-        def log_decoder(noisy: Tensor, t: Tensor) -> Tensor:
-            return model.log_probabilities(noisy, t, condition).gather(1, levels).double().sum(1)
-
+    parts = denoiser.likelihood_parts(data, condition) if own else LikelihoodParts(data)
     bound, std = variational_bound(
         denoiser,
-        clean,
+        parts.clean,
         condition,
         steps=steps,
         n_draws=n_draws,
@@ -400,9 +387,9 @@ def row_bound(
         generator=generator,
         shared=shared,
         decode=decode,
-        known=known,
-        reconstructed=number,
-        log_decoder=log_decoder,
+        known=parts.known,
+        reconstructed=parts.numbers,
+        log_decoder=parts.log_decoder,
         return_std=True,
     )
     return (bound, std) if return_std else bound

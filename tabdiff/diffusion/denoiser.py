@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +23,27 @@ from tabdiff.diffusion.schedules.registry import Schedule
 from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
 from tabdiff.utils.random import RowStreams
 
-__all__ = ["Denoiser", "DenoiserLike", "coefficients", "learned_variance"]
+__all__ = ["Denoiser", "DenoiserLike", "LikelihoodParts", "coefficients", "learned_variance"]
+
+
+@dataclass(frozen=True)
+class LikelihoodParts:
+    """How the bound of the likelihood of rows falls into parts; see `tabdiff.diffusion.bound.variational_bound`.
+
+    Attributes
+    ----------
+    clean : Tensor of shape (B, width)
+        Clean rows, as they are noised.
+    known, numbers : Tensor of bool, of the shape of `clean`, or None
+        Which entries count, and which are numbers; None is all.
+    log_decoder : callable or None
+        ``log_decoder(x_t, t)``: the log-probability (B,) of what is no number.
+    """
+
+    clean: Tensor
+    known: Tensor | None = None
+    numbers: Tensor | None = None
+    log_decoder: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class DenoiserLike(Protocol):
@@ -200,6 +221,21 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Return data (B, d) for what a sampler ended at, the clean rows; see `MixedDenoiser.finish`."""
         return rows
+
+    def share_levels(self, other: Denoiser) -> None:
+        """Take the embeddings of levels of another denoiser of the same rows, and keep them; here there are none."""
+
+    def likelihood_parts(self, data: Tensor, condition: Tensor | None) -> LikelihoodParts:
+        """Return how the bound of a row's likelihood falls into parts; here all entries are numbers and known.
+
+        Parameters
+        ----------
+        data : Tensor of shape (B, d)
+            Encoded rows.
+        condition : Tensor of shape (B, k), optional
+            Their encoded condition.
+        """
+        return LikelihoodParts(data)
 
     def x0_and_share(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the estimate of the clean rows, and the share v in [0, 1] that says the variance of each entry's step.

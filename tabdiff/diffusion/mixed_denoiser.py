@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion.denoiser import Denoiser, coefficients
+from tabdiff.diffusion.denoiser import Denoiser, LikelihoodParts, coefficients
 from tabdiff.diffusion.losses import Loss
 from tabdiff.diffusion.masks import PRESENT, given_inputs
 from tabdiff.diffusion.schedules.registry import Schedule
@@ -132,6 +132,27 @@ class MixedDenoiser(Denoiser):
         numbers = data[:, : self.n_continuous].nan_to_num()
         index = data[:, self.n_continuous :].long() + self.blocks.offsets
         return torch.cat([numbers, self.embeddings()[index].flatten(1)], dim=1)
+
+    def share_levels(self, other: Denoiser) -> None:
+        """Take the embeddings of levels of another denoiser of the same rows, and keep them: both see them alike."""
+        if isinstance(other, MixedDenoiser):
+            self.levels.data.copy_(other.levels.data)
+            self.levels.requires_grad_(False)
+
+    def likelihood_parts(self, data: Tensor, condition: Tensor | None) -> LikelihoodParts:
+        """Return clean rows, which numbers of them are known, and the log-probabilities of their levels."""
+        n = self.n_continuous
+        clean = self.to_x0(data)
+        number = torch.zeros_like(clean, dtype=torch.bool)
+        number[:, :n] = True
+        known = ~number
+        known[:, :n] = ~data[:, :n].isnan()
+        levels = data[:, n:].long() + self.blocks.offsets
+
+        def log_decoder(noisy: Tensor, t: Tensor) -> Tensor:
+            return self.log_probabilities(noisy, t, condition).gather(1, levels).double().sum(1)
+
+        return LikelihoodParts(clean, known, number, log_decoder)
 
     def _clean(self, given: Tensor) -> Tensor:
         held = given.isfinite()

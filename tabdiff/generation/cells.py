@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs import CellCodec, is_anndata
+from tabdiff.codecs import is_anndata
 from tabdiff.codecs.cells.depth import match_ranks
 from tabdiff.codecs.inputs import cell_conditions
 from tabdiff.io.frames import to_pandas
@@ -73,7 +73,7 @@ class CellRequest:
         request = cls(n_samples, condition)
         if obs is None and like is None and library_size is None:
             return request
-        if not isinstance(model.codec, CellCodec):
+        if model.container != "cells":
             name = "obs" if obs is not None else "like" if like is not None else "library_size"
             raise TypeError(f"{name} is for models of AnnData; this one was fitted on a table or an array.")
         if library_size is not None and model.codec.kind_ != "counts":
@@ -101,7 +101,6 @@ class CellRequest:
     def _take_like(self, model: FittedModel, like: AnnData, depth: bool, seed: int) -> None:
         if not is_anndata(like):
             raise TypeError(f"like must be an AnnData, however: {type(like).__name__}.")
-        assert isinstance(model.codec, CellCodec)
         rows = np.arange(like.n_obs)
         if self.n_samples is not None and self.n_samples != like.n_obs:
             rows = np.random.default_rng(seed).integers(like.n_obs, size=self.n_samples)
@@ -117,7 +116,6 @@ class CellRequest:
         """Total counts (n,) int64 of the cells to draw, None where the model draws them."""
         if self.totals is None:
             return None
-        assert isinstance(model.codec, CellCodec)
         if isinstance(self.totals, str):
             generator = torch.Generator().manual_seed(seed)
             return model.codec.training_totals(codes, n, generator)
@@ -170,7 +168,6 @@ def _named(model: FittedModel, obs: pd.DataFrame, what: str) -> pd.DataFrame | N
 def latent(model: FittedModel, adata: Any, condition: Any, own: pd.DataFrame | None) -> np.ndarray:
     """Where cells lie for a model, under a condition that was given or their own; see `DiffusionGenerator.latent`."""
     codec = model.codec
-    assert isinstance(codec, CellCodec)
     codes = None
     if model.conditions is not None:
         if condition is not None:

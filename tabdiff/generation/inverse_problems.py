@@ -270,14 +270,15 @@ def super_resolve(
 
 
 def _codec(model: FittedModel) -> ImageCodec:
-    if not isinstance(model.codec, ImageCodec):
+    if model.container != "images":
         raise TypeError("this is for models of images; this one was fitted on something else.")
     if model.codec.random_:
         raise TypeError(
             "what is known of an image is known of its pixels, and this is a model of latents; fit without "
             "codec=LatentImageCodec()."
         )
-    return model.codec
+    codec: ImageCodec = model.codec
+    return codec
 
 
 def _read(images: Any) -> Images:

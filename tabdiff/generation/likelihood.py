@@ -58,7 +58,7 @@ def log_likelihood(
         raise ValueError(f"method must be 'bound', 'continuous' or 'flow', however: {method!r}.")
     time = "continuous" if method == "continuous" else "schedule"
     codec, denoiser = model.codec, model.denoiser
-    if isinstance(codec, ImageCodec):
+    if model.container == "images":
         if method == "flow":
             raise ValueError("method='flow' is for rows of numbers, not for images; use method='bound'.")
         rows = codec.encode(features)
@@ -122,7 +122,7 @@ def bits_of_rows(
     time = "continuous" if method == "continuous" else "schedule"
     generator = torch.Generator().manual_seed(seed)
     codec, denoiser = model.codec, model.denoiser
-    if isinstance(codec, ImageCodec):
+    if model.container == "images":
         if codec.range_ != "byte":
             raise ValueError(
                 f"bits per dimension must be of images of bytes (uint8); got a model of {codec.dtype_}, whose values "

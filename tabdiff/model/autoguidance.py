@@ -21,7 +21,6 @@ from sklearn.metrics import roc_auc_score
 
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import draw
-from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import LARGE_ROWS
@@ -90,10 +89,8 @@ def fit_autoguidance(
     device : torch.device
     """
     guiding = build_guiding_denoiser(model.config, start.seeds.guiding).to(device)
-    if isinstance(guiding, MixedDenoiser) and isinstance(model.denoiser, MixedDenoiser):
-        # Both see the same noisy rows, in which levels stand by their embeddings.
-        guiding.levels.data.copy_(model.denoiser.levels.data)
-        guiding.levels.requires_grad_(False)
+    # Both see the same noisy rows, in which levels stand by their embeddings.
+    guiding.share_levels(model.denoiser)
     trained = train(
         guiding,
         batches,

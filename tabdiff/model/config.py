@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.tables.layout import missing_levels, presence_columns
 from tabdiff.diffusion import Loss, Schedule, make_loss, schedule_from_config
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
@@ -36,8 +34,6 @@ __all__ = ["ModelConfig"]
 # Share of the rows of a complete table of which a random part is given in training. Half of the rows would take as much
 # from the quality of samples again, and gain little where every cell is there to learn from.
 OBSERVED_MASKS = 0.25
-# Of images whose standard deviation is taken, values at most.
-MEASURED_VALUES = 2**24
 
 
 @dataclass
@@ -239,7 +235,7 @@ class ModelConfig:
             embedding_size=embedding_size,
             options=network_options(settings, network),
             variance=parameters.variance,
-            data_std=_data_std(codec, data),
+            data_std=codec.data_std(data),
         )
 
     def state(self) -> dict:
@@ -277,18 +273,9 @@ def _check_steps(time_embedding: str, variance: str, schedule: Schedule, n_categ
         )
 
 
-def _data_std(codec: Any, data: Any) -> float:
-    """Return the standard deviation of the values of images as a network sees them, of some where there are many."""
-    if not isinstance(codec, ImageCodec):
-        return 1.0
-    n = max(1, min(len(data), MEASURED_VALUES // math.prod(codec.row_size_)))
-    some = codec.prepare(data[torch.linspace(0, len(data) - 1, n).round().long()])
-    return float(some.double().std(correction=0)) or 1.0  # images of one value have no spread to scale by
-
-
 def _bounds(codec: Any, data: Tensor, n_continuous: int, target: str) -> np.ndarray | None:
     """Return the smallest and the largest value of each column, missing ones left out, shape (2, d); None for none."""
-    if isinstance(codec, ImageCodec) and codec.bounds_ is not None:
+    if codec.bounds_ is not None:
         # Known whatever the target, and where guidance leaves them, colours burn.
         return np.array(codec.bounds_, dtype=np.float32)[:, None]
     if target not in ("eps", "score"):

@@ -23,6 +23,9 @@ MIN_PATCHES, MAX_PATCHES = 16, 256
 # Shifted by at most this share of the side, as images are cropped after padding by 4 of 32 pixels.
 CROP_SHARE = 1 / 8
 
+# Of images whose standard deviation is taken, values at most.
+MEASURED_VALUES = 2**24
+
 
 class ImageCodec(Codec):
     """Encode images as rows of pixels, channel by channel, and decode to the container, dtype and range that came in.
@@ -111,6 +114,12 @@ class ImageCodec(Codec):
     def bounds_(self) -> tuple[float, float] | None:
         """Smallest and largest value to the network, if there are any."""
         return -1.0, 1.0
+
+    def data_std(self, data: Any) -> float:
+        """Return the standard deviation of the values as the network sees them, of some images where there are many."""
+        n = max(1, min(len(data), MEASURED_VALUES // math.prod(self.row_size_)))
+        some = self.prepare(data[torch.linspace(0, len(data) - 1, n).round().long()])
+        return float(some.double().std(correction=0)) or 1.0  # images of one value have no spread to scale by
 
     def encode(self, images: Any, condition: Tensor | None = None, generator: Any = None) -> Any:
         """Map images to rows: a tensor (n, c * h * w) of uint8 or float32, or `ImageFiles`, which stands for one.

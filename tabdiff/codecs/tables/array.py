@@ -25,6 +25,7 @@ class ArrayCodec(TableCodec):
     torch.Size([200, 3])
     """
 
+    refined_ = "when asked"
     _auto_levels = False
 
     def fit(self, array: np.ndarray, *args: Any, **kwargs: Any) -> "ArrayCodec":  # type: ignore[override]

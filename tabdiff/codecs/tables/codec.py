@@ -93,6 +93,7 @@ class TableCodec(Codec):
     breaks an inequality is one with a gap below any that was seen, which is unlikely but finite.
     """
 
+    refined_ = "by default"
     columns_known_ = True
 
     def __init__(

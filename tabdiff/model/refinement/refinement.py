@@ -31,7 +31,6 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from tabdiff.codecs import ArrayCodec, SequenceCodec, TableCodec
 from tabdiff.model.refinement.balancing import MIN_BALANCED, balance
 from tabdiff.model.refinement.density_ratio import DensityRatio, cutoff
 from tabdiff.model.refinement.raking import Raking
@@ -53,8 +52,6 @@ __all__ = [
 REFINED_STEPS = 25
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
-# Letters of longer sequences have moved against each other: what stands at a position says little.
-MAX_LENGTH = 100
 MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
 # of a bootstrap, 7 leave 1.1.
@@ -291,10 +288,8 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     By default not where the condition has vectors: trees do not see which way these point.
     """
     if refine == "auto":
-        suited = isinstance(codec, TableCodec) and not isinstance(codec, ArrayCodec)
-        suited |= isinstance(codec, SequenceCodec) and codec.length_ <= MAX_LENGTH
-        return not vectors and suited and n_rows >= MIN_ROWS
-    if refine and not isinstance(codec, TableCodec | SequenceCodec):
+        return not vectors and codec.refined_ == "by default" and n_rows >= MIN_ROWS
+    if refine and codec.refined_ == "never":
         raise TypeError("refine=True needs a DataFrame, an array (n, d) or sequences; nothing else is refined.")
     return bool(refine)
 
