@@ -49,7 +49,7 @@ def load(data: str, side: int | None = None) -> Pictures:
     folder = Path(data).expanduser()
     kind = data if data in NAMES else _kind(folder)
     if side is not None and kind != "classes":
-        raise ValueError(f"--side is for folders of image files, however: --data {data} has images of one size.")
+        raise ValueError(f"--side is for folders of image files; got --data {data} has images of one size.")
     if kind == "digits":
         digits = load_digits()
         return _split(np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target)
@@ -87,13 +87,13 @@ def read_idx(path: Path, n_axes: int) -> np.ndarray:
     magic, start = bytes((0, 0, 8, n_axes)), 4 + 4 * n_axes
     if data[:4] != magic:
         raise ValueError(
-            f"{path} must be an IDX file of bytes along {n_axes} axes, which begins with {magic.hex()}, however: it "
-            f"begins with {data[:4].hex() or 'nothing'}. Copy it again."
+            f"{path} must be an IDX file of bytes along {n_axes} axes, which begins with {magic.hex()}; got one "
+            f"that begins with {data[:4].hex() or 'nothing'}. Copy it again."
         )
     shape = np.frombuffer(data[4:start].ljust(4 * n_axes, b"\0"), dtype=">u4").astype(int)
     if len(data) != start + shape.prod():
         raise ValueError(
-            f"{path} must have {start + shape.prod()} bytes, for values of shape {tuple(shape.tolist())}, however: "
+            f"{path} must have {start + shape.prod()} bytes, for values of shape {tuple(shape.tolist())}; got "
             f"{len(data)}. It is {'truncated' if len(data) < start + shape.prod() else 'too long'}; copy it again."
         )
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
@@ -111,7 +111,7 @@ def read_cifar10(folder: Path) -> Pictures:
         data = path.read_bytes()
         if not data or len(data) % length:
             raise ValueError(
-                f"{path} must hold records of {length} bytes, however: {len(data)} bytes, {len(data) % length} too "
+                f"{path} must hold records of {length} bytes; got {len(data)} bytes, {len(data) % length} too "
                 "many. It is truncated, or not of CIFAR-10's binary version; copy it again."
             )
         records.append(np.frombuffer(data, dtype=np.uint8).reshape(-1, length))
@@ -135,7 +135,7 @@ def read_classes(folder: Path, side: int | None = None) -> Pictures:
     if len(names) < 2 or counts.min() < FEWEST:
         rare = ", ".join(f"{name} {n}" for name, n in zip(names, counts) if n < FEWEST or len(names) < 2)
         raise ValueError(
-            f"{folder} must have at least two subfolders, classes, of at least {FEWEST} images each, however: {rare}. "
+            f"{folder} must have at least two subfolders, classes, of at least {FEWEST} images each; got {rare}. "
             "Add images, or remove the subfolder."
         )
     images = _pixels(paths, side)
@@ -185,7 +185,7 @@ def _pixels(paths: list[Path], side: int | None) -> np.ndarray:
         if pictures[-1].size != pictures[0].size:
             (w, h), (width, height) = pictures[-1].size, pictures[0].size
             raise ValueError(
-                f"images must have one size, however: {paths[0]} has {width} × {height} pixels, {path} {w} × {h}. "
+                f"images must have one size; got {width} × {height} pixels in {paths[0]}, {w} × {h} in {path}. "
                 "Crop and resize all of them with --side 32, or another number."
             )
     read = read_images(pictures)

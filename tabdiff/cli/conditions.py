@@ -56,9 +56,7 @@ def parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any
         elif attribute is not None and attribute.kind == "continuous" and not is_time(attribute.dtype):
             value = _number(gen, value)
             if not math.isfinite(value):
-                raise ValueError(
-                    f"condition {name!r} is {describe(attribute)}, so it needs a number, however: {text!r}."
-                )
+                raise ValueError(f"condition {name!r} is {describe(attribute)}, so it needs a number; got {text!r}.")
         elif attribute is None:
             value = _held_level(gen, name, value)
         elif attribute.kind == "vector":
@@ -76,7 +74,7 @@ def _vector(name: str, text: str) -> Any:
     try:
         return np.array([float(part) for part in text.split(",")])
     except ValueError:
-        message = f"condition {name!r} is a vector, so it needs numbers with commas between them, however: {text!r}."
+        message = f"condition {name!r} is a vector, so it needs numbers with commas between them; got {text!r}."
         raise ValueError(message) from None
 
 
@@ -110,7 +108,7 @@ def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
         try:
             return int(text) if text.lstrip("+-").isdigit() else float(_with_point(gen, text))
         except ValueError:
-            raise ValueError(f"condition {name!r} needs a number, however: {text!r}.") from None
+            raise ValueError(f"condition {name!r} needs a number; got {text!r}.") from None
     return text
 
 

@@ -36,7 +36,7 @@ def clone_generator(generator: Any, random_state: Any, defaults: dict[str, Any])
     """
     if generator is not None and not isinstance(generator, DiffusionGenerator):
         given = f"the class {generator.__name__}" if isinstance(generator, type) else repr(generator)
-        raise TypeError(f"generator must be a DiffusionGenerator or None, however: {given:.80}.")
+        raise TypeError(f"generator must be a DiffusionGenerator or None; got {given:.80}.")
     own = DiffusionGenerator(**defaults) if generator is None else clone(generator)
     if random_state is not None:
         own.set_params(random_state=int(check_random_state(random_state).randint(np.iinfo(np.int32).max)))
@@ -55,11 +55,11 @@ def refuse_all_but_tables(X: Any, what: str) -> None:
     """
     X = as_known(X)
     if is_anndata(X):
-        raise TypeError(f"{what} takes arrays and DataFrames, however: AnnData. Pass adata.to_df() or adata.obsm[...].")
+        raise TypeError(f"{what} takes arrays and DataFrames; got AnnData. Pass adata.to_df() or adata.obsm[...].")
     if looks_like_images(X):
         raise TypeError(
-            f"{what} takes arrays (n, d) and DataFrames, however: images. Pass rows of pixels, X.reshape(len(X), -1), "
+            f"{what} takes arrays (n, d) and DataFrames; got images. Pass rows of pixels, X.reshape(len(X), -1), "
             "or use DiffusionGenerator itself."
         )
     if read_sequences(X) is not None:
-        raise TypeError(f"{what} takes arrays and DataFrames, however: sequences ({type(X).__name__} of strings).")
+        raise TypeError(f"{what} takes arrays and DataFrames; got sequences ({type(X).__name__} of strings).")

@@ -152,7 +152,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         """
         share = self.contamination
         if not (0 < share <= 0.5 if is_number(share) else share == "auto"):  # type: ignore[operator]
-            raise ValueError(f"contamination must be 'auto' or a number in (0, 0.5], however: {share!r}.")
+            raise ValueError(f"contamination must be 'auto' or a number in (0, 0.5]; got {share!r}.")
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
         refuse_all_but_tables(X, "DiffusionOutlierDetector")
         inputs = read_fit_inputs(self, X, None, None)

@@ -147,7 +147,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         for name in ("add_indicator", "keep_empty_features", "sample_posterior"):
             if not isinstance(getattr(self, name), bool | np.bool_):
-                raise ValueError(f"{name} must be True or False, however: {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}.")
         gen = clone_generator(self.generator, self.random_state, DEFAULTS)
         masks = options_of(gen.training).observed_masks
         if callable(gen.denoiser) or masks == 0:
@@ -304,7 +304,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if self._means_nan():
             return absent
         if np.ndim(self.missing_values) != 0:
-            raise ValueError(f"missing_values must be a single value, however: {self.missing_values!r}.")
+            raise ValueError(f"missing_values must be a single value; got {self.missing_values!r}.")
         if absent.any():
             names = [pd.DataFrame(X).columns[j] for j in np.flatnonzero(absent.any(axis=0))]
             raise ValueError(
@@ -313,7 +313,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             )
         if isinstance(X, np.ndarray):
             if isinstance(self.missing_values, str):
-                raise ValueError(f"X holds numbers, so missing_values must be one, however: {self.missing_values!r}.")
+                raise ValueError(f"X holds numbers, so missing_values must be one; got {self.missing_values!r}.")
             return X == self.missing_values
         return np.column_stack([(X.iloc[:, j].astype(object) == self.missing_values) for j in range(X.shape[1])])
 

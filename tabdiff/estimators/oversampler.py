@@ -138,7 +138,7 @@ class DiffusionOverSampler(OneToOneFeatureMixin, BaseEstimator):
         frame = inputs.condition
         assert frame is not None
         if frame.shape[1] != 1:
-            raise ValueError(f"y must be a single column of classes, however: {frame.shape[1]} columns.")
+            raise ValueError(f"y must be a single column of classes; got {frame.shape[1]} columns.")
         labels = _check_labels(frame.iloc[:, 0])
         self.sampling_strategy_ = read_strategy(self.sampling_strategy, y, labels)
         self.generator_ = None
@@ -214,7 +214,7 @@ def read_strategy(strategy: Any, y: Any, labels: pd.Series) -> dict[Any, int]:
     if callable(strategy):
         strategy = strategy(y)
         if not isinstance(strategy, Mapping):
-            raise TypeError(f"a callable sampling_strategy must return a dict, however: {strategy!r:.80}.")
+            raise TypeError(f"a callable sampling_strategy must return a dict; got {strategy!r:.80}.")
     if isinstance(strategy, str) and strategy in NAMES:
         targets = {
             "minority": [rarest],
@@ -226,7 +226,7 @@ def read_strategy(strategy: Any, y: Any, labels: pd.Series) -> dict[Any, int]:
     if not is_number(strategy) or not 0 < strategy <= 1:
         raise ValueError(
             f"sampling_strategy must be one of {NAMES}, a number in (0, 1], a dict from labels to numbers of rows or a "
-            f"callable that returns one, however: {strategy!r}."
+            f"callable that returns one; got {strategy!r}."
         )
     if len(counts) != 2:
         raise ValueError(
@@ -252,7 +252,7 @@ def _read_counts(strategy: Mapping, counts: dict[Any, int]) -> dict[Any, int]:
         raise ValueError(f"sampling_strategy names the class {unknown[0]!r}, which y lacks.{hint} It has {counts}.")
     for label, n in strategy.items():
         if not is_integer(n):
-            raise ValueError(f"sampling_strategy: the rows of {label!r} must be an integer, however: {n!r}.")
+            raise ValueError(f"sampling_strategy: the rows of {label!r} must be an integer; got {n!r}.")
         if n < counts[label]:
             raise ValueError(
                 f"sampling_strategy asks for {n} rows of {label!r}, but there are {counts[label]} already, and "
@@ -269,12 +269,12 @@ def _check_labels(series: pd.Series) -> pd.Series:
     numbers, text = (all(isinstance(v, kind) for v in values) for kind in (Number, str))
     kinds = sorted({type(v).__name__ for v in values})
     if len(kinds) > 1 and not (numbers or text):
-        raise ValueError(f"the classes in y must be of one type, however: {kinds}. Use pandas.Series(y).astype(str).")
+        raise ValueError(f"the classes in y must be of one type; got {kinds}. Use pandas.Series(y).astype(str).")
     if all(isinstance(v, int | float | complex) for v in values) and not isinstance(series.dtype, pd.CategoricalDtype):
         kind = type_of_target(np.array(values))
         if kind not in ("binary", "multiclass"):
             raise ValueError(
-                f"Unknown label type: {kind}. y must hold classes, however: values such as {values[0]!r}. Bin a "
+                f"Unknown label type: {kind}. y must hold classes; got values such as {values[0]!r}. Bin a "
                 "continuous target first, for example with pandas.qcut(y, 4, duplicates='drop')."
             )
     labels = pd.Series(values, dtype=object)

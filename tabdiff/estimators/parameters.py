@@ -28,11 +28,11 @@ def check_parameters(parameters: Any) -> None:
     for name in ("hidden_size", "n_blocks", "max_steps", "batch_size"):
         value = getattr(p, name)
         if value != "auto" and not is_integer(value, 1):
-            raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
+            raise ValueError(f"{name} must be 'auto' or an integer of at least 1; got {value!r}.")
     if not isinstance(p.refine, bool | np.bool_) and p.refine != "auto":
-        raise ValueError(f"refine must be 'auto', True or False, however: {p.refine!r}.")
+        raise ValueError(f"refine must be 'auto', True or False; got {p.refine!r}.")
     if p.n_timesteps is not None and not is_integer(p.n_timesteps, 2):
-        raise ValueError(f"n_timesteps must be None or an integer of at least 2, however: {p.n_timesteps!r}.")
+        raise ValueError(f"n_timesteps must be None or an integer of at least 2; got {p.n_timesteps!r}.")
     if p.codec is not None:
         if not isinstance(p.codec, Codec):
             raise TypeError(
@@ -51,12 +51,12 @@ def check_parameters(parameters: Any) -> None:
         _check_number("autoguidance", p.autoguidance)
         allowed = p.autoguidance >= 0
     if not allowed:
-        raise ValueError(f"autoguidance must be 'auto' or a number of at least 0, however: {p.autoguidance!r}.")
+        raise ValueError(f"autoguidance must be 'auto' or a number of at least 0; got {p.autoguidance!r}.")
     if rate and not p.learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, however: {p.learning_rate!r}.")
+        raise ValueError(f"learning_rate must be positive; got {p.learning_rate!r}.")
     _check_training(p)
     if p.max_time is not None and not p.max_time > 0:
-        raise ValueError(f"max_time must be None or positive, however: {p.max_time!r}.")
+        raise ValueError(f"max_time must be None or positive; got {p.max_time!r}.")
 
 
 def _check_condition_dropout(value: Any) -> None:
@@ -64,30 +64,30 @@ def _check_condition_dropout(value: Any) -> None:
         shown = "condition_dropout" if name is None else f"condition_dropout[{name!r}]"
         _check_number(shown, share)
         if not 0 <= share <= 1:
-            raise ValueError(f"{shown} must lie in [0, 1], however: {share!r}.")
+            raise ValueError(f"{shown} must lie in [0, 1]; got {share!r}.")
 
 
 def _check_training(p: Any) -> None:
     """Check what says when training stops, and who watches it."""
     for name in ("early_stopping", "warm_start"):
         if not isinstance(getattr(p, name), bool | np.bool_):
-            raise ValueError(f"{name} must be True or False, however: {getattr(p, name)!r}.")
+            raise ValueError(f"{name} must be True or False; got {getattr(p, name)!r}.")
     _check_number("validation_fraction", p.validation_fraction)
     if not 0 < p.validation_fraction < 1:
-        raise ValueError(f"validation_fraction must lie in (0, 1), however: {p.validation_fraction!r}.")
+        raise ValueError(f"validation_fraction must lie in (0, 1); got {p.validation_fraction!r}.")
     if not is_integer(p.n_iter_no_change, 1):
-        raise ValueError(f"n_iter_no_change must be an integer of at least 1, however: {p.n_iter_no_change!r}.")
+        raise ValueError(f"n_iter_no_change must be an integer of at least 1; got {p.n_iter_no_change!r}.")
     if p.callbacks is not None and not isinstance(p.callbacks, list | tuple):
-        raise ValueError(f"callbacks must be None or a list of callbacks, however: {p.callbacks!r}.")
+        raise ValueError(f"callbacks must be None or a list of callbacks; got {p.callbacks!r}.")
     for callback in p.callbacks or ():
         missing = [name for name in vars(Callback) if name.startswith("on_") and not hasattr(callback, name)]
         if missing or isinstance(callback, type):
             raise ValueError(
-                "each of callbacks must be an object with the methods of tabdiff.training.Callback, however: "
+                "each of callbacks must be an object with the methods of tabdiff.training.Callback; got "
                 f"{callback!r}{' is a class; make an object of it' if not missing else f' lacks {missing}'}."
             )
 
 
 def _check_number(name: str, value: Any) -> None:
     if not is_number(value):
-        raise ValueError(f"{name} must be a finite number, however: {value!r}.")
+        raise ValueError(f"{name} must be a finite number; got {value!r}.")

@@ -77,11 +77,11 @@ def sample_pipeline(
     """
     SamplingOptions.of(**options)  # refuses what is unknown before anything is drawn
     if not isinstance(pipe, Pipeline):
-        raise TypeError(f"pipe must be a Pipeline, however: {type(pipe).__name__}. A generator has its own sample.")
+        raise TypeError(f"pipe must be a Pipeline; got {type(pipe).__name__}. A generator has its own sample.")
     name, generator = pipe.steps[-1]
     if not isinstance(generator, DiffusionGenerator):
         raise TypeError(
-            f"the last step of the pipeline must be a DiffusionGenerator, however: {name!r} is {_what(generator)}."
+            f"the last step of the pipeline must be a DiffusionGenerator; got {name!r}, {_what(generator)}."
         )
     steps_before = _flatten(pipe, len(pipe.steps) - 1, "")
     for step_name, step in steps_before:

@@ -83,7 +83,7 @@ class ClassifierFeatures:
         self._codec = ImageCodec().fit(images)
         self.classes, codes = np.unique(labels, return_inverse=True)
         if len(self.classes) < 2:
-            raise ValueError(f"a classifier needs at least two classes, however: {self.classes.tolist()}.")
+            raise ValueError(f"a classifier needs at least two classes; got {self.classes.tolist()}.")
         with borrowed_rng(random_state):
             self._network = _Network(self._codec.size_, len(self.classes))
         self._train(self._codec.encode(images), torch.from_numpy(codes), random_state)
@@ -169,7 +169,7 @@ class _Named:
         features = self._features(images)
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(
-                f"features must return an array (n, k) for n images, however: shape {features.shape} for {len(images)}."
+                f"features must return an array (n, k) for n images; got shape {features.shape} for {len(images)}."
             )
         return features
 
@@ -209,7 +209,7 @@ def as_features(features: Any, images: Images, labels: np.ndarray | None, random
     """Return what `evaluate` was asked to compare by: by default a classifier, or pixels where there are no labels."""
     if features is not None and not (isinstance(features, str) and features == "auto"):
         if not callable(features):
-            raise TypeError(f"features must be a callable of images, however: {features!r}.")
+            raise TypeError(f"features must be a callable of images; got {features!r}.")
         if isinstance(features, nn.Module):
             return _Module(features, images)
         return features if isinstance(features, ClassifierFeatures | PixelFeatures) else _Named(features)

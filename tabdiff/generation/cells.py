@@ -90,7 +90,7 @@ class CellRequest:
 
     def _take_obs(self, model: FittedModel, obs: Any) -> None:
         if not isinstance(obs, pd.DataFrame):
-            raise TypeError(f"obs must be a DataFrame with a row per cell, however: {type(obs).__name__}.")
+            raise TypeError(f"obs must be a DataFrame with a row per cell; got {type(obs).__name__}.")
         if not obs.index.is_unique:
             raise ValueError("the index of obs names the cells, so it must not repeat; use obs.reset_index(drop=True).")
         self.obs, self.condition = obs, _named(model, obs, "obs")
@@ -100,7 +100,7 @@ class CellRequest:
 
     def _take_like(self, model: FittedModel, like: AnnData, depth: bool, seed: int) -> None:
         if not is_anndata(like):
-            raise TypeError(f"like must be an AnnData, however: {type(like).__name__}.")
+            raise TypeError(f"like must be an AnnData; got {type(like).__name__}.")
         rows = np.arange(like.n_obs)
         if self.n_samples is not None and self.n_samples != like.n_obs:
             rows = np.random.default_rng(seed).integers(like.n_obs, size=self.n_samples)
@@ -128,7 +128,7 @@ def _is_match(library_size: Any) -> bool:
     if not isinstance(library_size, str):
         return False
     if library_size != "match":
-        raise ValueError(f"library_size must be a number, an array or 'match', however: {library_size!r}.")
+        raise ValueError(f"library_size must be a number, an array or 'match'; got {library_size!r}.")
     return True
 
 
@@ -137,13 +137,9 @@ def _totals(library_size: Any) -> np.ndarray:
     try:
         values = np.asarray(known, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"library_size must be a number, an array or 'match', however: {_text(library_size)}."
-        ) from None
+        raise ValueError(f"library_size must be a number, an array or 'match'; got {_text(library_size)}.") from None
     if values.ndim > 1 or not np.isfinite(values).all() or (values < 1).any():
-        raise ValueError(
-            f"library_size must be counts of at least 1, one or one per cell, however: {_text(library_size)}."
-        )
+        raise ValueError(f"library_size must be counts of at least 1, one or one per cell; got {_text(library_size)}.")
     if (values > MAX_EXACT).any():
         raise ValueError(f"library_size must be at most 2**53, which counts hold; got {_text(library_size)}.")
     return np.rint(values).astype(np.int64)

@@ -179,9 +179,9 @@ def restore(
     else:
         A = tensor_of(read_array(operator, "operator", np.float32))
     if A.ndim != 2 or A.shape[1] != d:
-        raise ValueError(f"operator must have shape (m, {d}) for images of {codec.size_}, however: {tuple(A.shape)}.")
+        raise ValueError(f"operator must have shape (m, {d}) for images of {codec.size_}; got {tuple(A.shape)}.")
     if y.ndim != 2 or y.shape[1] != len(A):
-        raise ValueError(f"measurements must have shape (n, {len(A)}), as operator has, however: {tuple(y.shape)}.")
+        raise ValueError(f"measurements must have shape (n, {len(A)}), as operator has; got {tuple(y.shape)}.")
     slope, start = codec.scale_
     y = slope * y + start * A.sum(dim=1)
     codes = _codes(model, len(y), condition, guidance_scale, seed)
@@ -262,7 +262,7 @@ def super_resolve(
             f"and {channels} channels."
         )
     if (read.dtype == np.uint8) != (codec.range_ == "byte"):
-        raise ValueError(f"images must be {codec.dtype_}, as at fit, however: {read.dtype}.")
+        raise ValueError(f"images must be {codec.dtype_}, as at fit; got {read.dtype}.")
     matrix = operator_matrix(lambda x: DOWNSAMPLING[operator](x, factor), codec.size_)
     measurements = read.array().reshape(len(read), -1).astype(np.float32)
     settings: dict[str, Any] = dict(condition=condition, guidance_scale=guidance_scale, steps=steps, seed=seed)
@@ -284,7 +284,7 @@ def _codec(model: FittedModel) -> ImageCodec:
 def _read(images: Any) -> Images:
     read = read_images(images, "images")
     if read is None:
-        raise TypeError(f"images must be an array or list of images, or a folder, however: {type(images).__name__}.")
+        raise TypeError(f"images must be an array or list of images, or a folder; got {type(images).__name__}.")
     if len(read) == 0:
         raise ValueError("images must hold at least one image; got none. Select images that are there.")
     return read
@@ -295,7 +295,7 @@ def _as_mask(mask: Any, images: Images, codec: ImageCodec) -> np.ndarray:
     mask = read_array(mask, "mask", taken="an array of True and False")
     n, (c, h, w) = len(images), images.size
     if mask.dtype != bool:
-        raise ValueError(f"mask must be boolean, True where a pixel is missing, however: {mask.dtype}.")
+        raise ValueError(f"mask must be boolean, True where a pixel is missing; got {mask.dtype}.")
     if mask.shape == (h, w):
         full = np.broadcast_to(mask, (n, c, h, w))
     elif mask.shape == (n, h, w):
@@ -305,9 +305,7 @@ def _as_mask(mask: Any, images: Images, codec: ImageCodec) -> np.ndarray:
     elif mask.shape == (n, c, h, w) and images.layout == "chw":
         full = mask
     else:
-        raise ValueError(
-            f"mask must have shape ({h}, {w}), ({n}, {h}, {w}) or that of the images, however: {mask.shape}."
-        )
+        raise ValueError(f"mask must have shape ({h}, {w}), ({n}, {h}, {w}) or that of the images; got {mask.shape}.")
     if images.size != codec.size_:
         codec.encode(images)  # raises the error that says so
     return np.ascontiguousarray(full)

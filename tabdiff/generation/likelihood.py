@@ -55,7 +55,7 @@ def log_likelihood(
         For an unknown method, and "flow" for anything but numbers without missing values.
     """
     if method not in SCORE_METHODS:
-        raise ValueError(f"method must be 'bound', 'continuous' or 'flow', however: {method!r}.")
+        raise ValueError(f"method must be 'bound', 'continuous' or 'flow'; got {method!r}.")
     time = "continuous" if method == "continuous" else "schedule"
     codec, denoiser = model.codec, model.denoiser
     if model.container == "images":

@@ -68,8 +68,8 @@ def _suffix(path: Path, others: Mapping[str, str] = MappingProxyType({})) -> str
         near = difflib.get_close_matches(suffix, SUFFIXES, n=1)
         hint = f" {others[suffix]}" if suffix in others else f" Did you mean {near[0]}?" if near else ""
         raise DataFileError(
-            f"{path}: the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, "
-            f"however: {suffix or 'no ending'}.{hint}"
+            f"{path}: the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}; "
+            f"got {suffix or 'no ending'}.{hint}"
         )
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise DataFileError(f'{path}: parquet files need pyarrow. Install it with: pip install "tabdiff[io]"')
@@ -381,8 +381,6 @@ def check_fits(path: str | os.PathLike, *, cells: bool) -> None:
     """Raise a DataFileError unless the ending of `path` suits the data: ``.h5ad`` for cells, the others for tables."""
     suffix = Path(path).suffix.lower()
     if cells and suffix != ".h5ad":
-        raise DataFileError(f"{path}: single cells are written as .h5ad, however: {suffix}.")
+        raise DataFileError(f"{path}: single cells are written as .h5ad; got {suffix}.")
     if not cells and suffix == ".h5ad":
-        raise DataFileError(
-            f"{path}: a table is written as .csv or .parquet, however: .h5ad, which holds single cells."
-        )
+        raise DataFileError(f"{path}: a table is written as .csv or .parquet; got .h5ad, which holds single cells.")

@@ -164,7 +164,7 @@ def _read_folder(folder: str | os.PathLike, name: str) -> Images:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             fix = f" Pass a folder of images, or [PIL.Image.open({os.fspath(folder)!r}), ...]."
         raise TypeError(
-            f"{name} must be data, or the path of a folder of images, however: {type(folder).__name__} "
+            f"{name} must be data, or the path of a folder of images; got {type(folder).__name__} "
             f"{os.fspath(folder)!r}, which {what}.{fix}"
         )
     paths, classes = find_images(folder)
@@ -176,9 +176,7 @@ def _read_pil(images: Any, name: str) -> Images:
     turned, modes = [], []
     for i, image in enumerate(images):
         if not is_pil(image):
-            raise TypeError(
-                f"a list of PIL images must hold nothing else, however: element {i} is {type(image).__name__}."
-            )
+            raise TypeError(f"a list of PIL images must hold nothing else; got {type(image).__name__} as element {i}.")
         try:
             turned.append(upright(image))
             modes.append(mode_of(image))
@@ -224,14 +222,13 @@ def _read_array(array: np.ndarray, name: str) -> Images:
         return _checked(Images(array[:, None], "hw"), name)
     if array.ndim != 4:
         raise ValueError(
-            f"images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w), however: it has {array.ndim} "
+            f"images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w); got {array.ndim} "
             f"dimensions, shape={array.shape}."
         )
     first, last = 1 <= array.shape[1] <= MAX_CHANNELS, 1 <= array.shape[3] <= MAX_CHANNELS
     if not first and not last:
         raise ValueError(
-            f"images of shape (n, h, w, c) or (n, c, h, w) have 1 to {MAX_CHANNELS} channels, however: "
-            f"shape={array.shape}."
+            f"images of shape (n, h, w, c) or (n, c, h, w) have 1 to {MAX_CHANNELS} channels; got shape={array.shape}."
         )
     if first and last:
         raise ValueError(
@@ -245,13 +242,13 @@ def _checked(images: Images, name: str) -> Images:
     """Raise an error that names what is no image, and how to make the images `name` some."""
     _, height, width = images.size
     if min(height, width) < MIN_SIDE:
-        raise ValueError(f"images must have at least {MIN_SIDE} pixels a side, however: {height} × {width}.")
+        raise ValueError(f"images must have at least {MIN_SIDE} pixels a side; got {height} × {width}.")
     array = images.pixels
     if array.dtype == np.uint8:
         return images
     if array.dtype.kind != "f":
         raise TypeError(
-            f"images must be uint8, or floating point in [0, 1] or [-1, 1], however: {array.dtype}. "
+            f"images must be uint8, or floating point in [0, 1] or [-1, 1]; got {array.dtype}. "
             f"{_conversion(array, name)}"
         )
     flat = array.reshape(len(array), -1)
@@ -268,7 +265,7 @@ def _checked(images: Images, name: str) -> Images:
             else f", or {name}.astype(numpy.uint8) if they are bytes"
         )
         raise ValueError(
-            f"floating-point images must lie in [0, 1] or [-1, 1], however: image {i} goes from {low[i]:g} to "
+            f"floating-point images must lie in [0, 1] or [-1, 1]; got values in image {i} from {low[i]:g} to "
             f"{high[i]:g} ({len(odd)} of {len(flat)} images are outside). Divide by the largest value, {name} / "
             f"{int(top) if top % 1 == 0 else float(top)}{whole}."
         )
@@ -299,7 +296,7 @@ def as_images(X: Any) -> Images:
     images = read_images(X)
     if images is None:
         raise TypeError(
-            "images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or a folder, "
-            f"however: {type(X).__name__}{f' of shape {X.shape}' if hasattr(X, 'shape') else ''}."
+            "images must be an array (n, h, w), (n, h, w, c) or (n, c, h, w), a list of PIL images or a folder; "
+            f"got {type(X).__name__}{f' of shape {X.shape}' if hasattr(X, 'shape') else ''}."
         )
     return images

@@ -120,7 +120,7 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
         if callable(denoiser):
             network = denoiser(spec.width, n_outputs, condition_size)
             if not isinstance(network, nn.Module):
-                raise TypeError(f"the callable denoiser must return an nn.Module, however: {type(network).__name__}.")
+                raise TypeError(f"the callable denoiser must return an nn.Module; got {type(network).__name__}.")
         else:
             network = make_network(spec, n_outputs, condition_size, n_given)
         embedding: nn.Module | None = None

@@ -60,7 +60,7 @@ def weigh(inputs: FitInputs, sample_weight: Any) -> tuple[FitInputs, np.ndarray 
     weight = np.array(_check_sample_weight(known, np.empty((n, 1)), dtype=np.float64))
     if (weight < 0).any():
         raise ValueError(
-            f"sample_weight must not be negative, however: {weight.min():g} at row {int(weight.argmin())}. "
+            f"sample_weight must not be negative; got {weight.min():g} at row {int(weight.argmin())}. "
             "Give a row the weight 0 to leave it out."
         )
     counts = weight > 0

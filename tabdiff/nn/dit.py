@@ -225,11 +225,11 @@ class DiT(nn.Module):
         size = tokens.hidden_size
         n_heads = default_heads(size) if n_heads is None else n_heads
         if conditioning not in CONDITIONING:
-            raise ValueError(f"conditioning must be one of {CONDITIONING}, however: {conditioning!r}.")
+            raise ValueError(f"conditioning must be one of {CONDITIONING}; got {conditioning!r}.")
         if time_conditioning not in TIME_CONDITIONING:
             raise ValueError(f"time_conditioning must be one of {TIME_CONDITIONING}; got {time_conditioning!r}.")
         if n_blocks < 1 or n_heads < 1 or size % n_heads:
-            raise ValueError(f"n_heads must divide the tokens' length {size}, however: {n_heads=} {n_blocks=}")
+            raise ValueError(f"n_heads must divide the tokens' length {size}; got {n_heads=} {n_blocks=}")
         self.tokens = tokens
         self.conditioning = conditioning if condition_size else "none"
         self.time_conditioning = time_conditioning

@@ -61,7 +61,7 @@ class SinusoidalEmbedding(nn.Module):
     def __init__(self, size: int, *, scale: float = 1000.0, max_period: float = 10_000.0) -> None:
         super().__init__()
         if size < 2 or size % 2:
-            raise ValueError(f"size must be an even number of at least 2, however: {size=}")
+            raise ValueError(f"size must be an even number of at least 2; got {size=}")
         half = size // 2
         frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float64) / half)
         self.register_buffer("frequencies", (scale * frequencies).float(), persistent=False)
@@ -141,7 +141,7 @@ class FourierEmbedding(nn.Module):
     def __init__(self, size: int, *, max_frequency: float = 1000.0) -> None:
         super().__init__()
         if size < 2:
-            raise ValueError(f"size must be at least 2, however: {size=}")
+            raise ValueError(f"size must be at least 2; got {size=}")
         self.log_frequency = nn.Parameter(torch.linspace(0, math.log(max_frequency), size))
         # A quarter turn between neighbours, so that each frequency starts with a sine and a cosine nearby.
         self.phase = nn.Parameter(torch.arange(size) % 2 * (math.pi / 2))
@@ -300,7 +300,7 @@ class ConditionEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         if not n_levels or any(k < 0 for k in n_levels):
-            raise ValueError(f"n_levels needs an entry >= 0 for each attribute, however: {n_levels=}")
+            raise ValueError(f"n_levels needs an entry >= 0 for each attribute; got {n_levels=}")
         self.n_levels = tuple(int(k) for k in n_levels)
         self.n_attributes = len(self.n_levels)
         self.size = size
@@ -342,7 +342,7 @@ class ConditionEmbedding(nn.Module):
             weight = next(self.mix.parameters())
             condition = weight.new_full((batch_size, self.n_attributes), float("nan"))
         elif condition.ndim != 2 or condition.shape[1] != self.n_attributes:
-            raise ValueError(f"condition must have shape (B, {self.n_attributes}), however: {tuple(condition.shape)}.")
+            raise ValueError(f"condition must have shape (B, {self.n_attributes}); got {tuple(condition.shape)}.")
         parts: list[Tensor] = []
         classes: Iterator[Any] = iter(self.classes)
         values: Iterator[Any] = iter(self.values)
@@ -435,7 +435,7 @@ class ImageCondition(nn.Module):
                 raise ValueError("batch_size is needed when condition is None.")
             condition = self._null.expand(batch_size, self.n_attributes)
         if condition.ndim != 2 or condition.shape[1] != self.n_attributes:
-            raise ValueError(f"condition must have shape (B, {self.n_attributes}), however: {tuple(condition.shape)}.")
+            raise ValueError(f"condition must have shape (B, {self.n_attributes}); got {tuple(condition.shape)}.")
         k = self.attributes.n_attributes if self.attributes is not None else 0
         pixels = condition[:, k:]
         known = ~pixels.isnan()

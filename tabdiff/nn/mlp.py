@@ -115,11 +115,11 @@ class ResidualMLP(nn.Module):
     ) -> None:
         super().__init__()
         if conditioning not in MLP_CONDITIONING:
-            raise ValueError(f"conditioning must be one of {MLP_CONDITIONING}, however: {conditioning!r}.")
+            raise ValueError(f"conditioning must be one of {MLP_CONDITIONING}; got {conditioning!r}.")
         if time_conditioning not in TIME_CONDITIONING:
             raise ValueError(f"time_conditioning must be one of {TIME_CONDITIONING}; got {time_conditioning!r}.")
         if min(n_inputs, n_outputs, hidden_size, n_blocks) < 1:
-            raise ValueError(f"sizes must be at least 1, however: {n_inputs=} {n_outputs=} {hidden_size=} {n_blocks=}")
+            raise ValueError(f"sizes must be at least 1; got {n_inputs=} {n_outputs=} {hidden_size=} {n_blocks=}")
         self.time = nn.Sequential(
             make_time_embedding(time_embedding, embedding_size, n_timesteps),
             nn.Linear(embedding_size, embedding_size),

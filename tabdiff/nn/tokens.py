@@ -40,7 +40,7 @@ class Positions(nn.Module):
     def __init__(self, shape: Sequence[int], size: int, kind: str = "learned") -> None:
         super().__init__()
         if kind not in POSITIONS:
-            raise ValueError(f"positions must be one of {POSITIONS}, however: {kind!r}.")
+            raise ValueError(f"positions must be one of {POSITIONS}; got {kind!r}.")
         if kind == "learned":
             self.table = nn.Parameter(torch.randn(math.prod(shape), size))
             return
@@ -116,7 +116,7 @@ class ColumnTokens(nn.Module):
         n_columns = n_continuous + len(n_levels)
         if n_columns < 1 or hidden_size < 1 or max_tokens < 1:
             raise ValueError(
-                f"there must be at least one column, however: {n_continuous=} {n_levels=} {hidden_size=} {max_tokens=}"
+                f"there must be at least one column; got {n_continuous=} {n_levels=} {hidden_size=} {max_tokens=}"
             )
         width = n_continuous + embedding_size * len(n_levels)
         starts = [n_continuous + embedding_size * j for j in range(len(n_levels))]
@@ -290,7 +290,7 @@ class SequenceTokens(nn.Module):
     ) -> None:
         super().__init__()
         if min(n_positions, n_levels, hidden_size, stride) < 1:
-            raise ValueError(f"sizes must be at least 1, however: {n_positions=} {n_levels=} {hidden_size=} {stride=}")
+            raise ValueError(f"sizes must be at least 1; got {n_positions=} {n_levels=} {hidden_size=} {stride=}")
         self.n_tokens, self.hidden_size = -(-n_positions // stride), hidden_size
         self.n_outputs = n_positions * n_levels
         self._padding = (self.n_tokens * stride - n_positions) * embedding_size

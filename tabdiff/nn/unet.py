@@ -141,7 +141,7 @@ class UNet(nn.Module):
         super().__init__()
         channels, height, width = shape
         if min(channels, height, width, base, n_blocks, len(multipliers), *multipliers) < 1:
-            raise ValueError(f"sizes must be at least 1, however: {shape=} {base=} {multipliers=} {n_blocks=}")
+            raise ValueError(f"sizes must be at least 1; got {shape=} {base=} {multipliers=} {n_blocks=}")
         if time_conditioning not in TIME_CONDITIONING:
             raise ValueError(f"time_conditioning must be one of {TIME_CONDITIONING}; got {time_conditioning!r}.")
         if conditioning not in CONDITIONING:

@@ -358,7 +358,7 @@ class TensorBoard(Callback):
 
 def _check_count(name: str, value: Any) -> None:
     if not is_integer(value, 1):
-        raise ValueError(f"{name} must be an integer of at least 1, however: {value!r}.")
+        raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
 
 
 def _write_rows(rows: Any, path: Path) -> None:

@@ -112,7 +112,7 @@ def test_columns_that_were_not_declared_can_be_held(dated, tmp_path, held, name,
 
 def test_held_columns_name_what_is_wrong(dated, tmp_path, capsys):
     sample = ["sample", dated / "month", "-n", 2, "-o", tmp_path / "o.csv", "--condition", "month=2024-02-01"]
-    _fails(capsys, [*sample, "n=many"], 1, "condition 'n' needs a number, however: 'many'")
+    _fails(capsys, [*sample, "n=many"], 1, "condition 'n' needs a number; got 'many'")
     _fails(capsys, [*sample, "n=7.5"], 1, "7.5 is no value of a int64 column")
     _fails(capsys, [*sample, "day=31"], 1, "'31' is no value of a datetime64[ns] column")
     assert main([str(a) for a in [*sample, "day=2030-01-01", "--quiet"]]) == 0

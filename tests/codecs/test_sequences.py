@@ -173,7 +173,7 @@ def test_a_warm_fit_takes_shorter_sequences_and_refuses_other_letters():
         (lambda: quick().fit(np.eye(4)).score_samples(DNA), TypeError, "fitted on a array, and X is sequences"),
         (lambda: quick().fit(DNA).impute(DNA), TypeError, "not available for sequences"),
         (lambda: DiffusionImputer(quick()).fit(DNA), TypeError, "DiffusionImputer takes arrays and DataFrames"),
-        (lambda: DiffusionOverSampler(quick()).fit_resample(DNA, DNA), TypeError, "however: sequences"),
+        (lambda: DiffusionOverSampler(quick()).fit_resample(DNA, DNA), TypeError, "got sequences"),
         (lambda: quick(refine=True).fit(np.zeros((9, 4, 4), dtype=np.uint8)), TypeError, "refine=True needs"),
     ],
 )

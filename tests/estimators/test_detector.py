@@ -140,7 +140,7 @@ def test_at_the_end_of_a_pipeline(correlated):
 def test_what_cannot_be_done_is_refused(correlated):
     X = correlated[0][:50]
     for share in (0, 0.6, -0.1, "high", None, True, float("nan")):
-        with pytest.raises(ValueError, match=r"contamination must be 'auto' or a number in \(0, 0.5\], however"):
+        with pytest.raises(ValueError, match=r"contamination must be 'auto' or a number in \(0, 0.5\]; got"):
             detector(contamination=share).fit(X)
     with pytest.raises(TypeError, match="generator must be a DiffusionGenerator"):
         DiffusionOutlierDetector(StandardScaler()).fit(X)

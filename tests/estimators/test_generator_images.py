@@ -211,7 +211,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(digits, tmp_path):
 def test_warm_start_goes_on_with_images_of_the_same_kind(digits):
     gen = quick(warm_start=True).fit(digits[0][:50])
     assert gen.fit(digits[0][50:100]).n_steps_ == 6
-    with pytest.raises(ValueError, match="8 × 8 pixels with 1 channel, as at fit, however: 4 × 16"):
+    with pytest.raises(ValueError, match="8 × 8 pixels with 1 channel, as at fit; got 4 × 16"):
         gen.fit(digits[0][:50].reshape(50, 4, 16))
     with pytest.raises(ValueError, match="denoiser is another"):
         gen.set_params(denoiser="mlp").fit(digits[0][:50])
@@ -278,7 +278,7 @@ def test_a_model_of_images_wants_images_and_another_does_not(fitted):
 def test_companions_say_that_they_take_no_images(companion, form, digits):
     images = {"array": digits[0][:20], "pil": [Image.fromarray(x) for x in digits[0][:20]], "folder": "pictures"}[form]
     fit = companion().fit_resample if companion is DiffusionOverSampler else companion().fit
-    with pytest.raises(TypeError, match=f"{companion.__name__} takes .* however: images"):
+    with pytest.raises(TypeError, match=f"{companion.__name__} takes .* got images"):
         fit(images, digits[1][:20])
 
 

@@ -67,7 +67,7 @@ def test_strategies_mean_what_they_mean_to_imbalanced_learn(strategy, labels, ex
 @pytest.mark.parametrize(
     ("strategy", "labels", "message"),
     [
-        ("majority", LABELS, r"must be one of \('auto', .*however: 'majority'"),
+        ("majority", LABELS, r"must be one of \('auto', .*got 'majority'"),
         (0.5, LABELS, "ratio of two classes, but y has 3"),
         (0.2, BINARY, "asks for 12 rows of 1, but there are 20 already, a ratio of 0.333"),
         (1.5, BINARY, r"number in \(0, 1\]"),
@@ -75,7 +75,7 @@ def test_strategies_mean_what_they_mean_to_imbalanced_learn(strategy, labels, ex
         (float("nan"), BINARY, "nan"),
         ({"a": 49}, LABELS, "asks for 49 rows of 'a', but there are 50 already"),
         ({"d": 49}, LABELS, "names the class 'd', which y lacks"),
-        ({"a": 60.0}, LABELS, "must be an integer, however: 60.0"),
+        ({"a": 60.0}, LABELS, "must be an integer; got 60.0"),
         (None, LABELS, "None"),
     ],
     ids=str,
@@ -188,8 +188,8 @@ def test_seeds_clone_and_pickle():
         (np.linspace(0, 1, 60) ** 2, r"Unknown label type: continuous.*pandas.qcut"),
         (["a"] * 60, "one class only, 'a'"),
         (["a"] * 59 + [None], "1 missing values"),
-        (["a"] * 30 + [1] * 30, "of one type, however: .'int', 'str'"),
-        (np.eye(2)[[0, 1] * 30], "single column of classes, however: 2 columns"),
+        (["a"] * 30 + [1] * 30, "of one type; got .'int', 'str'"),
+        (np.eye(2)[[0, 1] * 30], "single column of classes; got 2 columns"),
         ([0, 1], "inconsistent numbers of samples"),
         (None, "y to be passed"),
     ],

@@ -88,9 +88,9 @@ def test_a_function_without_effect_needs_no_inverse(X):
 
 
 def test_what_is_no_pipeline_of_a_generator(X):
-    with pytest.raises(TypeError, match="pipe must be a Pipeline, however: DiffusionGenerator"):
+    with pytest.raises(TypeError, match="pipe must be a Pipeline; got DiffusionGenerator"):
         sample_pipeline(quick(), 3)
-    with pytest.raises(TypeError, match="'pca' is a PCA"):
+    with pytest.raises(TypeError, match="'pca', a PCA"):
         sample_pipeline(make_pipeline(StandardScaler(), PCA()), 3)
     with pytest.raises(NotFittedError):
         sample_pipeline(make_pipeline(StandardScaler(), quick()), 3)

@@ -38,7 +38,8 @@ class Uniform(nn.Module):
 @pytest.mark.parametrize("schedule", [CosineSchedule(), DiscreteCosineSchedule(1000)], ids=lambda s: s.name)
 def test_random_bytes_take_eight_bits(schedule):
     images = np.random.default_rng(0).integers(0, 256, (64, 4, 4), dtype=np.uint8)
-    bits = bits_of_rows(SimpleNamespace(container="images", codec=ImageCodec().fit(images), denoiser=Uniform(schedule)), images, None)
+    model = SimpleNamespace(container="images", codec=ImageCodec().fit(images), denoiser=Uniform(schedule))
+    bits = bits_of_rows(model, images, None)
     assert bits.mean() == pytest.approx(8.0, abs=max(0.06, 3 * bits.std() / 8))
 
 

@@ -90,11 +90,11 @@ def damaged(folder, name, change):
     [
         (
             lambda data: data[:-100],
-            "must have 9424 bytes, for values of shape .12, 28, 28., however: 9324",
+            "must have 9424 bytes, for values of shape .12, 28, 28.; got 9324",
         ),
         (lambda data: data[:9], "truncated"),
         (lambda data: data + b"1", "too long"),
-        (lambda data: b"<html>" + data, "begins with 00000803, however: it begins with 3c68746d. Copy it again"),
+        (lambda data: b"<html>" + data, "begins with 00000803; got one that begins with 3c68746d. Copy it again"),
         (lambda data: b"", "begins with nothing"),
         (lambda data: gzip.compress(data)[:-50], "train-images-idx3-ubyte is damaged: .* Copy it again"),
         (lambda data: b"\x1f\x8b" + data, "is damaged"),
@@ -182,7 +182,7 @@ def test_a_class_of_the_test_folder_alone_is_refused(files, tmp_path):
 def test_images_of_several_sizes_are_refused_or_resized(files, tmp_path):
     write_classes(tmp_path, ["a", "b"])
     write_classes(tmp_path, ["c"], size=(20, 10))
-    with pytest.raises(ValueError, match=r"0.png has 7 × 6 pixels, .*0.png 20 × 10. Crop and resize .* --side 32"):
+    with pytest.raises(ValueError, match=r"got 7 × 6 pixels in .*0.png, 20 × 10 in .*0.png. Crop and resize .* --side 32"):
         files.load(str(tmp_path))
     assert files.load(str(tmp_path), side=9).train.shape == (18, 9, 9, 3)
 
@@ -201,7 +201,7 @@ def test_what_is_no_image_is_named(files, tmp_path):
 )
 def test_too_few_classes_or_images_are_refused(files, tmp_path, classes, n, named):
     write_classes(tmp_path, classes, n=n)
-    with pytest.raises(ValueError, match=f"at least two subfolders, classes, of at least 4 images each, .*: {named}"):
+    with pytest.raises(ValueError, match=f"at least two subfolders, classes, of at least 4 images each; got .*{named}"):
         files.load(str(tmp_path))
 
 

@@ -214,7 +214,7 @@ def test_a_weighted_model_comes_back_from_its_file(penguins, tmp_path):
     [
         (np.ones(343), "sample_weight"),
         (np.ones((344, 2)), "1D"),
-        (np.r_[-0.5, np.ones(343)], r"must not be negative, however: -0\.5 at row 0"),
+        (np.r_[-0.5, np.ones(343)], r"must not be negative; got -0\.5 at row 0"),
         (np.r_[np.nan, np.ones(343)], "NaN"),
         (np.r_[np.inf, np.ones(343)], "infinity"),
         (np.zeros(344), "zero"),

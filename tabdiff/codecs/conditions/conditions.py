@@ -176,7 +176,7 @@ class Conditions:
             raise ValueError(f"unknown condition name {unknown[0]!r}.{hint} Names: {self.names}.")
         counts = [name for name, value in given.items() if isinstance(value, Mapping)]
         if len(counts) > 1:
-            raise ValueError(f"only one attribute can be given as counts, however: {counts}.")
+            raise ValueError(f"only one attribute can be given as counts; got {counts}.")
         if counts:
             given[counts[0]] = expand_counts(counts[0], given[counts[0]])
         single = {name: self.attributes[self.names.index(name)].is_single(value) for name, value in given.items()}
@@ -234,8 +234,8 @@ class Conditions:
         if values.ndim == 2 and values.shape[1] == len(self.attributes):
             return {name: values[:, j] for j, name in enumerate(self.names)}
         raise ValueError(
-            f"an array of conditions must have shape (n, {len(self.attributes)}) for {self.names}, "
-            f"however: {tuple(values.shape)}."
+            f"an array of conditions must have shape (n, {len(self.attributes)}) for {self.names}; "
+            f"got {tuple(values.shape)}."
         )
 
     def _complete(self, codes: np.ndarray, given: list[int], open_: list[int], rng: np.random.Generator) -> None:
@@ -374,8 +374,8 @@ def condition_frame(
             frame = pd.DataFrame({default_name: pd.Series(list(array))})
         else:
             raise ValueError(
-                f"{default_name} must be names of columns, or values with a row per sample in one or two dimensions, "
-                f"however: {condition!r:.80}."
+                f"{default_name} must be names of columns, or values with a row per sample in one or two dimensions; "
+                f"got {condition!r:.80}."
             )
     if n_rows is not None and len(frame) != n_rows:
         raise ValueError(
@@ -393,13 +393,13 @@ def _frame_of_dict(condition: Mapping, n_rows: int | None, what: str) -> pd.Data
         values = values.toarray() if sparse.issparse(values) else values
         values = to_pandas(as_values(values, f"{what}[{name!r}]"))
         if is_scalar(values) or isinstance(values, Mapping | pd.DataFrame):
-            raise ValueError(f"{what}[{name!r}] must be an array with a row per sample, however: {values!r:.60}.")
+            raise ValueError(f"{what}[{name!r}] must be an array with a row per sample; got {values!r:.60}.")
         several = isinstance(values, np.ndarray) and values.ndim > 1
         columns[name] = pd.Series(list(values) if several else values).reset_index(drop=True)
     lengths = {name: len(series) for name, series in columns.items()}
     wrong = {name: n for name, n in lengths.items() if n_rows is not None and n != n_rows}
     if wrong or len(set(lengths.values())) > 1:
-        raise ValueError(f"{what} must have a row for each of {n_rows} samples, however: {wrong or lengths}.")
+        raise ValueError(f"{what} must have a row for each of {n_rows} samples; got {wrong or lengths}.")
     return pd.DataFrame(columns)
 
 
@@ -415,7 +415,7 @@ def expand_counts(name: Any, counts: Mapping) -> list:
         raise ValueError(f"condition {name!r}: no counts given.")
     for label, count in counts.items():
         if not is_integer(count, 0):
-            raise ValueError(f"condition {name!r}: the count of {label!r} must be an integer >= 0, however: {count!r}.")
+            raise ValueError(f"condition {name!r}: the count of {label!r} must be an integer >= 0; got {count!r}.")
     return [label for label, count in counts.items() for _ in range(count)]
 
 

@@ -216,7 +216,7 @@ class Attribute:
             except (TypeError, ValueError) as error:
                 given = series[~missing].iloc[0]
                 raise ValueError(
-                    f"condition {self.name!r} holds times ({self.dtype}), however: {given!r}. {error}"
+                    f"condition {self.name!r} holds times ({self.dtype}); got {given!r}. {error}"
                 ) from error
         if self.kind == "continuous":
             try:
@@ -227,7 +227,7 @@ class Attribute:
             except (TypeError, ValueError):
                 raise ValueError(
                     f"condition {self.name!r} is continuous ({self._shown(self.low)} to {self._shown(self.high)}), "
-                    f"so it needs numbers, however: {series[~missing].iloc[0]!r}."
+                    f"so it needs numbers; got {series[~missing].iloc[0]!r}."
                 ) from None
             if np.isinf(numbers).any():
                 raise ValueError(f"condition {self.name!r} contains infinite values (inf).")

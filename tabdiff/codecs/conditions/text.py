@@ -26,7 +26,7 @@ def check_text_encoder(text_encoder: Any) -> None:
     if text_encoder is not None and not all(callable(encoder) for encoder in encoders):
         raise ValueError(
             "text_encoder must be None, a callable from a list of texts to vectors, or a dict of such by the names of "
-            f"conditions, however: {text_encoder!r:.80}."
+            f"conditions; got {text_encoder!r:.80}."
         )
 
 
@@ -90,11 +90,9 @@ class TextAttribute(VectorAttribute):
         try:
             n = len(answer)
         except TypeError:
-            raise ValueError(
-                f"{what} must be an array with a row per text, however: {type(answer).__name__}."
-            ) from None
+            raise ValueError(f"{what} must be an array with a row per text; got {type(answer).__name__}.") from None
         if n != len(texts):
-            raise ValueError(f"{what} must have a row for each of {len(texts)} texts, however: {n} rows.")
+            raise ValueError(f"{what} must have a row for each of {len(texts)} texts; got {n} rows.")
         return stack_vectors(answer, what)
 
     def bind(self, encoder: Any) -> None:
@@ -139,7 +137,7 @@ class TextAttribute(VectorAttribute):
         missing = series.isna().to_numpy()
         wrong = [value for value in series[~missing] if not isinstance(value, str)]
         if wrong:
-            raise ValueError(f"condition {self.name!r} holds text, however: {wrong[0]!r}.")
+            raise ValueError(f"condition {self.name!r} holds text; got {wrong[0]!r}.")
         out = np.full((len(series), len(self.column_levels)), np.nan)
         index = pd.Index(self.texts).get_indexer(pd.Index(series))
         old = (index >= 0) & ~missing

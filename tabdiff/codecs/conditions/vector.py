@@ -48,18 +48,16 @@ def stack_vectors(values: Any, what: str) -> np.ndarray:
         try:
             array = np.asarray(as_known(block), dtype=np.float64)
         except (TypeError, ValueError):
-            raise ValueError(f"{what} must be vectors of numbers, however: {block!r:.60}.") from None
+            raise ValueError(f"{what} must be vectors of numbers; got {block!r:.60}.") from None
         if array.ndim not in (1, 2) or array.size == 0:
-            raise ValueError(
-                f"{what} must have a vector (d,) or tokens (m, d) in each row, however: shape {array.shape}."
-            )
+            raise ValueError(f"{what} must have a vector (d,) or tokens (m, d) in each row; got shape {array.shape}.")
         known.append(array.reshape(-1, array.shape[-1]))
     shapes = [array.shape for array in known if array is not None]
     if not shapes:
         raise ValueError(f"{what} has no value but missing ones.")
     widths = sorted({shape[1] for shape in shapes})
     if len(widths) > 1:
-        raise ValueError(f"{what} must have vectors of one length, however: lengths {widths}.")
+        raise ValueError(f"{what} must have vectors of one length; got lengths {widths}.")
     stacked = np.full((len(known), max(shape[0] for shape in shapes), widths[0]), np.nan)
     for i, rows in enumerate(known):
         if rows is not None:
@@ -149,8 +147,7 @@ class VectorAttribute:
         if width != self.width or m > self.n_tokens:
             fitted = f"up to {self.n_tokens} vectors" if self.kind == "tokens" else "a vector"
             raise ValueError(
-                f"condition {self.name!r} was fitted with {fitted} of length {self.width}, however: {m} of length "
-                f"{width}."
+                f"condition {self.name!r} was fitted with {fitted} of length {self.width}; got {m} of length {width}."
             )
         out = np.full((n, self.n_tokens, width), np.nan)
         out[:, :m] = (blocks - self.mean) / self.scale

@@ -131,9 +131,9 @@ class ImageCodec(Codec):
         """
         images = as_images(images)
         if images.size != self.size_:
-            raise ValueError(f"images must be {_shown(self.size_)}, as at fit, however: {_shown(images.size)}.")
+            raise ValueError(f"images must be {_shown(self.size_)}, as at fit; got {_shown(images.size)}.")
         if (images.dtype == np.uint8) != (self.range_ == "byte"):
-            raise ValueError(f"images must be {self.dtype_}, as at fit, however: {images.dtype}.")
+            raise ValueError(f"images must be {self.dtype_}, as at fit; got {images.dtype}.")
         if isinstance(images.pixels, ImageFiles):
             return images.pixels
         flat = images.pixels.reshape(len(images), -1)
@@ -141,9 +141,7 @@ class ImageCodec(Codec):
             return tensor_of(flat)
         if self.range_ == "unit" and flat.min() < 0:
             i = int(np.flatnonzero((flat < 0).any(axis=1))[0])
-            raise ValueError(
-                f"images must lie in [0, 1], as at fit, however: image {i} goes down to {flat[i].min():g}."
-            )
+            raise ValueError(f"images must lie in [0, 1], as at fit; got {flat[i].min():g} in image {i}.")
         scaled = tensor_of(flat.astype(np.float32, copy=False))
         return scaled.mul(2).sub(1) if self.range_ == "unit" else scaled
 
@@ -236,7 +234,7 @@ def augmentations(augment: Any) -> tuple[str, ...]:
     names = () if augment is None else (augment,) if isinstance(augment, str) else tuple(augment)
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
-        raise ValueError(f"augment must be None, or one or several of {AUGMENTATIONS}, however: {augment!r}.")
+        raise ValueError(f"augment must be None, or one or several of {AUGMENTATIONS}; got {augment!r}.")
     return names
 
 

@@ -22,7 +22,7 @@ def parse_constraint(text: str) -> tuple[list[tuple[int, str]], str, list[tuple[
     """
     form = "Write 'a <= b', 'a < b' or 'total = a + b - c', and `names like this` in backticks."
     if not isinstance(text, str):
-        raise ValueError(f"a constraint must be a string, however: {text!r}. {form}")
+        raise ValueError(f"a constraint must be a string; got {text!r}. {form}")
     sides: list[list[tuple[int, str]]] = [[]]
     operator, sign, position = "", 0, 0
     while position < len(text):

@@ -53,7 +53,7 @@ class Constraints:
 
     def __init__(self, texts: Sequence[str] | None = None) -> None:
         if isinstance(texts, str):
-            raise ValueError(f"constraints must be a list of strings, however: {texts!r}. Use [{texts!r}].")
+            raise ValueError(f"constraints must be a list of strings; got {texts!r}. Use [{texts!r}].")
         self.texts = list(texts) if texts is not None else []
         self.rebuilt_: list[Rebuilt] = []
         # Counts all times from the same origin in the same unit, so that they can be compared.

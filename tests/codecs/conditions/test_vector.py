@@ -266,7 +266,7 @@ def test_a_model_is_saved_without_its_encoder_and_takes_it_again(tmp_path):
     )
     with pytest.warns(UserWarning, match="other vectors"):
         DiffusionGenerator.load(tmp_path / "model", text_encoder=lambda texts: [2 * w for w in words(texts)])
-    with pytest.raises(ValueError, match="length 8, however"):
+    with pytest.raises(ValueError, match="length 8; got"):
         DiffusionGenerator.load(tmp_path / "model", text_encoder=lambda texts: np.ones((len(texts), 5)))
     quick().fit(X).save(tmp_path / "plain")
     with pytest.raises(ValueError, match="no condition that is text"):
@@ -321,7 +321,7 @@ def fitted_vectors():
             lambda: fitted_vectors().sample(condition={"e": np.ones((2, 5))}),
             "'e' was fitted with a vector of length 4.*5",
         ),
-        (lambda: fitted_vectors().sample(3, condition=np.ones(3)), "length 4, however: 1 of length 3"),
+        (lambda: fitted_vectors().sample(3, condition=np.ones(3)), "length 4; got 1 of length 3"),
         (lambda: fitted_vectors().sample(3, condition={"f": np.ones(4)}), r"unknown condition name 'f'.*\['e'\]"),
         (lambda: fitted_vectors().sample(condition={"e": np.full((2, 4), np.inf)}), "'e' contains infinite"),
         (lambda: fitted_vectors().sample(2, condition={"e": "red"}), "'e' must be vectors of numbers"),
@@ -335,11 +335,11 @@ def fitted_vectors():
         ),
         (lambda: quick(text_encoder=letters).fit(X, condition={"e": VECTORS}), "none of the conditions .* holds text"),
         (lambda: quick(text_encoder={"x": letters}).fit(X, TEXTS), r"text_encoder names \['x'\]"),
-        (lambda: quick(text_encoder=lambda t: np.ones((2, 3))).fit(X, TEXTS), "each of 4 texts, however: 2 rows"),
-        (lambda: quick(text_encoder=lambda t: 3).fit(X, TEXTS), "array with a row per text, however: int"),
+        (lambda: quick(text_encoder=lambda t: np.ones((2, 3))).fit(X, TEXTS), "each of 4 texts; got 2 rows"),
+        (lambda: quick(text_encoder=lambda t: 3).fit(X, TEXTS), "array with a row per text; got int"),
         (lambda: quick(text_encoder=lambda t: np.full((len(t), 2), np.nan)).fit(X, TEXTS), "no value but missing"),
         (lambda: quick(text_encoder=lambda t: [np.ones(len(s)) for s in t]).fit(X, TEXTS), "vectors of one length"),
-        (lambda: quick(text_encoder=letters).fit(X, TEXTS).sample(condition=["a", 3]), "holds text, however: 3"),
+        (lambda: quick(text_encoder=letters).fit(X, TEXTS).sample(condition=["a", 3]), "holds text; got 3"),
         (lambda: quick(text_encoder="bert").fit(X, TEXTS), "text_encoder must be .*'bert'"),
     ],
 )

@@ -146,10 +146,10 @@ def test_unknown_augmentations_are_refused():
     ("images", "error", "message"),
     [
         (np.zeros((3, 6, 6, 6, 3)), ValueError, "5 dimensions"),
-        (np.zeros((3, 6, 6, 7)), ValueError, r"1 to 4 channels, however: shape=\(3, 6, 6, 7\)"),
+        (np.zeros((3, 6, 6, 7)), ValueError, r"1 to 4 channels; got shape=\(3, 6, 6, 7\)"),
         (np.zeros((3, 3, 8, 3)), ValueError, "not told apart"),
         (np.zeros((3, 2, 8)), ValueError, "at least 4 pixels"),
-        (np.zeros((3, 6, 6), dtype=np.int64), TypeError, "however: int64"),
+        (np.zeros((3, 6, 6), dtype=np.int64), TypeError, "got int64"),
         (np.zeros((3, 6, 6), dtype=bool), TypeError, "255 \\* X"),
         (np.full((3, 6, 6), np.nan), ValueError, "image 0 holds NaN"),
         ([np.zeros((6, 6)), np.zeros((6, 7))], ValueError, r"image 1 \(6, 7\)"),
@@ -164,7 +164,7 @@ def test_what_is_no_image_is_refused(images, error, message):
 def test_values_outside_the_range_are_named_with_their_image():
     images = noise((5, 6, 6), np.float64)
     images[3, 2, 2] = 16.0
-    with pytest.raises(ValueError, match=r"image 3 goes from .* to 16 \(1 of 5 .*X / 16"):
+    with pytest.raises(ValueError, match=r"got values in image 3 from .* to 16 \(1 of 5 .*X / 16"):
         read_images(images)
 
 
@@ -176,11 +176,11 @@ def test_mixed_sizes_of_pil_images_are_named():
 
 def test_images_of_another_size_or_kind_than_the_fit_are_refused():
     codec = ImageCodec().fit(noise((3, 6, 6)))
-    with pytest.raises(ValueError, match="6 × 6 pixels with 1 channel, as at fit, however: 6 × 7"):
+    with pytest.raises(ValueError, match="6 × 6 pixels with 1 channel, as at fit; got 6 × 7"):
         codec.encode(noise((3, 6, 7)))
     with pytest.raises(ValueError, match="must be uint8"):
         codec.encode(noise((3, 6, 6), np.float32))
-    with pytest.raises(ValueError, match=r"image 1 goes down to -0\.5"):
+    with pytest.raises(ValueError, match=r"got -0\.5 in image 1"):
         ImageCodec().fit(noise((3, 6, 6), np.float32)).encode(np.stack([np.zeros((6, 6)), np.full((6, 6), -0.5)]))
 
 

@@ -285,7 +285,7 @@ def test_dependencies_hold_beside_constraints():
         (["a + b = total + a"], r"one side must be a single column"),
         (["a <= day"], r"compares a time with a number"),
         (["a = day"], r"\['day'\] hold times"),
-        ([1], r"must be a string, however: 1"),
+        ([1], r"must be a string; got 1"),
         ("a <= b", r"must be a list of strings.*Use \['a <= b'\]"),
         (["small = left + right"], r"can give 'small' values from 0 to 160, which its dtype int8 cannot hold"),
         (["whole = half + half2"], r"'whole' holds integers, but a term has fractions"),
@@ -302,7 +302,7 @@ def test_constraints_that_cannot_be_kept_are_refused(constraints, message):
 
 
 def test_constraints_need_a_table():
-    with pytest.raises(ValueError, match="must be a DataFrame, however: ndarray"):
+    with pytest.raises(ValueError, match="must be a DataFrame; got ndarray"):
         make_codec(np.zeros((5, 2)), constraints=["a <= b"])
 
 
