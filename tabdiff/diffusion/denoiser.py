@@ -287,7 +287,7 @@ class Denoiser(nn.Module):
         """Return what the network returns; see `forward` for the arguments."""
         alpha, sigma = coefficients(self.schedule, t, x_t)
         c_in, _, _ = edm_coefficients(alpha, sigma, self.sigma_data)
-        network_t = self.schedule.network_time(t).to(x_t.device, x_t.dtype).expand(len(x_t))
+        network_t = _on_device(self.schedule.network_time(t), x_t).expand(len(x_t))
         condition, given = self.split(condition)
         if given is None:
             output: Tensor = self.network(c_in * x_t, network_t, self.embed(condition, x_t))
@@ -348,6 +348,16 @@ class Denoiser(nn.Module):
             terms = terms.masked_fill(seen, 0.0)
         steps = self.schedule.n_timesteps or 1
         return rows + terms.flatten(1).mean(1) * (VLB_WEIGHT * steps / math.log(2))
+
+
+def _on_device(t: Tensor, like: Tensor) -> Tensor:
+    """Return times on the device of rows and in their dtype.
+
+    One time on the host is written there by the launch of a kernel; a copy would make a GPU wait for the host.
+    """
+    if t.dim() or t.device.type != "cpu" or like.device.type == "cpu":
+        return t.to(like.device, like.dtype)
+    return torch.full((), t.item(), dtype=like.dtype, device=like.device)
 
 
 def learned_variance(denoiser: DenoiserLike) -> Denoiser | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tabdiff.diffusion.denoiser import DenoiserLike, coefficients
 from tabdiff.diffusion.schedules.registry import Schedule
-from tabdiff.diffusion.targets import check_target, target_of, to_eps, to_x0
+from tabdiff.diffusion.targets import _to_x0, check_target, target_of, to_eps
 
 __all__ = [
     "AutoGuidance",
@@ -95,24 +95,25 @@ class ClassifierFreeGuidance(nn.Module):
         if condition is None or self.scale == 1:
             return self.denoiser(x_t, t, condition)
         null = null_like(condition) if self.negative is None else self.negative.expand_as(condition)
-        inside = self._inside(t)
-        if t.dim() == 0 and not bool(inside):
+        inside = None if self.interval is None else self._inside(t, self.interval)
+        # A time that lies on a GPU is not read back, which would make it wait: there both estimates are made.
+        on_host = t.dim() == 0 and t.device.type == "cpu"
+        if on_host and inside is not None and not bool(inside):
             return self.denoiser(x_t, t, condition)
-        if self.scale == 0 and t.dim() == 0:
+        if self.scale == 0 and t.dim() == 0 and (inside is None or on_host):
             return self.denoiser(x_t, t, null)
         base, conditional = estimates(self.denoiser, x_t, t, [null, condition])
         guided = base + self.scale * (conditional - base)
         if self.rescale:
             guided = self._shrink(guided, conditional, x_t, t)
-        if t.dim() == 0:
+        if inside is None or on_host:
             return guided
-        return torch.where(inside.to(x_t.device).reshape(-1, *(1,) * (x_t.dim() - 1)), guided, conditional)
+        inside = inside.to(x_t.device).reshape(-1, *(1,) * (x_t.dim() - 1)) if t.dim() else inside
+        return torch.where(inside, guided, conditional)
 
-    def _inside(self, t: Tensor) -> Tensor:
-        if self.interval is None:
-            return torch.ones_like(t, dtype=torch.bool)
+    def _inside(self, t: Tensor, interval: tuple[float, float]) -> Tensor:
         noise = (-self.schedule.log_snr(t) / 2).exp()
-        return (noise >= self.interval[0]) & (noise <= self.interval[1])
+        return (noise >= interval[0]) & (noise <= interval[1])
 
     def _shrink(self, guided: Tensor, conditional: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         if guided[0].numel() < 2:
@@ -124,7 +125,7 @@ class ClassifierFreeGuidance(nn.Module):
         )
         wanted, got = (v.flatten(1).std(1).reshape(-1, *(1,) * (v.dim() - 1)) for v in (aim, predicted))
         rescaled = predicted * (self.rescale * wanted / got + 1 - self.rescale)
-        return to_x0(rescaled, x_t, alpha, sigma, self.rescale_target)
+        return _to_x0(rescaled, x_t, alpha, sigma, self.rescale_target)  # the signal was looked at before
 
 
 class CFGPlusPlus(nn.Module):

@@ -46,6 +46,7 @@ class ColumnBlocks(nn.Module):
             start, stop = int(index[0, 0]), int(index[0, 0]) + index.numel()
             run = torch.equal(index.flatten(), torch.arange(start, stop))
             self._slices.append(slice(start, stop) if run else None)
+            self.register_buffer(f"members_{b}", torch.tensor(members, dtype=torch.long), persistent=False)
             self.register_buffer(f"index_{b}", index, persistent=False)
             self.register_buffer(
                 f"padding_{b}", torch.zeros(index.shape).masked_fill(short, -torch.inf), persistent=False
@@ -80,8 +81,9 @@ class ColumnBlocks(nn.Module):
     def log_likelihood(self, logits: Tensor, codes: Tensor) -> Tensor:
         """Return the log-probability (B, n_columns) of codes (B, n_columns), without normalising all others."""
         parts = []
-        for block, members in zip(self._split(logits), self.members, strict=True):
-            parts.append(block.log_softmax(-1).gather(-1, codes[:, members, None]).squeeze(-1))
+        for b, block in enumerate(self._split(logits)):
+            chosen = codes.index_select(1, getattr(self, f"members_{b}"))
+            parts.append(block.log_softmax(-1).gather(-1, chosen[:, :, None]).squeeze(-1))
         return self._join(parts) if parts else logits
 
     def expected(self, logits: Tensor, table: Tensor) -> Tensor:

@@ -184,7 +184,8 @@ class LossAware:
     Time is cut into bins; for a discrete schedule their number must divide that of its times. Each bin keeps
     the last losses seen in it and is drawn in proportion to the root of their mean square; `weights` makes up
     for that, so that the weighted mean of the losses stays that of uniform times, with less variance. Until
-    every bin has its full history, times are uniform.
+    every bin has its full history, times are uniform. What is learned lies on the device that times are drawn on, and
+    is never read back.
 
     Parameters
     ----------
@@ -212,14 +213,19 @@ class LossAware:
         self._losses = torch.zeros(n_bins, history, dtype=torch.float64)
         self._counts = torch.zeros(n_bins, dtype=torch.int64)
 
+    def to(self, device: torch.device | str) -> LossAware:
+        """Move what was learned to a device; does nothing where it lies there."""
+        self._losses, self._counts = self._losses.to(device), self._counts.to(device)
+        return self
+
     @property
     def probabilities(self) -> Tensor:
         """Probability of each bin, shape ``(n_bins,)``, float64."""
-        even = torch.full((self.n_bins,), 1 / self.n_bins, dtype=torch.float64)
+        even = torch.full_like(self._losses[:, 0], 1 / self.n_bins)
         root = self._losses.square().mean(1).sqrt()
-        if bool((self._counts < self.history).any()) or root.sum() == 0:
-            return even
-        return (1 - self.uniform_share) * root / root.sum() + self.uniform_share * even
+        total = root.sum()
+        learned = (1 - self.uniform_share) * root / total + self.uniform_share * even
+        return torch.where((self._counts < self.history).any() | (total == 0), even, learned)
 
     def __call__(
         self,
@@ -243,22 +249,30 @@ class LossAware:
                 "that it divides n_timesteps"
             )
         source = generator.device if generator is not None else torch.device(device or "cpu")
-        bins = torch.multinomial(
-            self.probabilities.float().to(source), batch_size, replacement=True, generator=generator
-        )
+        self.to(source)
+        bins = torch.multinomial(self.probabilities.float(), batch_size, replacement=True, generator=generator)
         within = torch.rand(batch_size, generator=generator, device=source)
         return from_unit((bins + within) / self.n_bins, schedule).to(device or source, dtype)
 
     def weights(self, t: Tensor, schedule: Schedule) -> Tensor:
         """Return the weight of the loss at each time, ``1 / (n_bins p)``, of the shape and dtype of `t`."""
-        bins = self._bins(t, schedule)
-        return (1 / (self.n_bins * self.probabilities))[bins].to(t)
+        return (1 / (self.n_bins * self.probabilities))[self._bins(t, schedule)].to(t)
 
     def update(self, t: Tensor, losses: Tensor, schedule: Schedule) -> None:
         """Remember the unweighted losses, shape ``(B,)``, at the times `t`, shape ``(B,)``."""
-        for k, loss in zip(self._bins(t, schedule).tolist(), losses.detach().double().cpu()):
-            self._losses[k, self._counts[k] % self.history] = loss
-            self._counts[k] += 1
+        bins, order = self._bins(t, schedule).sort(stable=True)
+        # Each takes the next place of its bin; of more than there are places, the last ones stay. In the same places
+        # of memory, so that a captured step finds them again.
+        place = torch.arange(len(bins), device=bins.device)
+        first = torch.searchsorted(bins, bins)
+        behind = torch.searchsorted(bins, bins, right=True)
+        slot = bins * self.history + (self._counts[bins] + place - first) % self.history
+        # What does not stay goes to a place of its own, which is cut off.
+        slot = torch.where(behind - place <= self.history, slot, self._losses.numel())
+        values = losses.detach()[order].to(self._losses)
+        flat = torch.cat([self._losses.flatten(), self._losses.new_zeros(1)]).scatter(0, slot, values)
+        self._losses.copy_(flat[:-1].reshape(self._losses.shape))
+        self._counts.scatter_add_(0, bins, torch.ones_like(bins))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what was learned, for a checkpoint."""
@@ -266,10 +280,11 @@ class LossAware:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what `state_dict` returned."""
-        self._losses, self._counts = state["losses"].clone(), state["counts"].clone()
+        self._losses.copy_(state["losses"])
+        self._counts.copy_(state["counts"])
 
     def _bins(self, t: Tensor, schedule: Schedule) -> Tensor:
-        t = t.detach().cpu().double()
+        t = t.detach().to(self._losses.device).double()
         if schedule.n_timesteps is not None:
             share = ((t * schedule.n_timesteps).round() - 0.5) / schedule.n_timesteps
         else:

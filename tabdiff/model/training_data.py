@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.conditions.image import KEPT
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
-from tabdiff.diffusion.masks import draw_given
+from tabdiff.diffusion.masks import DrawGiven
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import resolve_condition_dropout
@@ -406,8 +405,7 @@ def training_masks(spec: ModelConfig) -> Callable[[Tensor, torch.Generator], Ten
     """Return what draws the given entries of a training batch, None for a network that is not told of any."""
     if spec.missing_levels is None:
         return None
-    return partial(
-        draw_given,
+    return DrawGiven(
         n_continuous=spec.n_continuous,
         missing_levels=spec.missing_levels,
         presence=spec.presence,

@@ -41,7 +41,7 @@ def in_proportion(weight: Tensor, n: int, start: float | Tensor = 0.5) -> Tensor
     total = weight.double().cumsum(0)
     places = (torch.arange(n, dtype=torch.float64, device=weight.device) + start) * (total[-1] / n)
     # Rounding may carry the last place to the end of the sum, behind which there is no row.
-    last = int(torch.nonzero(weight)[-1])
+    last = torch.where(weight != 0, torch.arange(len(weight), device=weight.device), 0).max()
     return torch.searchsorted(total, places, right=True).clamp(max=last)
 
 

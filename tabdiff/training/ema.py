@@ -4,7 +4,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["EMA"]
 
@@ -38,12 +38,36 @@ class EMA(Generic[Model]):
         self.decay = decay
         self.n_updates = 0
         self.model: Model = copy.deepcopy(model).requires_grad_(False)
+        first = next(self.model.parameters(), None)
+        # On a GPU the share is a tensor, which a recorded step reads anew each time.
+        on_gpu = first is not None and first.device.type == "cuda"
+        self._share: float | Tensor = torch.ones((), device=first.device) if first is not None and on_gpu else 1.0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the model's present weights."""
+        self.advance()
+        self.move(model)
+
+    def advance(self) -> None:
+        """Count an update and set the share of the present weights in it, which `move` takes."""
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates)) if self.n_updates else 0.0
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        self.n_updates += 1
+        if isinstance(self._share, Tensor):
+            self._share.fill_(1 - decay)
+        else:
+            self._share = 1 - decay
+
+    @torch.no_grad()
+    def move(self, model: nn.Module) -> None:
+        """Move the average towards the model's present weights by the share that was set."""
+        averages: list[Tensor] = list(self.model.parameters())
+        weights: list[Tensor] = list(model.parameters())
+        if isinstance(self._share, Tensor):
+            differences = torch._foreach_sub(weights, averages)
+            torch._foreach_mul_(differences, self._share)
+            torch._foreach_add_(averages, differences)
+        else:
+            torch._foreach_lerp_(averages, weights, self._share)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
-        self.n_updates += 1

@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
-from tabdiff.diffusion import Denoiser, LossAware, make_times
+from tabdiff.diffusion import Denoiser, make_times
 from tabdiff.nn import Dropout
 from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
 from tabdiff.training.state import Run, Training
+from tabdiff.training.step import TrainingStep
 from tabdiff.training.validation import Validation
 
 __all__ = ["TrainingResult", "train"]
@@ -111,12 +111,10 @@ def train(
     options = options if options is not None else TrainingOptions()
     run = run if run is not None else Run()
     draw_times = copy.deepcopy(make_times(options.times))  # one that learns must not carry over to the next fit
-    parameters = [p for p in denoiser.parameters() if p.requires_grad]
-    optimizer = options.make_optimizer(parameters, learning_rate)
+    optimizer = options.make_optimizer([p for p in denoiser.parameters() if p.requires_grad], learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     ema = EMA(denoiser, float(options.ema_decay))
     rows = RowStream(len(batches), generator, batches.weight)
-    most = options.clip_grad_norm if options.clip_grad_norm is not None else math.inf
     training = Training(
         denoiser,
         ema,
@@ -140,6 +138,19 @@ def train(
         if isinstance(module, Dropout):
             module.generator = generator
 
+    step = TrainingStep(
+        denoiser,
+        batches,
+        rows,
+        draw_times,
+        optimizer,
+        ema,
+        scaler=scaler,
+        generator=generator,
+        options=options,
+        precision=precision,
+    )
+
     def log() -> None:
         entry = training.close_window()
         if not math.isfinite(entry["loss"]):
@@ -155,34 +166,8 @@ def train(
             progress = max(training.step / max_steps, elapsed / max_time if max_time else 0.0)
             share = options.rate_share(training.step, progress, max_steps)
             training.learning_rate = learning_rate * share
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate
-
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.zeros((), device=device)
-            for _ in range(int(options.accumulation_steps)):
-                batch, given = batches.make(rows.take(batches.size), generator)
-                t = draw_times(batches.size, denoiser.schedule, generator, device=device)
-                eps = torch.randn((batches.size, *batches.noise_shape), generator=generator, device=device)
-
-                with torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
-                    losses = denoiser.loss(batch, given, t=t, eps=eps)
-                    if isinstance(draw_times, LossAware):
-                        importance = draw_times.weights(t, denoiser.schedule)
-                        draw_times.update(t, losses, denoiser.schedule)
-                        losses = importance * losses
-                    part = losses.mean() / int(options.accumulation_steps)
-                scaler.scale(part).backward()
-                loss += part.detach()
-            scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(parameters, most)
-            scaler.step(optimizer)
-            scaler.update()
-            ema.update(denoiser)
-            if scaler.is_enabled():  # a step that was left out counts as one without a gradient
-                norm = torch.where(norm.isfinite(), norm, 0.0)
-
-            training.count(loss, norm)
+            step(training.learning_rate)
+            training.count(step.loss, step.norm)
             training.finished = last
             if training.window_steps == WINDOW_STEPS or last:
                 log()

@@ -60,12 +60,18 @@ class RowStreams:
         part.keys, part.position = self.keys[rows], self.position
         return part
 
+    def to(self, device: torch.device | str) -> RowStreams:
+        """Return the same streams on a device: the same uniform numbers, and normal ones within rounding."""
+        moved = self[:]
+        moved.keys = self.keys.to(device)
+        return moved
+
     def spawn(self) -> RowStreams:
         """Return new streams for the same rows, independent of what these give afterwards."""
         return RowStreams(self._bits(1)[:, 0])
 
     def _bits(self, k: int) -> Tensor:
-        counter = torch.arange(self.position + 1, self.position + k + 1)
+        counter = torch.arange(self.position + 1, self.position + k + 1, device=self.keys.device)
         self.position += k
         return _mix(self.keys[:, None] + counter * GAMMA)
 
@@ -75,8 +81,8 @@ class RowStreams:
 
     def normal(self, k: int) -> Tensor:
         """Return the next k numbers of each row, standard normal, float64 of shape (n, k)."""
-        # As many rows at a time as a cache holds: half the time of all at once.
-        rows = max(1, CACHED // max(k, 1))
+        # On a CPU as many rows at a time as a cache holds: half the time of all at once.
+        rows = max(1, CACHED // max(k, 1)) if self.keys.device.type == "cpu" else max(1, len(self))
         parts = [torch.special.ndtri(self[i : i + rows].uniform(k)) for i in range(0, max(len(self), 1), rows)]
         self.position += k
         return torch.cat(parts)
@@ -91,7 +97,7 @@ class RowStreams:
         """
         if size != len(self):
             raise ValueError(f"there is a stream for each of {len(self)} rows, however: {size} numbers were asked for.")
-        return self.uniform(1)[:, 0].numpy()
+        return self.uniform(1)[:, 0].cpu().numpy()
 
 
 def _shift(bits: Tensor, places: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.datasets import load_penguins
-from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, draw_given, given_inputs
+from tabdiff.diffusion.masks import LEFT_OUT, PRESENT, DrawGiven, given_inputs
 from tabdiff.nn import ResidualMLP
 
 QUICK = {"max_steps": 20, "hidden_size": 32, "n_blocks": 1, "random_state": 0}
@@ -47,14 +47,8 @@ def by_species(penguins):
 
 def masks(data, share=1.0, missing=(), presence=None):
     presence = [-1] * (data.shape[1] - len(missing)) if presence is None else presence
-    return draw_given(
-        data,
-        torch.Generator().manual_seed(0),
-        n_continuous=data.shape[1] - len(missing),
-        missing_levels=missing,
-        presence=presence,
-        share=share,
-    )
+    draw = DrawGiven(n_continuous=data.shape[1] - len(missing), missing_levels=missing, presence=presence, share=share)
+    return draw(data, torch.Generator().manual_seed(0))
 
 
 def test_subsets_of_every_size_are_given_in_the_wanted_share_of_rows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,19 @@ class _DiscreteSchedule(Schedule):
     """
 
     _log_alpha: Tensor
+    _tables: dict[torch.device, Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What lies on a GPU here is not to be looked for where a model is loaded.
+        return {**self.__dict__, "_tables": {}}
+
+    def _table(self, device: torch.device) -> Tensor:
+        """Return the table of log alpha on a device, where it is copied once: every copy makes a GPU wait."""
+        if device.type == "cpu":
+            return self._log_alpha
+        if device not in self._tables:
+            self._tables[device] = self._log_alpha.to(device)
+        return self._tables[device]
 
     @abstractmethod
     def _betas(self, n_timesteps: int) -> Tensor:
@@ -34,6 +48,7 @@ class _DiscreteSchedule(Schedule):
             raise ValueError(f"n_timesteps must be an integer of at least 2, got {steps!r}")
         log_alpha = torch.log1p(-self._betas(steps)).cumsum(0) / 2
         object.__setattr__(self, "_log_alpha", torch.cat([torch.zeros(1, dtype=torch.float64), log_alpha]))
+        object.__setattr__(self, "_tables", {})
         object.__setattr__(self, "t_min", 1 / steps)
         object.__setattr__(self, "t_max", 1.0)
 
@@ -49,9 +64,11 @@ class _DiscreteSchedule(Schedule):
         nearest = position.round()
         position = torch.where((position - nearest).abs() < 2e-7 * steps, nearest, position)
         left = (position.ceil().long() - 1).clamp(0, steps - 1)
-        table = self._log_alpha.to(t.device)
-        rise = table[left + 1] - table[left]
-        return table[left] + (position - left) * rise, rise * steps
+        table = self._table(t.device)
+        # Taken, not indexed: an index without dimensions would be read as a number of Python.
+        below = table.take(left)
+        rise = table.take(left + 1) - below
+        return below + (position - left) * rise, rise * steps
 
     def _moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha, _ = self._log_alpha_and_slope(t)
@@ -64,10 +81,11 @@ class _DiscreteSchedule(Schedule):
 
     def _t_from_log_snr(self, log_snr: Tensor) -> Tensor:
         log_alpha = logsigmoid(log_snr) / 2
-        table = self._log_alpha.to(log_snr.device)
+        table = self._table(log_snr.device)
         steps = len(table) - 1
         left = (torch.searchsorted(-table, -log_alpha.contiguous()) - 1).clamp(0, steps - 1)
-        return (left + (log_alpha - table[left]) / (table[left + 1] - table[left])) / steps
+        below = table.take(left)
+        return (left + (log_alpha - below) / (table.take(left + 1) - below)) / steps
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,7 @@ class ZeroTerminalSNRSchedule(Schedule):
     n_timesteps: int | None = field(init=False)
     t_min: float = field(init=False)
     t_max: float = field(init=False)
+    _scale: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.base.variance_preserving:
@@ -144,26 +163,24 @@ class ZeroTerminalSNRSchedule(Schedule):
                 f"{self.base.name!r} is not one"
             )
         _adopt_times(self, self.base)
-
-    def _scale(self) -> tuple[float, float]:
-        """Return alpha of the base at the noisy end, and the factor that restores it at the clean end."""
         clean, noisy = self.base.alpha(self.t_min).item(), self.base.alpha(self.t_max).item()
-        return noisy, clean / (clean - noisy)
+        # Alpha of the base at the noisy end, and the factor that restores it at the clean end.
+        object.__setattr__(self, "_scale", (noisy, clean / (clean - noisy)))
 
     def _moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        noisy, factor = self._scale()
+        noisy, factor = self._scale
         base_alpha, base_sigma = self.base._moments(t)
         alpha = (base_alpha - noisy) * factor
         # 1 - alpha**2 cancels near the clean end; written from the base's own sigma it does not.
         return alpha, (base_sigma**2 + (base_alpha - alpha) * (base_alpha + alpha)).sqrt()
 
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        rate = self.base._rates(t)[0] * self._scale()[1]
+        rate = self.base._rates(t)[0] * self._scale[1]
         alpha, sigma = self._moments(t)
         return rate, -alpha * rate / sigma
 
     def _t_from_log_snr(self, log_snr: Tensor) -> Tensor:
-        noisy, factor = self._scale()
+        noisy, factor = self._scale
         variance = torch.sigmoid(-log_snr)
         alpha = (logsigmoid(log_snr) / 2).exp()
         base_alpha = alpha / factor + noisy

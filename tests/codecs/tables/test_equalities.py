@@ -8,7 +8,7 @@ from encoded import noise
 
 from tabdiff import DiffusionGenerator
 from tabdiff.codecs import ArrayCodec, TableCodec
-from tabdiff.diffusion.masks import draw_given
+from tabdiff.diffusion.masks import DrawGiven
 
 
 def bills(n=2000, seed=0):
@@ -148,15 +148,8 @@ def test_state_survives_json():
 
 def test_codes_are_never_given_in_training():
     data = torch.ones(1000, 3)
-    given = draw_given(
-        data,
-        torch.Generator().manual_seed(0),
-        n_continuous=1,
-        missing_levels=[0, -1],
-        presence=[-1],
-        share=1.0,
-        never=[2],
-    )
+    draw = DrawGiven(n_continuous=1, missing_levels=[0, -1], presence=[-1], share=1.0, never=[2])
+    given = draw(data, torch.Generator().manual_seed(0))
     assert given[:, 2].isnan().all() and given[:, 1].isfinite().any()
 
 
