@@ -46,7 +46,7 @@ FORMAT, FORMAT_VERSION = "tabdiff checkpoint", 2
 UNITS = ("seconds", "steps", "epochs")
 # What may differ between an interrupted fit and the one that goes on with it: none of it changes the result. Seeds are
 # compared as such.
-FREE = ("callbacks", "random_state", "verbose")
+FREE = ("callbacks", "compile", "random_state", "verbose")
 
 
 class CheckpointError(ValueError):

@@ -8,7 +8,7 @@ import torch
 import training_cases as cases
 from fake_cuda import DEVICE, FakeCuda, FakeGenerator, to_fake
 
-from tabdiff import DiffusionGenerator, TrainingOptions
+from tabdiff import MLP, DiffusionGenerator, ImageCodec, TrainingOptions, UNet
 from tabdiff.codecs.inputs import read_fit_inputs
 from tabdiff.diffusion import (
     METHODS,
@@ -119,14 +119,14 @@ def sampling_waits(X, y=None, condition=None, guide=lambda d, other: d, method="
 TABLE, UNET = cases.table(), {"denoiser": "unet", "hidden_size": "auto", "n_blocks": "auto"}
 FITS = {
     "table": (TABLE, {}),
-    "table with masks": (TABLE, {"observed_masks": 0.5}),
-    "table without masks": (TABLE, {"observed_masks": 0.0}),
+    "table with masks": (TABLE, {"training": TrainingOptions(observed_masks=0.5)}),
+    "table without masks": (TABLE, {"training": TrainingOptions(observed_masks=0.0)}),
     "table by a transformer": (TABLE, {"denoiser": "dit"}),
     "table with constraints": (TABLE, {"constraints": ["total = a + b"]}),
     "table with a class and a dose": (TABLE, {"condition": cases.conditions()}),
     "table with vectors": (TABLE, {"condition": cases.conditions(vectors=True), "denoiser": "dit"}),
-    "table by a column": (TABLE, {"condition": "letter", "observed_masks": 0.5}),
-    "table in discrete time": (TABLE, {"n_timesteps": 50, "time_embedding": "table"}),
+    "table by a column": (TABLE, {"condition": "letter", "training": TrainingOptions(observed_masks=0.5)}),
+    "table in discrete time": (TABLE, {"n_timesteps": 50, "denoiser": MLP(time_embedding="table")}),
     "array": (cases.array(), {}),
     "array with classes": (cases.array(), {"y": cases.labels()}),
     "array with each dropped by itself": (
@@ -136,12 +136,12 @@ FITS = {
     "cells": (cases.cells(), {"condition": ["type", "dose"]}),
     "sequences": (cases.sequences(), {}),
     "sequences by a transformer": (cases.sequences(), {"denoiser": "dit", "y": cases.labels()}),
-    "images": (cases.images(), {**UNET, "augment": ("flip", "crop")}),
+    "images": (cases.images(), {**UNET, "codec": ImageCodec(augment=("flip", "crop"))}),
     "images with classes": (cases.images(), {**UNET, "y": cases.labels()}),
     "images with vectors": (cases.images(), {**UNET, "condition": cases.conditions(vectors=True)}),
     "images with cross-attention": (
         cases.images(),
-        {**UNET, "condition": cases.conditions(), "conditioning": "cross_attention"},
+        {**UNET, "condition": cases.conditions(), "denoiser": UNet(conditioning="cross_attention")},
     ),
     "images by a transformer": (cases.images(), {"denoiser": "dit", "y": cases.labels()}),
     "images with a learned variance": (cases.images(), {**UNET, "variance": "learned", "n_timesteps": 20}),
@@ -214,7 +214,7 @@ GUIDANCE = {
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_a_step_under_guidance(name):
     method = "ddim" if name == "CFG++" else "dpmpp_2m"
-    given = {"condition": cases.conditions(), "observed_masks": 0.0}
+    given = {"condition": cases.conditions(), "training": TrainingOptions(observed_masks=0.0)}
     assert sampling_waits(TABLE, guide=GUIDANCE[name], method=method, **given) == []
 
 
