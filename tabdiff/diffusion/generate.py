@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
+from tabdiff.diffusion.recorded import recorded
 from tabdiff.utils.device import sampling_dtype
 from tabdiff.utils.random import RowStreams
 from tabdiff.utils.validation import is_integer
@@ -80,7 +81,8 @@ def draw(
     width : int
         Length of a noisy row.
     generator : torch.Generator or RowStreams
-        On the CPU. With streams of the rows' own, what is drawn for a row depends on no other row.
+        On the CPU. With streams of the rows' own, what is drawn for a row depends on no other row. For a denoiser on a
+        CUDA device it says which numbers are drawn there, and not those that it would give itself.
     guided : callable, optional
         What samples; by default the denoiser itself.
     condition_last : bool
@@ -98,6 +100,11 @@ def draw(
     -------
     Tensor of shape (n, d)
         Data as the codec encodes them, on the CPU.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If memory does not hold a single row. Where it does not hold a batch, the batch is halved.
     """
     device = next(denoiser.parameters()).device
     schedule = denoiser.schedule
@@ -111,37 +118,68 @@ def draw(
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
     size = rows_at_once(denoiser, width, batch_size)
     # The noise to start from is drawn at once on the CPU, and that of steps from streams of the rows' own, so that rows
-    # depend neither on the batch size nor on the device.
-    shared = None if isinstance(generator, RowStreams) else generator
+    # do not depend on the batch size. A GPU draws all of it where it is needed, a batch at a time, from such streams.
+    on_gpu = device.type == "cuda"
+    shared = None if isinstance(generator, RowStreams) or on_gpu else generator
+    float_type = torch.float64 if isinstance(generator, RowStreams) else torch.float32
     if isinstance(generator, RowStreams):
         streams = generator.spawn()
-        noise = streams.normal(width) if noise is None else noise
+        noise = streams.normal(width) if noise is None and not on_gpu else noise
+    elif on_gpu:
+        streams = RowStreams.drawn(generator, n)
     else:
         noise = torch.randn((n, width), generator=generator) if noise is None else noise
         streams = RowStreams.beside(generator, n)
-    condition = None if condition is None else condition.to(noise.dtype)
+    float_type = float_type if noise is None else noise.dtype
+    condition = None if condition is None else condition.to(float_type)
     if given is not None:
-        given = given.to(noise.dtype)
+        given = given.to(float_type)
         condition = beside(denoiser, condition, given)
     dtype = sampling_dtype(precision, device)
-    parts = []
-    for i in range(0, n, size):
-        stream = streams[i : i + size]
-        asked = _rows(condition, i, size, device)
+    estimate = recorded(denoiser if guided is None else guided, device)
+
+    def batch(first: int, count: int) -> Tensor:
+        part = slice(first, first + count)
+        stream = streams[part].to(device) if on_gpu else streams[part]
+        start = stream.normal(width).to(float_type) if noise is None else noise[part].to(device)
+        asked = None if condition is None else condition[part].to(device)
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            part = sample(
-                denoiser if guided is None else guided,
-                noise[i : i + size].to(device),
+            rows = sample(
+                estimate,
+                start,
                 asked,
                 method=method,
                 steps=max(int(steps) - 1, 1) if denoiser.has_levels else int(steps),
                 generator=stream,
                 denoise_last=not denoiser.has_levels,
             )
-            part = denoiser.finish(part, asked if condition_last else None, stream if shared is None else shared)
-        parts.append(part.cpu())
-    rows = torch.cat(parts)
+            return denoiser.finish(rows, asked if condition_last else None, stream if shared is None else shared)
+
+    rows = _in_batches(batch, n, size, device)
     return rows if given is None else torch.where(given.isfinite(), given, rows)
+
+
+def _in_batches(batch: Callable[[int, int], Tensor], n: int, size: int, device: torch.device) -> Tensor:
+    """Return n rows, on the CPU, `size` at a time, or as many as memory holds."""
+    done: list[Tensor] = []
+    parts: list[Tensor] = []  # stay on a GPU, which would wait at each copy of one
+    first = 0
+    while first < n:
+        count = min(size, n - first)
+        try:
+            parts.append(batch(first, count))
+        except torch.OutOfMemoryError:
+            if count == 1:
+                raise
+            size = -(-count // 2)
+        else:
+            first += count
+            continue
+        # Behind the handling of the error, which keeps what the failed batch held alive.
+        done, parts = [*done, *(part.cpu() for part in parts)], []
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return torch.cat([*done, torch.cat(parts).cpu()])
 
 
 def draw_in_time(some: Callable[[int, int], Tensor], n: int, seconds: float) -> Tensor:
@@ -180,7 +218,3 @@ def beside(denoiser: Denoiser, condition: Tensor | None, given: Tensor) -> Tenso
     if condition is None:
         condition = given.new_full((len(given), denoiser.n_attributes), torch.nan)
     return torch.cat([condition, given], dim=1)
-
-
-def _rows(condition: Tensor | None, start: int, size: int, device: torch.device) -> Tensor | None:
-    return None if condition is None else condition[start : start + size].to(device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from tabdiff.diffusion import Denoiser, LossAware, Times
 from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
-from tabdiff.utils.graphs import capture, on_side_stream
+from tabdiff.utils.graphs import capture, is_ours, on_side_stream
 from tabdiff.utils.warnings import warn
 
 __all__ = ["TrainingStep"]
@@ -109,7 +108,7 @@ class TrainingStep:
             reason = "the rows are read from files"
         elif self.scaler.is_enabled():
             reason = "precision is 'float16', whose scale may leave out a step"
-        elif compile == "auto" and not (_is_ours(self.times) and all(_is_ours(m) for m in self.denoiser.modules())):
+        elif compile == "auto" and not (is_ours(self.times) and all(is_ours(m) for m in self.denoiser.modules())):
             # What Python does in a step happens once, at the recording: not for us to assume that it does nothing.
             reason = "the network or the times are your own"
         if reason and compile == "graph":
@@ -209,12 +208,6 @@ class TrainingStep:
             else:
                 return losses
         return self.denoiser.loss(x0, given, t=t, eps=eps)
-
-
-def _is_ours(thing: Any) -> bool:
-    """Return whether a function or the class of an object is of this package or of torch."""
-    module = getattr(thing, "__module__", None) or type(thing).__module__
-    return module.partition(".")[0] in ("tabdiff", "torch")
 
 
 def _shown(error: Exception) -> str:

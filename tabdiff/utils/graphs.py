@@ -9,10 +9,11 @@ same places of memory each time, reads no value back to the host and copies none
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-__all__ = ["capture", "on_side_stream"]
+__all__ = ["capture", "is_ours", "on_side_stream"]
 
 
 def on_side_stream(function: Callable[[], None], device: torch.device) -> None:
@@ -65,3 +66,18 @@ def capture(
         raise
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+def is_ours(thing: Any) -> bool:
+    """Return whether a function, or the class of an object, is of this package or of torch.
+
+    What Python does in such a one may be recorded; that of others may count calls or draw numbers, which a launch of
+    what was recorded does not repeat.
+
+    Examples
+    --------
+    >>> is_ours(torch.nn.Linear(1, 1)), is_ours(print)
+    (True, False)
+    """
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    return module.partition(".")[0] in ("tabdiff", "torch")

@@ -45,6 +45,11 @@ class RowStreams:
         self.position = 0
 
     @classmethod
+    def drawn(cls, generator: torch.Generator, n: int) -> RowStreams:
+        """Return streams for n rows, keyed by a number that is drawn from a generator on the CPU."""
+        return cls(_mix(torch.randint(2**62, (1,), generator=generator)) + torch.arange(n))
+
+    @classmethod
     def beside(cls, generator: torch.Generator, n: int) -> RowStreams:
         """Return streams for n rows, keyed by the state of a generator on the CPU, which stays as it is."""
         copy = torch.Generator()
