@@ -113,6 +113,7 @@ class SamplePlan:
         """All rows, refined: they are chosen together, also where some are asked for at a time."""
         assert self.refinement is not None
         balanced = self.condition is None
+        self.refinement.to(next(self.model.denoiser.parameters()).device)
         return self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups(), balanced)
 
     def _draw(self, places: Tensor) -> Tensor:

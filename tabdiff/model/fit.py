@@ -215,6 +215,7 @@ def _refine(model: FittedModel, start: Start, deadline: float) -> FittedModel:
         model.config.condition_levels,
         start.seeds.calibrate,
         start.weight,
+        next(model.denoiser.parameters()).device,
     )
     return replace(model, refinement=refinement)
 

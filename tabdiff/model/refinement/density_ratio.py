@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
+import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tabdiff.utils.trees import leaves
+from tabdiff.utils.trees import DeviceForest, leaves
 
 __all__ = ["DensityRatio", "cutoff"]
 
@@ -48,7 +49,12 @@ class DensityRatio:
         Area under the ROC curve of the classifier on rows it has not seen: 0.5 if nothing tells the two apart.
     n_trees_ : int
         Number of trees.
+    device : torch.device
+        Where rows go down the trees: a CUDA device takes all trees at once, a CPU one after another. It is not saved.
     """
+
+    device = torch.device("cpu")
+    _forest: DeviceForest | None = None
 
     def __init__(
         self, *, captured: float = 0.95, max_leaf_nodes: int = 31, max_iter: int = 600, min_samples_leaf: int = 100
@@ -130,6 +136,7 @@ class DensityRatio:
             self.missing_left_[i, :k] = nodes["missing_go_to_left"].astype(bool)
             self.value_[i, :k] = nodes["value"]
         self.depth_ = np.array([nodes["depth"].max() for nodes in trees], dtype=np.int32)
+        self._forest = None
         self.baseline_ = float(np.ravel(model._baseline_prediction)[0])
 
     @property
@@ -140,6 +147,8 @@ class DensityRatio:
     def log_ratio(self, rows: np.ndarray) -> np.ndarray:
         """Return the log of the density ratio of each row, shape (n,)."""
         X = self._features(rows)
+        if self.device.type == "cuda":
+            return self.baseline_ + self._on_device()(X)
         total = np.full(len(X), self.baseline_)
         # Few rows at a time, so that what the trees read stays in the cache.
         for i in range(0, len(X), TREE_ROWS):
@@ -155,6 +164,17 @@ class DensityRatio:
             ):
                 total[i : i + TREE_ROWS] += value.take(leaves(part, *tree))
         return total
+
+    def __getstate__(self) -> dict:
+        # What lies on a GPU here is not to be looked for where a model is loaded.
+        return {name: value for name, value in vars(self).items() if name not in ("device", "_forest")}
+
+    def _on_device(self) -> DeviceForest:
+        """Return the trees on the device."""
+        if self._forest is None or self._forest.device != self.device:
+            nodes = (self.feature_, self.threshold_, self.children_, self.missing_left_, self.value_)
+            self._forest = DeviceForest(*nodes, self.depth_.tolist(), self.device)
+        return self._forest
 
     def log_chance(self, rows: np.ndarray) -> np.ndarray:
         """Return the log of the probability that the rejection keeps each row, shape (n,)."""

@@ -118,9 +118,13 @@ class Refinement:
         Number of leading numbers of encoded rows.
     n_levels : list of int
         Number of levels of each column of features, 0 for numbers.
+    device : torch.device or str, default="cpu"
+        Where rows go down the trees; see `to`.
     """
 
-    def __init__(self, n_continuous: int, n_levels: list[int]) -> None:
+    def __init__(self, n_continuous: int, n_levels: list[int], device: torch.device | str = "cpu") -> None:
+        self.ratios_: list[DensityRatio] = []
+        self.to(device)
         self.n_continuous = n_continuous
         self.n_levels = n_levels
         self.raking_: Raking | None = None
@@ -162,6 +166,7 @@ class Refinement:
         log_chance = np.zeros(len(unseen))
         for leaves, captured in STAGES:
             ratio = DensityRatio(max_leaf_nodes=leaves, captured=captured)
+            ratio.device = self.device
             self.ratios_.append(ratio.fit(real, learned_from, self.n_levels, seed=seed, weight=weight))
             log_chance += ratio.log_chance(unseen)
             learned_from = unseen[log_chance > np.log(rng.random(len(unseen)))]
@@ -176,6 +181,16 @@ class Refinement:
             self.log_limit_ = math.log(cutoff(np.exp(log_weight[some]), RAKED, chance[some], RAKED_KEPT))
             log_chance += np.minimum(log_weight - self.log_limit_, 0.0)
         self.acceptance_ = float(max(np.exp(log_chance).mean(), 0.02))
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "device": torch.device("cpu")}  # where a model is loaded there may be no other
+
+    def to(self, device: torch.device | str) -> Self:
+        """Have trees evaluated on a device; what was learned stays the same."""
+        self.device = torch.device(device)
+        for ratio in self.ratios_:
+            ratio.device = self.device
         return self
 
     def _log_chance(self, features: np.ndarray) -> np.ndarray:
@@ -328,6 +343,7 @@ def fit_refinement(
     levels: list[int],
     seed: int,
     weight: np.ndarray | None = None,
+    device: torch.device | str = "cpu",
 ) -> Refinement:
     """Fit the refinement of a model.
 
@@ -348,8 +364,10 @@ def fit_refinement(
     seed : int
     weight : ndarray of shape (n,), optional
         Weights of the training rows.
+    device : torch.device or str, default="cpu"
+        Where rows go down the trees.
     """
     real = frame_features(codec, frame, codes)
-    return Refinement(codec.n_continuous_, feature_levels(codec, levels)).fit(
+    return Refinement(codec.n_continuous_, feature_levels(codec, levels), device).fit(
         real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed, weight=weight
     )
