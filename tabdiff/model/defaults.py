@@ -52,8 +52,8 @@ IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
 GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
 # Tables of so many rows get a larger network.
 LARGE_ROWS = 5000
-# Batches on a GPU from so many rows on, and their rate. Eight times the rows want up to the root of eight times the rate
-# with Adam (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022); twice is safer.
+# Batches on a GPU from so many rows on, and their rate. Eight times the rows want up to the root of eight times the
+# rate with Adam (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022).
 LARGE_BATCH, LARGE_BATCH_ROWS, LARGE_BATCH_RATE = 4096, 20_000, 2e-3
 # With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
 MAX_TOKENS = 256

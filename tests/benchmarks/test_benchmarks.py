@@ -243,3 +243,17 @@ def test_the_width_of_equal_parameters_is_one(benchmark_module):
     ]
     transformer, mlp = (denoisers.n_weights(gen.denoiser_) for gen in gens)
     assert mlp == pytest.approx(transformer, rel=0.1)
+
+
+def test_the_speed_of_training_is_measured_beside_a_product():
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--sections", "growth", "--seconds", "30"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Matrix product" in done.stdout and "| 128 | 6 | 10 | 64 |" in done.stdout
+
+
+def test_what_there_is_no_time_for_is_said():
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--sections", "sampling", "--seconds", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "There was no time for:\nraw draws\nrefined rows" in done.stdout
