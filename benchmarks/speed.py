@@ -344,11 +344,9 @@ def main() -> int:
     print(json.dumps(provenance("torch", "tabdiff")["machine"]), f"{bench.device=} {bench.precision=}")
     for section in dict.fromkeys(["product", *args.sections]):
         getattr(bench, f"measure_{section}")()
-    print(
-        f"\n{time.perf_counter() - start:.0f} s in all.",
-        *bench.left_out and ["No time for:", *bench.left_out],
-        sep="\n",
-    )
+    print(f"\n{time.perf_counter() - start:.0f} s in all.")
+    if bench.left_out:
+        print("There was no time for:", *bench.left_out, sep="\n")
     return 0
 
 

@@ -228,12 +228,15 @@ class PosteriorGuidance(nn.Module):
         operator = self.operator.to(x_t)
         spread = sigma**2 * self.data_std**2 / (alpha**2 * self.data_std**2 + sigma**2)
         identity = torch.eye(len(operator), dtype=x_t.dtype, device=x_t.device)
-        covariance = self.noise_std**2 * identity + spread.reshape(-1, 1, 1) * (operator @ operator.T)
+        # One time for all rows may be a number on the host, which only without dimensions meets tensors of a GPU.
+        spread = spread.reshape(-1, 1, 1) if spread.dim() else spread
+        covariance = self.noise_std**2 * identity + spread * (operator @ operator.T)[None]
         with torch.enable_grad():
             rows = x_t.detach().requires_grad_()
             x0 = self.denoiser(rows, t, condition)
             residual = self.measurements.to(x_t) - x0.flatten(1) @ operator.T
-            weighed = torch.linalg.solve(covariance, residual.detach()[..., None])[..., 0]
+            # Without the look at whether it is singular, for which a GPU would wait: the noise's variance is above 0.
+            weighed = torch.linalg.solve_ex(covariance, residual.detach()[..., None])[0][..., 0]
             (gradient,) = torch.autograd.grad((residual * weighed).sum(), rows)
         # The gradient of the log-likelihood is minus that of the weighed residuals, the covariance being fixed.
         return x0.detach() - self.scale * sigma**2 / alpha * gradient

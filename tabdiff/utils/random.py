@@ -65,10 +65,14 @@ class RowStreams:
         part.keys, part.position = self.keys[rows], self.position
         return part
 
+    def move(self, device: torch.device | str) -> None:
+        """Move these streams themselves to a device; see `to`."""
+        self.keys = self.keys.to(device)
+
     def to(self, device: torch.device | str) -> RowStreams:
         """Return the same streams on a device: the same uniform numbers, and normal ones within rounding."""
         moved = self[:]
-        moved.keys = self.keys.to(device)
+        moved.move(device)
         return moved
 
     def spawn(self) -> RowStreams:

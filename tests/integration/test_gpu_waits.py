@@ -218,6 +218,18 @@ def test_a_step_under_guidance(name):
     assert sampling_waits(TABLE, guide=GUIDANCE[name], method=method, **given) == []
 
 
+def test_a_step_of_inpainting_moves_its_streams_to_the_gpu_once():
+    start, _, _ = started(cases.images(4), denoiser="mlp")
+    with FakeCuda() as device, torch.no_grad():
+        noise, path = torch.empty((8, 16), device=DEVICE), make_path(start.denoiser.schedule, 4)
+        model = Model(to_fake(start.denoiser).eval(), None, RowStreams(torch.arange(8)))
+        for i in range(2):
+            device.waits.clear()
+            *_, (_, rows, _) = make_sampler("ddpm")(model, noise, path[i : i + 2])
+            model.renoise(rows, path[i + 1], path[i])
+    assert device.waits == []
+
+
 def test_rows_in_proportion_to_weights_are_taken_without_a_wait():
     with FakeCuda() as device:
         rows = RowStream(10, FakeGenerator(), torch.empty(10, device=DEVICE))

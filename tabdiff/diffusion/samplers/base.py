@@ -98,6 +98,8 @@ class Model:
     def noise(self, like: Tensor) -> Tensor:
         """Draw standard normal noise of the shape of `like`, the same for a seed whatever its device is."""
         if isinstance(self._generator, RowStreams):
+            if like.device.type == "cuda":  # where numbers are drawn, not copied in each step
+                self._generator.move(like.device)
             return self._generator.normal(like[0].numel()).to(like.dtype).reshape(like.shape).to(like.device)
         device = self._generator.device if self._generator is not None else like.device
         drawn = torch.randn(like.shape, generator=self._generator, device=device, dtype=like.dtype)
