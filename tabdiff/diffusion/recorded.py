@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tabdiff.diffusion.denoiser import DenoiserLike, learned_variance
 from tabdiff.diffusion.guidance import ClassifierGuidance
-from tabdiff.utils.graphs import capture, is_ours, on_side_stream
+from tabdiff.utils.graphs import capture, is_ours, on_side_stream, reason_of
 from tabdiff.utils.warnings import warn
 
 __all__ = ["RecordedDenoiser", "recorded"]
@@ -82,10 +82,9 @@ class RecordedDenoiser:
         except Exception as error:  # whatever cannot be recorded can be evaluated
             self._fails = True
             self._places.clear()
-            said = (str(error).strip().splitlines() or [""])[0]
             warn(
                 "evaluations are not recorded as CUDA graphs but run one operation after another, because "
-                f"{type(error).__name__} was raised ({said:.200}). Sampling takes longer, and nothing else changes."
+                f"{reason_of(error)}. Sampling takes longer, and nothing else changes."
             )
             return _as_tuple(function(x_t, t, condition))
         # What is returned may be kept while the place is written to again.

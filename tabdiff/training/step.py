@@ -12,7 +12,7 @@ from tabdiff.diffusion import Denoiser, LossAware, Times
 from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
-from tabdiff.utils.graphs import capture, is_ours, on_side_stream
+from tabdiff.utils.graphs import capture, is_ours, on_side_stream, reason_of
 from tabdiff.utils.warnings import warn
 
 __all__ = ["TrainingStep"]
@@ -136,7 +136,7 @@ class TrainingStep:
             self._launch = self._record(self.run, self.generator.device, [self.generator])
         except Exception as error:  # whatever a network does that cannot be recorded, it can be run
             self._wanted = False
-            _warn("recorded as CUDA graphs", _shown(error))
+            _warn("recorded as CUDA graphs", reason_of(error))
             self.run()
         else:
             self._launch()
@@ -204,15 +204,10 @@ class TrainingStep:
                 losses: Tensor = self._compiled_loss(x0, given, t=t, eps=eps)
             except Exception as error:  # a compiler that is missing, or does not know an operation
                 self._compiled_loss = None
-                _warn("compiled", _shown(error))
+                _warn("compiled", reason_of(error))
             else:
                 return losses
         return self.denoiser.loss(x0, given, t=t, eps=eps)
-
-
-def _shown(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__} was raised" + (f" ({lines[0]:.200})" if lines else "")
 
 
 def _warn(what: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["capture", "is_ours", "on_side_stream"]
+__all__ = ["capture", "is_ours", "on_side_stream", "reason_of"]
 
 
 def on_side_stream(function: Callable[[], None], device: torch.device) -> None:
@@ -47,17 +47,20 @@ def capture(
     Raises
     ------
     RuntimeError
-        If something cannot be recorded. The generators are as before.
+        If something cannot be recorded. The generators are as before, and so is the present stream.
     """
+    present = torch.cuda.current_stream(device)
     graph = torch.cuda.CUDAGraph()
     states = [generator.get_state() for generator in generators]
     for generator in generators:
         graph.register_generator_state(generator)
     try:
         # Other threads may use the device meanwhile: their calls are not for this recording to forbid.
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        stream = torch.cuda.Stream(device)
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             function()
     except BaseException:
+        torch.cuda.set_stream(present)  # torch leaves its own where the end of a recording fails
         for generator, state in zip(generators, states, strict=True):
             # A recording that broke off leaves the state it worked on unusable.
             fresh = torch.Generator(device)
@@ -81,3 +84,17 @@ def is_ours(thing: Any) -> bool:
     """
     module = getattr(thing, "__module__", None) or type(thing).__module__
     return module.partition(".")[0] in ("tabdiff", "torch")
+
+
+def reason_of(error: BaseException) -> str:
+    r"""Return the first line of what went wrong first, where the end of a recording fails for it too.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("too few\nof them"))
+    'ValueError was raised (too few)'
+    """
+    while error.__context__ is not None:
+        error = error.__context__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__} was raised" + (f" ({lines[0]:.200})" if lines else "")
