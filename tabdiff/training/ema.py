@@ -69,5 +69,7 @@ class EMA(Generic[Model]):
             torch._foreach_add_(averages, differences)
         else:
             torch._foreach_lerp_(averages, weights, self._share)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        pairs = list(zip(self.model.buffers(), model.buffers(), strict=True))
+        for dtype in {mine.dtype for mine, _ in pairs}:  # of one type, all are copied by one kernel
+            same = [pair for pair in pairs if pair[0].dtype == dtype]
+            torch._foreach_copy_([mine for mine, _ in same], [theirs for _, theirs in same])

@@ -133,7 +133,7 @@ FITS = {
         cases.array(),
         {"condition": cases.conditions(), "condition_dropout": {"kind": 0.3, "dose": 0.3}},
     ),
-    "cells": (cases.cells(), {"condition": ["type", "dose"]}),
+    "cells": (cases.cells(), {"condition": ["type", "dose"], "max_time": 1.0}),
     "sequences": (cases.sequences(), {}),
     "sequences by a transformer": (cases.sequences(), {"denoiser": "dit", "y": cases.labels()}),
     "images": (cases.images(), {**UNET, "codec": ImageCodec(augment=("flip", "crop"))}),

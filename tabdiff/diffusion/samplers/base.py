@@ -96,7 +96,7 @@ class Model:
         return x0, (x - node.alpha * x0) / node.sigma, share
 
     def noise(self, like: Tensor) -> Tensor:
-        """Draw standard normal noise of the shape of `like`, the same for a seed whatever its device is."""
+        """Draw standard normal noise of the shape of `like`, the same on every device but for rounding."""
         if isinstance(self._generator, RowStreams):
             if like.device.type == "cuda":  # where numbers are drawn, not copied in each step
                 self._generator.move(like.device)
