@@ -121,6 +121,8 @@ def test_any_other_name_is_unknown_as_ever():
         ("clip_grad_norm", math.nan),
         ("accumulation_steps", 0),
         ("accumulation_steps", True),
+        ("compile", True),
+        ("compile", "max"),
         ("times", "sometimes"),
         ("times", 3),
     ],

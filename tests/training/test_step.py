@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import nn
 
 from tabdiff.diffusion import Denoiser, LossAware, make_schedule, make_times
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
-from tabdiff.training import EMA, Batches, TrainingOptions, train
+from tabdiff.training import EMA, Batches, Callback, Run, TrainingOptions, Validation, train
 from tabdiff.training.batches import RowStream
 from tabdiff.training.step import WARM_UP, TrainingStep
 
@@ -96,6 +97,61 @@ def test_the_loop_does_what_its_step_does():
     )
     expected = torch.cat([p.detach().flatten() for p in step.ema.model.parameters()])
     assert torch.equal(torch.cat([p.flatten() for p in result.denoiser.parameters()]), expected)
+
+
+class Keep(Callback):
+    """Keeps where training stands after a step."""
+
+    def __init__(self, step):
+        self.step, self.state = step, None
+
+    def on_step_end(self, training):
+        if training.step == self.step:
+            self.state = copy.deepcopy(training.state_dict())
+
+
+def test_validation_callbacks_and_checkpoints_stand_between_launches(monkeypatch):
+    """60 steps, a window of 50 and its validation among them, kept after 20 and gone on with from there."""
+
+    def fit(compile, saved=None):
+        denoiser, batches = make_denoiser(), make_batches()
+        generator = torch.Generator().manual_seed(0)
+        validation = Validation(
+            batches.data[:9],
+            batches.condition[:9],
+            denoiser=denoiser,
+            event_shape=(2,),
+            generator=torch.Generator().manual_seed(2),
+        )
+        keep, options = Keep(20), TrainingOptions(compile=compile, times=LossAware(4, 2))
+        result = train(
+            denoiser,
+            batches,
+            generator=generator,
+            max_steps=60,
+            options=options,
+            validation=validation,
+            callbacks=[keep],
+            run=Run(None, saved),
+        )
+        return result, keep.state
+
+    eager, _ = fit(False)
+    recordings = []
+
+    def counted(function, device, generators):
+        recordings.append(function)
+        return function
+
+    monkeypatch.setattr("tabdiff.training.loop.TrainingStep", partial(TrainingStep, record=counted))
+    whole, state = fit("graph")
+    rest, _ = fit("graph", state)
+    assert len(recordings) == 2
+    for result in (whole, rest):
+        assert result.history["loss"] == eager.history["loss"]
+        assert result.history["validation_loss"] == eager.history["validation_loss"]
+        for mine, theirs in zip(result.denoiser.parameters(), eager.denoiser.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
 
 
 def test_what_cannot_be_recorded_is_run_with_one_warning():
