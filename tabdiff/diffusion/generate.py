@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,28 +136,63 @@ def draw(
     if given is not None:
         given = given.to(float_type)
         condition = beside(denoiser, condition, given)
-    dtype = sampling_dtype(precision, device)
-    estimate = recorded(denoiser if guided is None else guided, device)
+    piece = partial(
+        _draw_piece,
+        denoiser,
+        recorded(denoiser if guided is None else guided, device),
+        width=width,
+        float_type=float_type,
+        condition_last=condition_last,
+        method=method,
+        steps=max(int(steps) - 1, 1) if denoiser.has_levels else int(steps),
+        dtype=sampling_dtype(precision, device),
+    )
 
     def batch(first: int, count: int) -> Tensor:
-        part = slice(first, first + count)
-        stream = streams[part].to(device) if on_gpu else streams[part]
-        start = stream.normal(width).to(float_type) if noise is None else noise[part].to(device)
-        asked = None if condition is None else condition[part].to(device)
-        with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            rows = sample(
-                estimate,
-                start,
-                asked,
-                method=method,
-                steps=max(int(steps) - 1, 1) if denoiser.has_levels else int(steps),
-                generator=stream,
-                denoise_last=not denoiser.has_levels,
-            )
-            return denoiser.finish(rows, asked if condition_last else None, stream if shared is None else shared)
+        rows = slice(first, first + count)
+        start, asked = (None if values is None else values[rows] for values in (noise, condition))
+        return piece(start, asked, streams[rows], shared)
 
     rows = _in_batches(batch, n, size, device)
     return rows if given is None else torch.where(given.isfinite(), given, rows)
+
+
+def _draw_piece(
+    denoiser: Denoiser,
+    guided: DenoiserLike,
+    noise: Tensor | None,
+    condition: Tensor | None,
+    streams: RowStreams,
+    generator: torch.Generator | None,
+    *,
+    width: int,
+    float_type: torch.dtype,
+    condition_last: bool,
+    method: Any,
+    steps: int,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Draw a batch, on the device of the denoiser.
+
+    `streams` of its rows give the noise of steps, the noise to start from where there is none, and the levels where
+    there is no generator.
+    """
+    device = next(denoiser.parameters()).device
+    if device.type == "cuda":
+        streams = streams.to(device)
+    start = streams.normal(width).to(float_type) if noise is None else noise.to(device)
+    asked = None if condition is None else condition.to(device)
+    with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        rows = sample(
+            guided,
+            start,
+            asked,
+            method=method,
+            steps=steps,
+            generator=streams,
+            denoise_last=not denoiser.has_levels,
+        )
+        return denoiser.finish(rows, asked if condition_last else None, streams if generator is None else generator)
 
 
 def _in_batches(batch: Callable[[int, int], Tensor], n: int, size: int, device: torch.device) -> Tensor:
