@@ -27,7 +27,6 @@ __all__ = [
     "SIZES",
     "Sizes",
     "check_image_condition",
-    "has_large_batches",
     "embedding_size_of",
     "image_network",
     "n_frequencies_of",
@@ -52,9 +51,6 @@ IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
 GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
 # Tables of so many rows get a larger network.
 LARGE_ROWS = 5000
-# Batches on a GPU from so many rows on, and their rate. Eight times the rows want up to the root of eight times the
-# rate with Adam (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022).
-LARGE_BATCH, LARGE_BATCH_ROWS, LARGE_BATCH_RATE = 4096, 20_000, 2e-3
 # With more columns, neighbours share a token: attention among 256 is what a CPU still does in a fraction of a second.
 MAX_TOKENS = 256
 # The dimensions of a latent have no meaning of their own, so a few tokens are enough.
@@ -137,33 +133,17 @@ def check_image_condition(parameters: Any, network: str) -> None:
         )
 
 
-def resolve_batch_size(
-    batch_size: str | int, n_rows: int, unet: dict[str, Any] | None = None, *, large: bool = False
-) -> int:
-    """Return the rows of a batch: 512, or 128 images, fewer where there are fewer rows, and 4,096 of `large` ones."""
+def resolve_batch_size(batch_size: str | int, n_rows: int, unet: dict[str, Any] | None = None) -> int:
+    """Return the rows of a batch: 512, or 128 images, fewer where there are fewer rows."""
     if batch_size != "auto":
         return int(batch_size)
-    if large:
-        return LARGE_BATCH
     return min(512 if unet is None else IMAGE_BATCH, max(n_rows, 32))
 
 
-def has_large_batches(network: str, n_rows: int, device: str) -> bool:
-    """Return whether batches are large by default: of an MLP on a GPU, which takes as long over 512 of many rows."""
-    return device == "cuda" and network == "mlp" and n_rows >= LARGE_BATCH_ROWS
-
-
-def resolve_learning_rate(
-    learning_rate: str | float, unet: dict[str, Any] | None = None, *, large: bool = False
-) -> float:
-    """Return the peak learning rate: 1e-3, for a wide U-Net less, down to 2e-4 at the published width.
-
-    For `large` batches, whose gradients are less noisy, it is twice as high.
-    """
+def resolve_learning_rate(learning_rate: str | float, unet: dict[str, Any] | None = None) -> float:
+    """Return the peak learning rate: 1e-3, for a wide U-Net less, down to 2e-4 at the published width."""
     if learning_rate != "auto":
         return float(learning_rate)
-    if large:
-        return LARGE_BATCH_RATE
     return 1e-3 if unet is None else min(1e-3, 2e-4 * 128 / unet["base"])
 
 

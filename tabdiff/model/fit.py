@@ -18,13 +18,7 @@ from tabdiff.codecs.inputs import FitInputs
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import draw, draw_in_time
 from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_autoguidance
-from tabdiff.model.defaults import (
-    has_large_batches,
-    resolve_batch_size,
-    resolve_learning_rate,
-    resolve_steps,
-    resolve_times,
-)
+from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps, resolve_times
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.sample_weights import population
@@ -136,12 +130,11 @@ def fit_model(
 def _batches(start: Start, options: Any, device: torch.device) -> Batches:
     """Return the rows that are learned from, and what a step makes of them."""
     rows, continuous = start.training, start.spec.continuous_attributes
-    large = has_large_batches(start.spec.network, start.n_rows, device.type)
     return Batches(
         rows.data,
         rows.condition,
         weight=rows.weight,
-        size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet, large=large),
+        size=resolve_batch_size(options.batch_size, start.n_rows, start.spec.unet),
         event_shape=(start.spec.width,),
         condition_dropout=start.condition_dropout,
         draw_given=training_masks(start.spec),
@@ -153,10 +146,8 @@ def _batches(start: Start, options: Any, device: torch.device) -> Batches:
 
 def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:
     """Return the arguments of `train` that the denoiser and a guiding one share."""
-    # The higher rate goes with the larger batch, not with one that was asked for.
-    large = options.batch_size == "auto" and has_large_batches(start.spec.network, start.n_rows, device.type)
     return dict(
-        learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet, large=large),
+        learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
         options=_training_options(start, options),
         precision=autocast_dtype(options.precision, device),
     )
