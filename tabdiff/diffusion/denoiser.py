@@ -145,6 +145,8 @@ class Denoiser(nn.Module):
     keeps_maps = False
     # Whether rows hold codes of levels, which are drawn behind the last step of a sampler.
     has_levels = False
+    # How many random numbers a row takes for that, in `finish`.
+    n_drawn_levels = 0
 
     def __init__(
         self,

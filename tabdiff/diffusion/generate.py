@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, sample
+from tabdiff.diffusion import CFGPlusPlus, ClassifierFreeGuidance, Denoiser, DenoiserLike, Schedule, sample
 from tabdiff.diffusion.recorded import recorded
 from tabdiff.utils.device import sampling_dtype
 from tabdiff.utils.random import RowStreams
 from tabdiff.utils.validation import is_integer
 
-__all__ = ["draw", "draw_in_time", "guide", "rows_at_once"]
+__all__ = [
+    "CPU_PIECE_ROWS",
+    "PIECE_ROWS",
+    "Runner",
+    "beside",
+    "default_steps",
+    "draw",
+    "draw_in_time",
+    "guide",
+    "rows_at_once",
+]
 
 # What a CPU keeps in its caches, and what fills a GPU.
-SAMPLE_BATCH = {"cpu": 2048}
+SAMPLE_BATCH = {"cpu": 1024}
 LARGE_SAMPLE_BATCH = 16384
 # Drawn between two looks at the clock: whole batches on every device.
-PIECE_ROWS = 16384
+PIECE_ROWS, CPU_PIECE_ROWS = 16384, 4096
 # Of images, as many as have so many values together, for a U-Net keeps dozens of maps of each.
 IMAGE_VALUES = {"cpu": 2**17}
 LARGE_IMAGE_VALUES = 2**21
+# Calls a function with each of many tuples of arguments and returns the results in their order.
+Runner = Callable[[Callable[..., Any], Iterable[tuple]], Iterable[Any]]
 GUIDANCE: dict[str, Callable[[DenoiserLike, float], DenoiserLike]] = {
     "classifier_free": ClassifierFreeGuidance,
     "cfg++": CFGPlusPlus,
@@ -68,6 +80,8 @@ def draw(
     precision: str = "float32",
     given: Tensor | None = None,
     noise: Tensor | None = None,
+    run: Runner | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Draw encoded rows.
 
@@ -96,6 +110,11 @@ def draw(
         Which entries are held, and how; see `tabdiff.diffusion.masks`.
     noise : Tensor of shape (n, width), optional
         What to start from; by default it is drawn.
+    run : callable, optional
+        From a function and tuples of arguments to what it returns for each, in order, from several processes; the rows
+        are the same as without. A GPU draws alone.
+    progress : callable, optional
+        Called with the number of rows of each batch that is done.
 
     Returns
     -------
@@ -112,8 +131,7 @@ def draw(
     if isinstance(method, str) and method == "auto":
         method = "ddim" if isinstance(guided, CFGPlusPlus) else "dpmpp_2m"
     if steps == "auto":
-        # Twice the 25 at which fast methods look converged: on tables a classifier still sees the difference.
-        steps = min(1000 if method == "ddpm" else 50, schedule.n_timesteps or 1000)
+        steps = default_steps(method, schedule)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value != "auto" and not is_integer(value, 1):
             raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
@@ -149,11 +167,14 @@ def draw(
     )
 
     def batch(first: int, count: int) -> Tensor:
-        rows = slice(first, first + count)
-        start, asked = (None if values is None else values[rows] for values in (noise, condition))
-        return piece(start, asked, streams[rows], shared)
+        start, asked = _rows(noise, first, count), _rows(condition, first, count)
+        return piece(start, asked, streams[first : first + count], shared)
 
-    rows = _in_batches(batch, n, size, device)
+    if run is not None and device.type == "cpu" and n > size:
+        tasks = ((_rows(noise, i, size), _rows(condition, i, size), streams[i : i + size]) for i in range(0, n, size))
+        rows = torch.cat(list(_in_processes(piece, tasks, shared, denoiser.n_drawn_levels, run, progress)))
+    else:
+        rows = _in_batches(batch, n, size, device, progress)
     return rows if given is None else torch.where(given.isfinite(), given, rows)
 
 
@@ -195,7 +216,13 @@ def _draw_piece(
         return denoiser.finish(rows, asked if condition_last else None, streams if generator is None else generator)
 
 
-def _in_batches(batch: Callable[[int, int], Tensor], n: int, size: int, device: torch.device) -> Tensor:
+def _in_batches(
+    batch: Callable[[int, int], Tensor],
+    n: int,
+    size: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> Tensor:
     """Return n rows, on the CPU, `size` at a time, or as many as memory holds."""
     done: list[Tensor] = []
     parts: list[Tensor] = []  # stay on a GPU, which would wait at each copy of one
@@ -210,6 +237,8 @@ def _in_batches(batch: Callable[[int, int], Tensor], n: int, size: int, device: 
             size = -(-count // 2)
         else:
             first += count
+            if progress is not None:
+                progress(count)
             continue
         # Behind the handling of the error, which keeps what the failed batch held alive.
         done, parts = [*done, *(part.cpu() for part in parts)], []
@@ -218,7 +247,14 @@ def _in_batches(batch: Callable[[int, int], Tensor], n: int, size: int, device: 
     return torch.cat([*done, torch.cat(parts).cpu()])
 
 
-def draw_in_time(some: Callable[[int, int], Tensor], n: int, seconds: float) -> Tensor:
+def default_steps(method: Any, schedule: Schedule) -> int:
+    """Return the number of steps of a method by default."""
+    # Twice the 25 at which fast methods look converged: on tables a classifier still sees the difference.
+    most = 1000 if isinstance(method, str) and method == "ddpm" else 50
+    return min(most, schedule.n_timesteps or 1000)
+
+
+def draw_in_time(some: Callable[[int, int], Tensor], n: int, seconds: float, piece_rows: int = PIECE_ROWS) -> Tensor:
     """Draw `n` rows piece by piece, or as many pieces as there is time for, at least one.
 
     Parameters
@@ -228,13 +264,15 @@ def draw_in_time(some: Callable[[int, int], Tensor], n: int, seconds: float) -> 
     n : int
     seconds : float
         A piece that would end later is not begun.
+    piece_rows : int
+        Rows of a piece.
     """
     began = time.perf_counter()
-    parts = [some(0, min(n, PIECE_ROWS))]
-    for first in range(PIECE_ROWS, n, PIECE_ROWS):
-        if (time.perf_counter() - began) * (first + PIECE_ROWS) / first > seconds:
+    parts = [some(0, min(n, piece_rows))]
+    for first in range(piece_rows, n, piece_rows):
+        if (time.perf_counter() - began) * (first + piece_rows) / first > seconds:
             break
-        parts.append(some(first, min(n - first, PIECE_ROWS)))
+        parts.append(some(first, min(n - first, piece_rows)))
     return torch.cat(parts)
 
 
@@ -254,3 +292,38 @@ def beside(denoiser: Denoiser, condition: Tensor | None, given: Tensor) -> Tenso
     if condition is None:
         condition = given.new_full((len(given), denoiser.n_attributes), torch.nan)
     return torch.cat([condition, given], dim=1)
+
+
+def _rows(values: Tensor | None, first: int, count: int) -> Tensor | None:
+    return None if values is None else values[first : first + count]
+
+
+def _in_processes(
+    piece: Callable[..., Tensor],
+    tasks: Iterable[tuple],
+    generator: torch.Generator | None,
+    n_drawn_levels: int,
+    run: Runner,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Tensor]:
+    """Draw batches in processes, each with the random numbers that it would get after those ahead of it."""
+
+    def placed() -> Iterator[tuple]:
+        for task in tasks:
+            yield piece, task, None if generator is None else generator.get_state()
+            if generator is not None and n_drawn_levels:
+                torch.rand((len(task[2]), n_drawn_levels), generator=generator)
+
+    for part in run(_draw_apart, placed()):
+        yield part
+        if progress is not None:
+            progress(len(part))
+
+
+def _draw_apart(piece: Callable[..., Tensor], task: tuple, state: Tensor | None) -> Tensor:
+    """Draw a batch in a process of its own, with a generator in a state."""
+    generator = None
+    if state is not None:
+        generator = torch.Generator()
+        generator.set_state(state)
+    return piece(*task, generator)

@@ -117,6 +117,11 @@ class MixedDenoiser(Denoiser):
         self._copies = len(self.n_levels) if shared else 1
         self.levels = nn.Parameter(torch.randn(sum(self.n_levels) // self._copies, embedding_size))
 
+    @property
+    def n_drawn_levels(self) -> int:  # type: ignore[override]
+        """Random numbers that `finish` takes for a row: one for each level."""
+        return sum(self.n_levels)
+
     @staticmethod
     def width_of(n_continuous: int, n_columns: int, embedding_size: int) -> int:
         """Return the length of a noisy row."""

@@ -12,6 +12,11 @@ __all__ = ["ColumnBlocks"]
 
 # A column of more levels is a block of its own: of so many, gathering costs more than an operation of their own.
 LARGE = 256
+# Up to so many multiplications a row, means of all columns are one matrix product, mostly of zeros: softmax over the
+# few levels of a column at a time takes several times as long.
+DENSE_PRODUCT = 2**16
+# exp(80) times some hundred levels is still a float32, and exp(-80) beside what a denoiser's logits can be is nothing.
+MAX_EXPONENT = 80.0
 
 
 class ColumnBlocks(nn.Module):
@@ -88,6 +93,19 @@ class ColumnBlocks(nn.Module):
 
     def expected(self, logits: Tensor, table: Tensor) -> Tensor:
         """Return the mean row of a table (sum(n_levels), e) under each column's probabilities, (B, n_columns, e)."""
+        n_columns, e = len(self.column_order), table.shape[1]
+        if 0 < len(table) * n_columns * (e + 1) <= DENSE_PRODUCT:
+            return self._dense_expected(logits, table)
         blocks = enumerate(self._split(logits))
         parts = [torch.einsum("bcl,cle->bce", block.softmax(-1), self._block(table, b, 0)) for b, block in blocks]
         return self._join(parts) if parts else logits.new_empty((len(logits), 0, table.shape[1]))
+
+    def _dense_expected(self, logits: Tensor, table: Tensor) -> Tensor:
+        """Return the same by one product with the sums of each column's weights beside the weighted rows."""
+        n_columns, e = len(self.column_order), table.shape[1]
+        rows = torch.cat([table, table.new_ones(len(table), 1)], dim=1)
+        wide = table.new_zeros(len(table), n_columns, e + 1)
+        wide[torch.arange(len(table), device=table.device), self.column] = rows
+        sums = logits.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp() @ wide.flatten(1)
+        sums = sums.unflatten(1, (n_columns, e + 1))
+        return sums[..., :e] / sums[..., e:]

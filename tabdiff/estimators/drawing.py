@@ -42,6 +42,7 @@ class DrawingMixin(FittedAttributes):
         library_size: Any = None,
         random_state: Any = None,
         batch_size: str | int = "auto",
+        n_jobs: int | None = None,
         return_condition: bool = False,
     ) -> Any:
         """Draw new rows.
@@ -76,7 +77,7 @@ class DrawingMixin(FittedAttributes):
             "ddim" for "cfg++". The rows of a seed do not depend on `batch_size` with any of them but "rk45", whose
             steps suit the batch.
         steps : "auto" or int, default="auto"
-            Number of steps; "auto" is 50, 25 for rows that are refined, and 1000 for "ddpm".
+            Number of steps; "auto" is 50, 16 for rows that are refined, and 1000 for "ddpm".
         obs : DataFrame, optional
             For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
         like : AnnData, optional
@@ -90,6 +91,9 @@ class DrawingMixin(FittedAttributes):
             An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
         batch_size : "auto" or int, default="auto"
             Rows evaluated at once.
+        n_jobs : int or None, default=None
+            Processes that draw, each on one thread: -1 is one for each core, and None is this process alone, on as many
+            threads as PyTorch has. The rows are the same with any number. A GPU draws alone.
         return_condition : bool, default=False
             Whether to return the conditions too.
 
@@ -110,12 +114,15 @@ class DrawingMixin(FittedAttributes):
         Warns
         -----
         UserWarning
-            For a continuous condition, or a held column, outside the range of the fit.
+            For a continuous condition, or a held column, outside the range of the fit; and before a draw that will take
+            more than a minute. With ``verbose=1`` a progress bar shows the rows that are kept.
         """
         model = self._drawing_model()
-        options = SamplingOptions(guidance_scale, guidance, method, steps, batch_size, random_state)
+        options = SamplingOptions(guidance_scale, guidance, method, steps, batch_size, random_state, n_jobs)
         which = dict(obs=obs, like=like, library_size=library_size)
-        plan = SamplePlan(model, n_samples, condition, options, **which, seed=model.seed(random_state))
+        plan = SamplePlan(
+            model, n_samples, condition, options, **which, seed=model.seed(random_state), verbose=self.verbose
+        )
         rows, labels = plan.rows()
         if not return_condition:
             return rows
@@ -230,6 +237,7 @@ class DrawingMixin(FittedAttributes):
         steps: str | int = "auto",
         random_state: Any = None,
         batch_size: str | int = "auto",
+        n_jobs: int | None = None,
     ) -> Any:
         """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
 
@@ -264,6 +272,8 @@ class DrawingMixin(FittedAttributes):
             An integer repeats exactly. None goes on with a stream that `fit` seeded.
         batch_size : "auto" or int, default="auto"
             Rows evaluated at once.
+        n_jobs : int or None, default=None
+            As in `sample`, for tables.
 
         Returns
         -------
@@ -297,7 +307,9 @@ class DrawingMixin(FittedAttributes):
         [344, 344, 344]
         """
         model = self._drawing_model()
-        how = SamplingOptions(method=method, steps=steps, batch_size=batch_size, random_state=random_state)
+        how = SamplingOptions(
+            method=method, steps=steps, batch_size=batch_size, random_state=random_state, n_jobs=n_jobs
+        )
         settings: dict[str, Any] = dict(n_draws=n_draws, strategy=strategy, options=how)
         settings["seed"] = model.seed(random_state)
         if model.container == "images":

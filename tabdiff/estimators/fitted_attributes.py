@@ -30,6 +30,7 @@ class FittedAttributes:
     model_: FittedModel
     precision: str
     refine: str | bool
+    verbose: int
 
     def _drawing_model(self) -> FittedModel:
         """Return the model as the parameters say now that it is to be drawn from."""

@@ -22,6 +22,7 @@ from tabdiff.codecs.tables.unseen import hide_unknown, read_rows
 from tabdiff.diffusion.generate import draw
 from tabdiff.diffusion.masks import LEFT_OUT, PRESENT
 from tabdiff.generation.options import SamplingOptions
+from tabdiff.utils.processes import processes
 from tabdiff.utils.random import RowStreams
 from tabdiff.utils.validation import is_integer
 
@@ -133,8 +134,8 @@ def impute(
     holes = model.codec.storage_.read(part).isna().to_numpy()
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
     mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
-    settings = {"method": options.method, "steps": options.steps, "batch_size": options.batch_size}
-    settings["precision"] = model.precision
+    settings: dict[str, Any] = {"method": options.method, "steps": options.steps, "batch_size": options.batch_size}
+    settings |= {"precision": model.precision, "run": processes(options.n_jobs)}
     if options.steps == "auto" and options.method == "auto":
         settings["steps"] = STEPS_MEAN if mean else STEPS_DRAW
     generator: torch.Generator | RowStreams = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from tabdiff.diffusion.generate import check_guidance
+from tabdiff.utils.processes import check_n_jobs
 from tabdiff.utils.validation import did_you_mean, is_integer
 
 __all__ = ["SamplingOptions"]
@@ -35,6 +36,8 @@ class SamplingOptions:
         Rows evaluated at once, at least 1.
     random_state : int, RandomState or None, default=None
         The seed.
+    n_jobs : int or None, default=None
+        Processes that draw, as joblib takes it.
 
     Raises
     ------
@@ -57,12 +60,14 @@ class SamplingOptions:
     steps: str | int = "auto"
     batch_size: str | int = "auto"
     random_state: Any = None
+    n_jobs: int | None = None
 
     def __post_init__(self) -> None:
         scale = self.guidance_scale
         if not isinstance(scale, int | float | np.number) or not np.isfinite(scale):
             raise ValueError(f"guidance_scale must be a finite number; got {scale!r}.")
         check_guidance(self.guidance)
+        check_n_jobs(self.n_jobs)
         for name, value in (("steps", self.steps), ("batch_size", self.batch_size)):
             if not (isinstance(value, str) and value == "auto") and not is_integer(value, 1):
                 raise ValueError(f"{name} must be 'auto' or an integer of at least 1; got {value!r}.")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import effective_n_jobs
 from torch import Tensor
 
 from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.conditions.vector import as_array
-from tabdiff.diffusion.generate import draw, guide
+from tabdiff.diffusion.generate import beside, default_steps, draw, guide, rows_at_once
 from tabdiff.diffusion.samplers.sample import check_method
 from tabdiff.generation.cells import CellRequest, match_totals
 from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.generation.options import SamplingOptions
+from tabdiff.generation.progress import announce, progress_bar, seconds_of_drawing
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
+from tabdiff.utils.processes import processes
 from tabdiff.utils.validation import is_integer
 
 if TYPE_CHECKING:
@@ -27,6 +32,17 @@ if TYPE_CHECKING:
 __all__ = ["SamplePlan"]
 
 _NO_GUIDANCE = ("classifier_free", 1)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What trees see of candidates (m, d) for places (m,) of which the conditions are known; see `row_features`."""
+
+    codec: Any
+    codes: Tensor | None
+
+    def __call__(self, rows: Tensor, places: Tensor) -> np.ndarray:
+        return row_features(self.codec, rows, None if self.codes is None else self.codes[places])
 
 
 class SamplePlan:
@@ -41,6 +57,8 @@ class SamplePlan:
         How they are drawn.
     seed : int
         Of every draw.
+    verbose : int
+        1 shows a progress bar.
 
     Attributes
     ----------
@@ -61,6 +79,7 @@ class SamplePlan:
         like: Any = None,
         library_size: Any = None,
         seed: int,
+        verbose: int = 0,
     ) -> None:
         if n_samples is not None and not is_integer(n_samples, 1):
             raise ValueError(f"n_samples must be None or a positive integer; got {n_samples!r}.")
@@ -68,6 +87,7 @@ class SamplePlan:
             model.origin.check()
         self.model, self.options, self.seed = model, options, seed
         guidance, guidance_scale, method = options.guidance, options.guidance_scale, options.method
+        self.run, self.n_jobs, self.verbose = processes(options.n_jobs), effective_n_jobs(options.n_jobs), verbose
         self.generator = torch.Generator().manual_seed(seed)
         request = CellRequest.read(model, n_samples, condition, obs, like, library_size, seed)
         condition, columns = split_condition(model, request.condition)
@@ -112,11 +132,48 @@ class SamplePlan:
     def _refined(self) -> Tensor:
         """All rows, refined: they are chosen together, also where some are asked for at a time."""
         assert self.refinement is not None
-        balanced = self.condition is None
+        self._announce(self.n / self.refinement.acceptance_)
         self.refinement.to(next(self.model.denoiser.parameters()).device)
-        return self.refinement.draw(self.n, self._draw, self._features, self.generator, self._groups(), balanced)
+        with progress_bar(self.n, bool(self.verbose)) as progress:
+            return self.refinement.draw(
+                self.n,
+                self._draw,
+                Features(self.model.codec, self.codes),
+                self.generator,
+                self._groups(),
+                balanced=self.condition is None,
+                run=self.run,
+                progress=progress,
+            )
 
-    def _draw(self, places: Tensor) -> Tensor:
+    def _announce(self, rows: float) -> None:
+        """Say how long it takes to draw so many rows, where that is more than a minute."""
+        denoiser, width = self.model.denoiser, self.model.config.width
+        size = rows_at_once(denoiser, width, self.options.batch_size)
+        # A batch is soon drawn, but of images; and what users wrote themselves is not called but to draw.
+        if callable(self.options.guidance) or (rows <= size and not denoiser.keeps_maps):
+            return
+        steps = default_steps(self.options.method, denoiser.schedule) if self.steps == "auto" else int(self.steps)
+        batch = torch.arange(min(size, self.n))
+        codes = self._codes(batch)
+        given = None if self.given is None else self.given[batch].float()
+        codes = None if codes is None else codes.float()
+        device = next(denoiser.parameters()).device
+        told = codes if given is None else beside(denoiser, codes, given)
+        seconds = seconds_of_drawing(
+            self.guided if self.guided is not None else denoiser,
+            denoiser.schedule,
+            None if told is None else told.to(device),
+            width=width,
+            rows=rows,
+            at_once=len(batch),
+            steps=steps,
+            precision=self.model.precision,
+            device=device,
+        )
+        announce(seconds, self.n, self.n_jobs if device.type == "cpu" else 1)
+
+    def _draw(self, places: Tensor, progress: Callable[[int], None] | None = None) -> Tensor:
         return draw(
             self.model.denoiser,
             len(places),
@@ -130,7 +187,16 @@ class SamplePlan:
             batch_size=self.options.batch_size,
             precision=self.model.precision,
             given=self.given[places] if self.given is not None else None,
+            run=self.run,
+            progress=progress,
         )
+
+    def _raw(self, places: Tensor) -> Tensor:
+        """Draw rows that are not refined."""
+        if not int(places[0]):
+            self._announce(self.n)
+        with progress_bar(len(places), bool(self.verbose)) as progress:
+            return self._draw(places, progress)
 
     def _groups(self) -> np.ndarray:
         """Number the conditions: rows of the same one have the same number, (n,)."""
@@ -138,14 +204,11 @@ class SamplePlan:
             return np.zeros(self.n, dtype=np.int64)
         return np.unique(self.codes.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
-    def _features(self, rows: Tensor, places: Tensor) -> np.ndarray:
-        return row_features(self.model.codec, rows, self._codes(places))
-
     def rows(self, start: int = 0, stop: int | None = None) -> tuple[Any, pd.DataFrame | None]:
         """Draw the rows from `start` to `stop`, all by default: in the fit's container, and their conditions."""
         model = self.model
         places = torch.arange(start, self.n if stop is None else min(stop, self.n))
-        data = self._draw(places) if self.refinement is None else self._refined[places]
+        data = self._raw(places) if self.refinement is None else self._refined[places]
         codes = self._codes(places)
         if self.totals is not None:
             totals = self.totals[places.numpy()]

@@ -23,10 +23,11 @@ from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import draw
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
-from tabdiff.model.defaults import LARGE_ROWS
+from tabdiff.model.defaults import LARGE_ROWS, SMALL_SIZE
 from tabdiff.model.refinement.density_ratio import DensityRatio
 from tabdiff.model.refinement.refinement import (
     REFINED_STEPS,
+    TRAINING_EVALUATIONS,
     MarginalMap,
     feature_levels,
     frame_features,
@@ -49,6 +50,9 @@ TIME_SHARE = 0.05
 SCALES = (1.0, 1.5, 1.25, 2.0)
 TRIAL_SHARE = 0.1
 TRIED_ROWS = 8000
+# Fewer rows do not tell one scale from another: after a training so short that trials would take more than their share
+# of it, there is none.
+MIN_TRIED_ROWS = 1000
 
 
 def build_guiding_denoiser(spec: ModelConfig, seed: int = 0) -> Denoiser:
@@ -65,6 +69,7 @@ def fit_autoguidance(
     batches: Batches,
     settings: dict[str, Any],
     *,
+    trained: int,
     refined: bool,
     max_time: float | None,
     device: torch.device,
@@ -82,16 +87,21 @@ def fit_autoguidance(
         What both networks learn from.
     settings : dict
         Arguments of `tabdiff.training.train` that both share.
+    trained : int
+        Rows that all training steps saw together, by which the choice of a scale is cut short after a short training.
     refined : bool
         Whether rows will be refined.
     max_time : float, optional
         Seconds that both may take together.
     device : torch.device
     """
+    tried = _tried_rows(trained)
+    if scale is None and tried < MIN_TRIED_ROWS:
+        return model
     guiding = build_guiding_denoiser(model.config, start.seeds.guiding).to(device)
     # Both see the same noisy rows, in which levels stand by their embeddings.
     guiding.share_levels(model.denoiser)
-    trained = train(
+    result = train(
         guiding,
         batches,
         **settings,
@@ -99,15 +109,30 @@ def fit_autoguidance(
         max_time=None if max_time is None else TIME_SHARE * max_time,
         generator=torch.Generator(device).manual_seed(start.seeds.guiding),
     )
-    guiding = trained.denoiser.requires_grad_(False)
+    guiding = result.denoiser.requires_grad_(False)
     if scale is None:
         deadline = math.inf if max_time is None else time.perf_counter() + TRIAL_SHARE * max_time
-        scale = choose_scale(model, guiding, start, start.seeds.guiding, refined=refined, deadline=deadline)
+        scale = choose_scale(
+            model, guiding, start, start.seeds.guiding, n_rows=tried, refined=refined, deadline=deadline
+        )
     return model.with_autoguidance(scale, guiding)
 
 
+def _tried_rows(trained: int) -> int:
+    """Return how many rows are drawn with each scale after training steps that saw so many rows together."""
+    affordable = TRIAL_SHARE * TRAINING_EVALUATIONS * trained / (len(SCALES) * REFINED_STEPS)
+    return min(TRIED_ROWS, int(affordable))
+
+
 def choose_scale(
-    model: FittedModel, guiding: Denoiser, start: Start, seed: int, *, refined: bool, deadline: float
+    model: FittedModel,
+    guiding: Denoiser,
+    start: Start,
+    seed: int,
+    *,
+    n_rows: int,
+    refined: bool,
+    deadline: float,
 ) -> float:
     """Return the scale for a trained network and a guiding one: rows of each are compared with training rows.
 
@@ -115,7 +140,7 @@ def choose_scale(
     their numbers get standard normal marginals where a refinement will give them these too.
     """
     every = np.arange(start.n_rows) if start.weight is None else population(start.weight)
-    chosen = np.random.default_rng(seed).permutation(every)[:TRIED_ROWS]
+    chosen = np.random.default_rng(seed).permutation(every)[:n_rows]
     condition = None if start.codes is None else start.codes[torch.from_numpy(chosen)]
 
     def drawn(scale: float) -> np.ndarray:
@@ -186,6 +211,8 @@ def _distinct(real: np.ndarray, drawn: np.ndarray, n_levels: list[int], seed: in
 def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelConfig, n_rows: int) -> float | None:
     """Return the scale of the autoguidance of numbers, 1 for none, None for one to be chosen.
 
+    By default a small network is left alone: a smaller one costs nearly as much and leads it nowhere better.
+
     Raises
     ------
     ValueError
@@ -193,7 +220,7 @@ def resolve_autoguidance(asked: str | float, codec: Any, spec: ModelConfig, n_ro
     """
     possible = spec.network == "mlp" and not spec.custom and codec.columns_known_ and spec.n_continuous > 0
     if isinstance(asked, str):
-        return None if possible and n_rows >= LARGE_ROWS else 1.0
+        return None if possible and n_rows >= LARGE_ROWS and spec.hidden_size > SMALL_SIZE else 1.0
     if asked != 1 and not possible:
         raise ValueError(
             f"autoguidance={asked!r} leads numbers of a table or array that denoiser='mlp' draws, and here are none. "

@@ -189,9 +189,9 @@ class ModelConfig:
         network = network_name(parameters.denoiser, codec)
         settings = settings_of(parameters, network)
         _check_steps(settings.time_embedding, parameters.variance, schedule, len(n_levels))
-        sizes = sizes_of(network, codec, n_rows)
         embedding_size = embedding_size_of(codec, n_levels, n_rows)
         width = MixedDenoiser.width_of(n_continuous, len(n_levels), embedding_size)
+        sizes = sizes_of(network, codec, n_rows, width=width, device=parameters.device, max_time=parameters.max_time)
         unet = image_network(settings, codec, parameters.device) if network == "unet" else None
         if beside is not None:
             check_image_condition(parameters, network)

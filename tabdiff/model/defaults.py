@@ -21,6 +21,7 @@ __all__ = [
     "IMAGE_STEPS_RANGE",
     "LARGE_ROWS",
     "LATENT_TOKENS",
+    "SMALL_SIZE",
     "MAX_STEPS",
     "MAX_TOKENS",
     "MIN_STEPS",
@@ -76,6 +77,14 @@ SIZES = {
     "mlp": (Sizes(512, 4), Sizes(256, 3)),
     "dit": (Sizes(128, 4), Sizes(96, 3)),
 }
+# Without a GPU a large table has a small MLP: what a step of a wide one learns more, narrow ones learn by more steps in
+# the same time, and a row is drawn several times as fast (see benchmarks/README.md). Wide rows, and long training on
+# many of them, fill more.
+CPU_SIZE, CPU_LARGE_SIZE = Sizes(128, 3), Sizes(256, 3)
+CPU_WIDTH = 512
+CPU_LARGE_ROWS, CPU_LONG_TIME = 50_000, 900.0
+# Small MLPs of large tables take large steps.
+SMALL_SIZE, SMALL_SIZE_RATE = 128, 3e-3
 
 
 def image_network(settings: NetworkSettings, codec: ImageCodec, device: Any) -> dict[str, Any]:
@@ -140,10 +149,17 @@ def resolve_batch_size(batch_size: str | int, n_rows: int, unet: dict[str, Any] 
     return min(512 if unet is None else IMAGE_BATCH, max(n_rows, 32))
 
 
-def resolve_learning_rate(learning_rate: str | float, unet: dict[str, Any] | None = None) -> float:
-    """Return the peak learning rate: 1e-3, for a wide U-Net less, down to 2e-4 at the published width."""
+def resolve_learning_rate(
+    learning_rate: str | float, unet: dict[str, Any] | None = None, *, small_table_network: bool = False
+) -> float:
+    """Return the peak learning rate: 1e-3, for a wide U-Net less, down to 2e-4 at the published width.
+
+    For an MLP of at most 128 units and a table of 5,000 rows or more, `small_table_network`, it is 3e-3.
+    """
     if learning_rate != "auto":
         return float(learning_rate)
+    if small_table_network:
+        return SMALL_SIZE_RATE
     return 1e-3 if unet is None else min(1e-3, 2e-4 * 128 / unet["base"])
 
 
@@ -205,10 +221,32 @@ def embedding_size_of(codec: Any, n_levels: Sequence[int], n_rows: int) -> int:
     return LARGE_EMBEDDING_SIZE if wanted and len(n_levels) * LARGE_EMBEDDING_SIZE <= MAX_EMBEDDED else EMBEDDING_SIZE
 
 
-def sizes_of(network: str, codec: Any, n_rows: int) -> Sizes:
-    """Return the width and depth that "auto" stands for."""
+def sizes_of(
+    network: str, codec: Any, n_rows: int, *, width: int = 0, device: Any = "cpu", max_time: float | None = None
+) -> Sizes:
+    """Return the width and depth that "auto" stands for.
+
+    Parameters
+    ----------
+    network : str
+    codec : object
+        Fitted.
+    n_rows : int
+        Training rows.
+    width : int
+        Length of a noisy row.
+    device : str or torch.device
+        That of the fit.
+    max_time : float, optional
+        Seconds of the fit at most.
+    """
     large, small = SIZES.get(network, SIZES["mlp"])
-    return large if _is_large_table(codec, n_rows) else small
+    if not _is_large_table(codec, n_rows):
+        return small
+    if network != "mlp" or resolve_device(device).type != "cpu":
+        return large
+    patient = n_rows >= CPU_LARGE_ROWS and (max_time is None or max_time >= CPU_LONG_TIME)
+    return CPU_LARGE_SIZE if width > CPU_WIDTH or patient else CPU_SIZE
 
 
 def _is_large_table(codec: Any, n_rows: int) -> bool:

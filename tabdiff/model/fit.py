@@ -16,9 +16,16 @@ from torch import Tensor
 
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.diffusion import Denoiser
-from tabdiff.diffusion.generate import draw, draw_in_time
+from tabdiff.diffusion.generate import CPU_PIECE_ROWS, PIECE_ROWS, draw, draw_in_time
 from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_autoguidance
-from tabdiff.model.defaults import resolve_batch_size, resolve_learning_rate, resolve_steps, resolve_times
+from tabdiff.model.defaults import (
+    LARGE_ROWS,
+    SMALL_SIZE,
+    resolve_batch_size,
+    resolve_learning_rate,
+    resolve_steps,
+    resolve_times,
+)
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.sample_weights import population
@@ -42,8 +49,9 @@ __all__ = ["fit_model"]
 
 # Cells decoded to calibrate marginals: several times the training set, but no more than this.
 CALIBRATION_ROWS = 20_000
-# Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest.
-DRAWN_SHARE = 0.75
+# Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest. Trees take longer
+# than a calibration.
+DRAWN_SHARE, REFINED_DRAWN_SHARE = 0.75, 0.45
 # What follows the training of a refined model has the rest of the time.
 TRAINING_SHARE = 0.75
 
@@ -118,11 +126,14 @@ def fit_model(
         run=Run(start.description, start.saved),
     )
     model = _model(start, options, result.denoiser, result.history, result.n_steps)
+    trained = model.n_steps * batches.size * int(settings["options"].accumulation_steps)
     if scale != 1:
-        model = fit_autoguidance(model, start, scale, batches, settings, refined=refined, max_time=left, device=device)
+        model = fit_autoguidance(
+            model, start, scale, batches, settings, trained=trained, refined=refined, max_time=left, device=device
+        )
     deadline = math.inf if options.max_time is None else started + options.max_time
     if refined:
-        return _refine(model, start, deadline)
+        return _refine(model, start, trained, deadline)
     # A codec that goes on from another fit knows the rows of that one only.
     return model if start.n_steps else _calibrate(model, start, deadline)
 
@@ -146,8 +157,14 @@ def _batches(start: Start, options: Any, device: torch.device) -> Batches:
 
 def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:
     """Return the arguments of `train` that the denoiser and a guiding one share."""
+    spec = start.spec
+    large_table = (
+        spec.network == "mlp" and not spec.custom and start.n_rows >= LARGE_ROWS and start.codec.columns_known_
+    )
     return dict(
-        learning_rate=resolve_learning_rate(options.learning_rate, start.spec.unet),
+        learning_rate=resolve_learning_rate(
+            options.learning_rate, spec.unet, small_table_network=large_table and spec.hidden_size <= SMALL_SIZE
+        ),
         options=_training_options(start, options),
         precision=autocast_dtype(options.precision, device),
     )
@@ -200,12 +217,13 @@ def _model(
     )
 
 
-def _refine(model: FittedModel, start: Start, deadline: float) -> FittedModel:
+def _refine(model: FittedModel, start: Start, trained: int, deadline: float) -> FittedModel:
     """Compare samples at the training conditions with the training rows; return the model with what corrects them."""
-    wanted = refinement_rows(start.n_rows)
+    wanted = refinement_rows(start.n_rows, trained)
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
-    data = _samples(model, wanted, condition, generator, REFINED_STEPS, deadline)
+    seconds = REFINED_DRAWN_SHARE * (deadline - time.perf_counter())
+    data = _samples(model, wanted, condition, generator, REFINED_STEPS, seconds)
     refinement = fit_refinement(
         model.codec,
         start.inputs.features,
@@ -215,6 +233,7 @@ def _refine(model: FittedModel, start: Start, deadline: float) -> FittedModel:
         model.config.condition_levels,
         start.seeds.calibrate,
         start.weight,
+        deadline,
         next(model.denoiser.parameters()).device,
     )
     return replace(model, refinement=refinement)
@@ -229,7 +248,8 @@ def _calibrate(model: FittedModel, start: Start, deadline: float) -> FittedModel
         wanted = min(wanted, 5 * len(start.codes if start.weight is None else population(start.weight)))
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
-    data = _samples(model, wanted, condition, generator, "auto", deadline)
+    seconds = DRAWN_SHARE * (deadline - time.perf_counter())
+    data = _samples(model, wanted, condition, generator, "auto", seconds)
     model.codec.calibrate(data, None if condition is None else condition[: len(data)], generator)
     return model
 
@@ -248,7 +268,7 @@ def _samples(
     condition: Tensor | None,
     generator: torch.Generator,
     steps: str | int,
-    deadline: float,
+    seconds: float,
 ) -> Tensor:
     """Draw n encoded rows, or as many as there is time for."""
 
@@ -264,4 +284,5 @@ def _samples(
             precision=model.precision,
         )
 
-    return draw_in_time(some, n, DRAWN_SHARE * (deadline - time.perf_counter()))
+    device = next(model.denoiser.parameters()).device
+    return draw_in_time(some, n, seconds, CPU_PIECE_ROWS if device.type == "cpu" else PIECE_ROWS)

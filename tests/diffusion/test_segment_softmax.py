@@ -31,6 +31,19 @@ def test_blocks_do_what_columns_one_by_one_do(n_levels):
         torch.testing.assert_close(*slopes)
 
 
+def test_one_product_gives_the_means_that_blocks_give(monkeypatch):
+    n_levels = [3, 40, 2, 1, 17]
+    rng = torch.Generator().manual_seed(0)
+    # As far apart as logits of a denoiser can be, and levels that are excluded.
+    logits = torch.rand((50, sum(n_levels)), generator=rng) * 74 - 44
+    logits[:, [1, 45]] -= 1e4
+    table = torch.randn((sum(n_levels), 8), generator=rng)
+    blocks = ColumnBlocks(n_levels)
+    dense = blocks.expected(logits, table)
+    monkeypatch.setattr("tabdiff.diffusion.segment_softmax.DENSE_PRODUCT", 0)
+    torch.testing.assert_close(dense, blocks.expected(logits, table))
+
+
 def test_columns_of_equal_size_side_by_side_are_not_gathered():
     assert ColumnBlocks([6] * 5)._slices == [slice(0, 30)]
     assert ColumnBlocks([2, LARGE + 1, 2])._slices == [None, slice(2, LARGE + 3)]

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -274,3 +275,25 @@ def test_a_fit_with_other_dropouts_is_not_resumed(tmp_path):
         DiffusionGenerator(condition_dropout={"kind": 0.4}, **settings).fit(
             table(), condition="kind", resume_from=tmp_path
         )
+
+
+@pytest.mark.parametrize("n_jobs", [2, 3])
+def test_rows_do_not_depend_on_the_number_of_jobs(plain, refined, n_jobs):
+    with joblib.parallel_config(backend="threading"):
+        for gen in (plain, refined):
+            alone, together = (gen.sample(400, random_state=3, batch_size=64, n_jobs=n) for n in (1, n_jobs))
+            pd.testing.assert_frame_equal(alone, together)
+
+
+def test_rows_of_other_processes_are_the_same(refined):
+    alone, together = (refined.sample(300, random_state=3, batch_size=150, n_jobs=n) for n in (None, 2))
+    pd.testing.assert_frame_equal(alone, together)
+
+
+def test_holes_are_filled_alike_with_any_number_of_jobs(plain):
+    rows = table(300, seed=1)
+    rows.loc[::2, "number"] = np.nan
+    with joblib.parallel_config(backend="threading"):
+        for strategy in ("draw", "mean"):
+            filled = [plain.impute(rows, random_state=0, strategy=strategy, batch_size=40, n_jobs=n) for n in (1, 2)]
+            pd.testing.assert_frame_equal(*filled)

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from tabdiff import DiffusionGenerator
+from tabdiff.model import autoguidance
 from tabdiff.model.autoguidance import SCALES, least_distinct, resolve_autoguidance
+from tabdiff.model.defaults import SMALL_SIZE
+from tabdiff.model.refinement.refinement import REFINED_STEPS
 from tabdiff.training import Callback, Checkpoint
 
 QUICK = {"hidden_size": 64, "n_blocks": 2, "refine": False, "random_state": 0, "learning_rate": 3e-3}
@@ -51,10 +54,24 @@ def test_the_scale_is_the_one_at_which_rows_are_told_from_real_ones_least():
     assert least_distinct(drawn(2.0), drawn, [0, 0], seed=0, deadline=0.0) == SCALES[0]
 
 
-def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need():
-    gen = DiffusionGenerator(max_steps=60, **QUICK).fit(table(5000))
+def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need(monkeypatch):
+    monkeypatch.setattr("tabdiff.model.autoguidance.MIN_TRIED_ROWS", 100)
+    tried = []
+    choose = autoguidance.choose_scale
+    monkeypatch.setattr(
+        autoguidance, "choose_scale", lambda *a, n_rows, **k: tried.append(n_rows) or choose(*a, n_rows=n_rows, **k)
+    )
+    wide = {**QUICK, "hidden_size": SMALL_SIZE + 8, "n_blocks": 1}
+    gen = DiffusionGenerator(max_steps=60, **wide).fit(table(5000))
+    assert tried == [int(0.1 * 3 * 60 * 512 / (len(SCALES) * REFINED_STEPS))]
     assert gen.autoguidance_ in SCALES
     assert (gen.guiding_denoiser_ is None) == (gen.autoguidance_ == 1)
+
+
+def test_after_a_short_training_no_scale_is_looked_for(monkeypatch):
+    monkeypatch.setattr(autoguidance, "choose_scale", lambda *_, **__: pytest.fail("a scale was tried"))
+    gen = DiffusionGenerator(max_steps=20, **{**QUICK, "hidden_size": SMALL_SIZE + 8, "n_blocks": 1}).fit(table(5000))
+    assert gen.autoguidance_ == 1 and gen.guiding_denoiser_ is None
 
 
 @pytest.mark.parametrize("refine", [False, "auto"])
@@ -112,16 +129,16 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_networks(tmp_path):
     pd.testing.assert_frame_equal(again.sample(20, random_state=0), whole.sample(20, random_state=0))
 
 
-def test_auto_is_for_large_tables_of_numbers_that_an_mlp_draws():
+def test_auto_is_for_large_tables_of_numbers_that_an_mlp_of_some_width_draws():
     def resolved(n_rows, **settings):
         columns = settings.pop("columns", ["a", "b", "c"])
-        gen = DiffusionGenerator(max_steps=1, hidden_size=8, n_blocks=1, refine=False, **settings).fit(
-            table(50)[columns]
-        )
+        settings = {"max_steps": 1, "hidden_size": SMALL_SIZE + 8, "n_blocks": 1, "refine": False, **settings}
+        gen = DiffusionGenerator(**settings).fit(table(50)[columns])
         return resolve_autoguidance("auto", gen.codec_, gen.model_.config, n_rows)
 
     assert resolved(5000) is None
     assert resolved(4999) == resolved(5000, columns=["c"]) == resolved(5000, denoiser="dit") == 1
+    assert resolved(5000, hidden_size=SMALL_SIZE) == 1
 
 
 @pytest.mark.parametrize("value", ["yes", -1.0, np.nan, np.inf, True, None])

@@ -9,6 +9,8 @@ It stops at the best loss on rows kept apart, so that it learns what real rows h
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Self
 
 import numpy as np
@@ -25,6 +27,10 @@ MAX_CUTOFF = 20.0
 # A level's place on the scale that trees split is its log ratio, shrunk as if it had been seen so often on each side.
 PRIOR_COUNT = 5.0
 TREE_ROWS = 8192
+# Trees that are grown to see how long one takes.
+TIMED_TREES = 10
+# Real rows that trees learn from, for each drawn one, and at least, where there are more.
+REAL_PER_DRAWN, MIN_REAL = 4, 4000
 
 
 class DensityRatio:
@@ -65,7 +71,14 @@ class DensityRatio:
         self.min_samples_leaf = min_samples_leaf
 
     def fit(
-        self, real: np.ndarray, drawn: np.ndarray, n_levels: list[int], *, seed: int, weight: np.ndarray | None = None
+        self,
+        real: np.ndarray,
+        drawn: np.ndarray,
+        n_levels: list[int],
+        *,
+        seed: int,
+        weight: np.ndarray | None = None,
+        seconds: float = math.inf,
     ) -> Self:
         """Learn the ratio.
 
@@ -79,8 +92,15 @@ class DensityRatio:
             Of the split that decides when to stop.
         weight : ndarray of shape (n,), optional
             Weights of the real rows.
+        seconds : float
+            What growing trees may take, about: fewer are grown where there is not time for all.
         """
         own = np.ones(len(real)) if weight is None else weight * (len(real) / weight.sum())
+        # Many real rows beside few drawn ones say little more, and take their time.
+        most = max(REAL_PER_DRAWN * len(drawn), MIN_REAL)
+        if len(real) > most:
+            some = np.random.default_rng(seed).permutation(len(real))[:most]
+            real, own = real[some], own[some]
         self.scales_ = [_scale(real[:, j], drawn[:, j], k, own) if k else None for j, k in enumerate(n_levels)]
         rng = np.random.default_rng(seed)
         # A part of the drawn rows is not shown to the trees: it decides how often a row will be kept.
@@ -99,7 +119,14 @@ class DensityRatio:
             validation_fraction=0.2,
             n_iter_no_change=20,
             random_state=seed,
-        ).fit(X, y, sample_weight=balanced)
+        )
+        if math.isfinite(seconds):
+            began = time.perf_counter()
+            model.set_params(max_iter=TIMED_TREES).fit(X, y, sample_weight=balanced)
+            left = seconds - (time.perf_counter() - began)
+            a_tree = (time.perf_counter() - began) / TIMED_TREES
+            model.set_params(max_iter=int(np.clip(left / a_tree, TIMED_TREES, self.max_iter)))
+        model.fit(X, y, sample_weight=balanced)
         self._read_trees(model)
         ratio = np.exp(self.log_ratio(apart))
         self.cutoff_ = cutoff(ratio, self.captured)
@@ -153,7 +180,8 @@ class DensityRatio:
         # Few rows at a time, so that what the trees read stays in the cache.
         for i in range(0, len(X), TREE_ROWS):
             part = X[i : i + TREE_ROWS]
-            for *tree, value in zip(
+            holes = bool(np.isnan(part).any())
+            for feature, threshold, children, missing_left, depth, value in zip(
                 self.feature_,
                 self.threshold_,
                 self.children_,
@@ -162,7 +190,8 @@ class DensityRatio:
                 self.value_,
                 strict=True,
             ):
-                total[i : i + TREE_ROWS] += value.take(leaves(part, *tree))
+                leaf = leaves(part, feature, threshold, children, missing_left, depth, holes)
+                total[i : i + TREE_ROWS] += value.take(leaf)
         return total
 
     def __getstate__(self) -> dict:

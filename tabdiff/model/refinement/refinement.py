@@ -23,7 +23,9 @@ drawn at once, at the conditions of the training rows, they are chosen together 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +33,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from tabdiff.diffusion.generate import Runner
 from tabdiff.model.refinement.balancing import MIN_BALANCED, balance
 from tabdiff.model.refinement.density_ratio import DensityRatio, cutoff
 from tabdiff.model.refinement.raking import Raking
@@ -38,6 +41,7 @@ from tabdiff.model.refinement.rejection import keep_rows
 
 __all__ = [
     "REFINED_STEPS",
+    "TRAINING_EVALUATIONS",
     "MarginalMap",
     "Refinement",
     "feature_levels",
@@ -48,11 +52,16 @@ __all__ = [
     "wants_refinement",
 ]
 
-# Steps of the sampler: what 50 would do better, the refinement does.
-REFINED_STEPS = 25
+# Steps of the sampler: what 50 would do better, the refinement does. Trees tell rows of 16 from real ones as often as
+# those of 25, and those of 10 more often.
+REFINED_STEPS = 16
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
 MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
+# A row of a training step costs as much as so many evaluations, and drawing to learn from may take so much of that. It
+# is counted in evaluations, not in seconds, so that the same seed gives the same model.
+TRAINING_EVALUATIONS, WORK_SHARE = 3, 0.2
+LEAST_DRAWN = 5000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
 # of a bootstrap, 7 leave 1.1.
 DRAWN_PER_ROW = 12
@@ -63,15 +72,23 @@ LEARNED_ROWS = 50_000
 # ratio further, less keeps more rows and is cheaper. On Default of Credit Card Clients the first alone moves the shape
 # error from 1.2 to 5.6 % while it brings C2ST from .32 to .49; with the second they are 1.7 % and .57.
 STAGES = ((31, 0.95), (4, 0.999))
-# Rows that both keep, at least: rarer ones are kept more often by one factor, up to always, until they are so many.
-MIN_KEPT = 0.08
+# Chances of both are multiplied by one factor, up to 1 each, which keeps more of the rows that both find rare. It is
+# the largest that moves so much of the kept rows' mass, in total variation, but keeps so many rows at least. On
+# Shoppers a row in three candidates stays in place of one in six (see benchmarks/README.md).
+MAX_SHIFT = 0.01
+MIN_KEPT = 0.2
 # What raking leaves uncut, whose weights are close to 1, and the rows that it keeps at least; None leaves it out.
 RAKED: float | None = 0.99
-RAKED_KEPT = 0.5
+RAKED_KEPT = 0.75
 # Drawn rows that would be kept more seldom than this say nothing to raking.
 LEAST_CHANCE = 1e-3
+# Of the time that is left before each classifier, what growing its trees may take; the rest is for what uses them.
+TREES_SHARE = 0.5
 KNOTS = 256
 CHUNK_ROWS = 65_536
+# Of candidates that are likely to be enough, so many times as many: balancing chooses among those that would be kept.
+SPARE = 1.15
+JUDGED_ROWS = 4096
 
 
 class MarginalMap:
@@ -139,6 +156,7 @@ class Refinement:
         *,
         seed: int,
         weight: np.ndarray | None = None,
+        deadline: float = math.inf,
     ) -> Self:
         """Learn from drawn rows how they differ from real ones.
 
@@ -154,6 +172,8 @@ class Refinement:
             Of the classifier.
         weight : ndarray of shape (n,), optional
             Weights of the training rows.
+        deadline : float
+            When it should be done, on the clock of `time.perf_counter`: trees that would take longer are fewer.
         """
         self.marginals_ = MarginalMap(drawn[:, : self.n_continuous].numpy())
         rows = features(self.map(drawn))
@@ -167,7 +187,9 @@ class Refinement:
         for leaves, captured in STAGES:
             ratio = DensityRatio(max_leaf_nodes=leaves, captured=captured)
             ratio.device = self.device
-            self.ratios_.append(ratio.fit(real, learned_from, self.n_levels, seed=seed, weight=weight))
+            seconds = TREES_SHARE * (deadline - time.perf_counter())
+            ratio.fit(real, learned_from, self.n_levels, seed=seed, weight=weight, seconds=seconds)
+            self.ratios_.append(ratio)
             log_chance += ratio.log_chance(unseen)
             learned_from = unseen[log_chance > np.log(rng.random(len(unseen)))]
         self.log_boost_ = _boost(log_chance) if len(log_chance) else 0.0
@@ -213,6 +235,9 @@ class Refinement:
         generator: torch.Generator,
         group: np.ndarray | None = None,
         balanced: bool = False,
+        *,
+        run: Runner | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Draw rows until each of `n` places has one that is kept.
 
@@ -232,22 +257,36 @@ class Refinement:
         balanced : bool
             Whether the conditions are distributed as those of the training rows are, so that the shares of columns and
             pairs of columns should be those of the training rows too.
+        run : callable, optional
+            From a function and tuples of arguments to what it returns for each, in order, from several processes.
+        progress : callable, optional
+            Called with the number of places that have got a row.
 
         Returns
         -------
         Tensor of shape (n, d)
         """
+
+        def judge(rows: Tensor, at: Tensor) -> np.ndarray:
+            """Return the log of the chance of each candidate, as many of them at a time as a cache holds."""
+            pieces = (
+                (self, features, r, p) for r, p in zip(rows.split(JUDGED_ROWS), at.split(JUDGED_ROWS), strict=True)
+            )
+            apart = run if len(rows) > JUDGED_ROWS else None
+            return np.concatenate(list(apart(_judged, pieces) if apart else starmap(_judged, pieces)))
+
         group = np.arange(n) if group is None else group
-        copies = math.ceil(1 / self.acceptance_)
+        copies = SPARE / self.acceptance_
         drawn = []
         for places in torch.arange(n).split(CHUNK_ROWS):
             kept = keep_rows(
                 places,
                 group[places.numpy()],
                 lambda p: self.map(draw_rows(p)),
-                lambda rows, p: self._log_chance(features(rows, p)),
+                judge,
                 generator,
                 copies=copies,
+                progress=progress,
             )
             if balanced and len(places) >= MIN_BALANCED and self.raking_ is not None and self.raking_.shares_:
                 every, where = kept.candidates(places)
@@ -287,14 +326,24 @@ class Refinement:
         return refinement
 
 
+def _judged(
+    refinement: Refinement, features: Callable[[Tensor, Tensor], np.ndarray], rows: Tensor, places: Tensor
+) -> np.ndarray:
+    """Return the log of the chance of each candidate to be kept: a function that other processes find."""
+    return refinement._log_chance(features(rows, places))
+
+
 def _boost(log_chance: np.ndarray) -> float:
-    """Return the log of the factor, at least 1, by which enough rows are kept on average."""
+    """Return the log of the factor, at least 1, by which as many rows are kept as the shift allows, and enough."""
     low, high = 0.0, 20.0
+    chance = np.exp(log_chance)
+    wanted = chance / max(chance.sum(), 1e-300)
     for _ in range(40):
         middle = 0.5 * (low + high)
-        enough = np.exp(np.minimum(log_chance + middle, 0.0)).mean() >= MIN_KEPT
-        low, high = (low, middle) if enough else (middle, high)
-    return high if high > 1e-6 else 0.0
+        kept = np.exp(np.minimum(log_chance + middle, 0.0))
+        shift = 0.5 * np.abs(kept / kept.sum() - wanted).sum()
+        low, high = (middle, high) if shift <= MAX_SHIFT or kept.mean() < MIN_KEPT else (low, middle)
+    return low if low > 1e-6 else 0.0
 
 
 def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Sequence = ()) -> bool:
@@ -309,9 +358,21 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     return bool(refine)
 
 
-def refinement_rows(n_rows: int) -> int:
-    """Return how many rows are drawn to learn from, where there is time."""
-    return min(max(DRAWN_PER_ROW * n_rows, MIN_DRAWN), MAX_DRAWN)
+def refinement_rows(n_rows: int, trained: int | None = None) -> int:
+    """Return how many rows are drawn to learn from, where there is time.
+
+    Parameters
+    ----------
+    n_rows : int
+        Training rows.
+    trained : int, optional
+        Rows that all training steps saw together: a short training is followed by a short refinement.
+    """
+    wanted = min(max(DRAWN_PER_ROW * n_rows, MIN_DRAWN), MAX_DRAWN)
+    if trained is None:
+        return wanted
+    affordable = int(WORK_SHARE * TRAINING_EVALUATIONS * trained / REFINED_STEPS)
+    return min(wanted, max(affordable, LEAST_DRAWN))
 
 
 def row_features(codec: Any, rows: Tensor, codes: Tensor | None) -> np.ndarray:
@@ -343,6 +404,7 @@ def fit_refinement(
     levels: list[int],
     seed: int,
     weight: np.ndarray | None = None,
+    deadline: float = math.inf,
     device: torch.device | str = "cpu",
 ) -> Refinement:
     """Fit the refinement of a model.
@@ -364,10 +426,12 @@ def fit_refinement(
     seed : int
     weight : ndarray of shape (n,), optional
         Weights of the training rows.
+    deadline : float
+        As in `Refinement.fit`.
     device : torch.device or str, default="cpu"
         Where rows go down the trees.
     """
     real = frame_features(codec, frame, codes)
     return Refinement(codec.n_continuous_, feature_levels(codec, levels), device).fit(
-        real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed, weight=weight
+        real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed, weight=weight, deadline=deadline
     )

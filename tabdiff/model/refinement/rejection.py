@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def keep_rows(
     log_chance: Callable[[Tensor, Tensor], np.ndarray],
     generator: torch.Generator,
     *,
-    copies: int,
+    copies: float,
+    progress: Callable[[int], None] | None = None,
 ) -> Kept:
     """Draw candidates until each place has a row that is kept.
 
@@ -82,8 +84,10 @@ def keep_rows(
         From rows (m, d) and their places (m,) to the log of the chance of each to be kept, (m,).
     generator : torch.Generator
         Decides which are kept.
-    copies : int
-        Candidates at a time for each place, once places are few.
+    copies : float
+        Candidates at a time for each place, at least 1, once places are few.
+    progress : callable, optional
+        Called with the number of places that have got a row.
 
     Returns
     -------
@@ -96,7 +100,8 @@ def keep_rows(
     pending = np.arange(len(places))
     for _ in range(MAX_ROUNDS):
         # A candidate at a time where rows are many, all that will be needed at once where they are few.
-        slot = np.repeat(pending, 1 if len(pending) > FEW_ROWS else copies)
+        each = 1.0 if len(pending) > FEW_ROWS else copies
+        slot = np.sort(np.resize(pending, math.ceil(each * len(pending))))
         candidates = propose(places[slot])
         # Kept where a uniform number is below the chance: where the log of their ratio, the score, is positive.
         u = torch.rand(len(slot), generator=generator, dtype=torch.float64).numpy()
@@ -109,6 +114,8 @@ def keep_rows(
         used = accepted[by]
         rows[pending[filled]], row_score[pending[filled]] = candidates[used], new[used]
         pending = np.delete(pending, filled)
+        if progress is not None:
+            progress(len(filled))
         # The others stand by for places that no round fills, as many as there are places, the largest scores first:
         # what a rejection with all chances multiplied by one factor would have kept.
         rest = np.delete(np.arange(len(slot)), used)
@@ -122,6 +129,8 @@ def keep_rows(
     if len(pending):
         filled, by = pair(group[pending], of)
         rows[pending[filled]], row_score[pending[filled]] = spare[by], score[by]
+        if progress is not None:
+            progress(len(filled))
         left = np.delete(np.arange(len(of)), by)
         spare, score, of = spare[left], score[left], of[left]
         # Places were filled from the first on, and these differ a little: mixed, every part is like the whole.

@@ -12,8 +12,18 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tabdiff import DiffusionGenerator
 from tabdiff.diffusion.generate import PIECE_ROWS, draw_in_time
 from tabdiff.evaluation.tables import c2st
-from tabdiff.model.refinement.density_ratio import DensityRatio
-from tabdiff.model.refinement.refinement import MarginalMap, Refinement
+from tabdiff.model.refinement.density_ratio import TIMED_TREES, DensityRatio
+from tabdiff.model.refinement.refinement import (
+    LEAST_DRAWN,
+    MAX_SHIFT,
+    MIN_KEPT,
+    REFINED_STEPS,
+    TRAINING_EVALUATIONS,
+    MarginalMap,
+    Refinement,
+    _boost,
+    refinement_rows,
+)
 from tabdiff.model.refinement.rejection import pair
 
 
@@ -165,6 +175,36 @@ def test_refinement_is_for_tables_with_enough_rows(planted):
     assert off.refinement_ is None
     with pytest.raises(ValueError, match="refine must be"):
         DiffusionGenerator(refine="yes").fit(planted)
+
+
+def test_a_short_training_is_followed_by_a_short_refinement():
+    whole = refinement_rows(30_000)
+    assert refinement_rows(30_000, 10_000 * 512) < whole == refinement_rows(30_000, 10**9)
+    assert LEAST_DRAWN == refinement_rows(30_000, 60 * 512) < refinement_rows(30_000, 2_000 * 512)
+    # Drawing takes at most the share of the training's own evaluations that it may.
+    for trained in (10**6, 3 * 10**6):
+        assert refinement_rows(30_000, trained) * REFINED_STEPS <= 0.25 * TRAINING_EVALUATIONS * trained
+
+
+def test_more_rows_are_kept_as_far_as_that_moves_little():
+    rng = np.random.default_rng(0)
+    # Most rows are found rare, by about the same factor: keeping all of them more often changes nothing.
+    log_chance = np.minimum(rng.normal(-3.0, 0.3, 20_000), 0.0)
+    kept = np.exp(np.minimum(log_chance + _boost(log_chance), 0.0))
+    before = np.exp(log_chance)
+    assert kept.mean() > 0.5 > 8 * before.mean()
+    assert 0.5 * np.abs(kept / kept.sum() - before / before.sum()).sum() < MAX_SHIFT + 1e-3
+    # Where one row in a hundred is right, the others are not let in for the sake of speed but to MIN_KEPT.
+    rare = np.log(np.where(rng.random(20_000) < 0.01, 1.0, 1e-4))
+    assert abs(np.exp(np.minimum(rare + _boost(rare), 0.0)).mean() - MIN_KEPT) < 0.01
+    assert _boost(np.zeros(10)) == 0.0
+
+
+def test_trees_stop_where_time_does():
+    rng = np.random.default_rng(0)
+    real, drawn = (rng.normal(mean, 1, (20_000, 5)) for mean in (0.0, 0.3))
+    ratio = DensityRatio().fit(real, drawn, [0] * 5, seed=0, seconds=0.0)
+    assert ratio.n_trees_ == TIMED_TREES < DensityRatio().fit(real, drawn, [0] * 5, seed=0).n_trees_
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(math.inf, 2 * PIECE_ROWS + 5), (0.0, PIECE_ROWS)])

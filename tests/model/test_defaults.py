@@ -1,0 +1,37 @@
+"""What "auto" stands for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tabdiff.model.defaults import LARGE_ROWS, resolve_learning_rate, sizes_of
+
+TABLE = SimpleNamespace(columns_known_=True)
+CELLS = SimpleNamespace(columns_known_=False)
+
+
+@pytest.mark.parametrize(
+    ("codec", "n_rows", "settings", "size"),
+    [
+        (TABLE, LARGE_ROWS - 1, {}, (256, 3)),
+        (TABLE, LARGE_ROWS, {}, (128, 3)),
+        (TABLE, LARGE_ROWS, {"width": 1500}, (256, 3)),
+        (TABLE, 10**6, {"max_time": 60}, (128, 3)),
+        (TABLE, 10**6, {"max_time": 3600}, (256, 3)),
+        (TABLE, 10**6, {}, (256, 3)),
+        (CELLS, 10**6, {}, (256, 3)),
+    ],
+)
+def test_without_a_gpu_networks_are_small_and_grow_with_what_there_is_to_learn(codec, n_rows, settings, size):
+    assert sizes_of("mlp", codec, n_rows, **settings) == size
+
+
+def test_a_gpu_has_large_ones(monkeypatch):
+    monkeypatch.setattr("tabdiff.model.defaults.resolve_device", lambda device: SimpleNamespace(type=device))
+    assert sizes_of("mlp", TABLE, LARGE_ROWS, device="cuda", max_time=60) == (512, 4)
+    assert sizes_of("dit", TABLE, LARGE_ROWS, device="cpu") == (128, 4)
+
+
+def test_small_networks_of_large_tables_take_large_steps():
+    assert resolve_learning_rate("auto", small_table_network=True) > resolve_learning_rate("auto")
+    assert resolve_learning_rate(1e-4, small_table_network=True) == 1e-4
