@@ -51,7 +51,7 @@ __all__ = ["fit_model"]
 CALIBRATION_ROWS = 20_000
 # Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest. Trees take longer
 # than a calibration.
-DRAWN_SHARE, REFINED_DRAWN_SHARE = 0.75, 0.45
+DRAWN_SHARE, REFINED_DRAWN_SHARE = 0.75, 0.35
 # What follows the training of a refined model has the rest of the time.
 TRAINING_SHARE = 0.75
 

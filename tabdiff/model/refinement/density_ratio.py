@@ -27,8 +27,8 @@ MAX_CUTOFF = 20.0
 # A level's place on the scale that trees split is its log ratio, shrunk as if it had been seen so often on each side.
 PRIOR_COUNT = 5.0
 TREE_ROWS = 8192
-# Trees that are grown to see how long one takes.
-TIMED_TREES = 10
+# Trees that are grown before the first look at the clock, and between two others.
+TIMED_TREES, MORE_TREES = 10, 60
 # Real rows that trees learn from, for each drawn one, and at least, where there are more.
 REAL_PER_DRAWN, MIN_REAL = 4, 4000
 
@@ -121,12 +121,9 @@ class DensityRatio:
             random_state=seed,
         )
         if math.isfinite(seconds):
-            began = time.perf_counter()
-            model.set_params(max_iter=TIMED_TREES).fit(X, y, sample_weight=balanced)
-            left = seconds - (time.perf_counter() - began)
-            a_tree = (time.perf_counter() - began) / TIMED_TREES
-            model.set_params(max_iter=int(np.clip(left / a_tree, TIMED_TREES, self.max_iter)))
-        model.fit(X, y, sample_weight=balanced)
+            _fit_in_time(model, X, y, balanced, seconds)
+        else:
+            model.fit(X, y, sample_weight=balanced)
         self._read_trees(model)
         ratio = np.exp(self.log_ratio(apart))
         self.cutoff_ = cutoff(ratio, self.captured)
@@ -235,6 +232,22 @@ class DensityRatio:
         ratio.depth_ = np.asarray(state["depth"])
         ratio.baseline_, ratio.cutoff_ = state["baseline"], state["cutoff"]
         return ratio
+
+
+def _fit_in_time(
+    model: HistGradientBoostingClassifier, X: np.ndarray, y: np.ndarray, weight: np.ndarray, seconds: float
+) -> None:
+    """Grow trees until the loss on rows kept apart stops them, there are as many as may be, or time is up."""
+    most, n = model.max_iter, TIMED_TREES
+    model.set_params(warm_start=True)
+    began = time.perf_counter()
+    while True:
+        model.set_params(max_iter=n).fit(X, y, sample_weight=weight)
+        took = time.perf_counter() - began
+        more = int(min((seconds - took) * n / took, MORE_TREES, most - n))
+        if model.n_iter_ < n or more < TIMED_TREES:
+            return
+        n += more
 
 
 def _scale(real: np.ndarray, drawn: np.ndarray, n_levels: int, weight: np.ndarray) -> np.ndarray:
