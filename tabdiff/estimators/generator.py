@@ -68,9 +68,11 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         2021). It needs `n_timesteps`, and data of numbers alone: arrays, cells or images. A callable `denoiser` is then
         asked for two outputs a number, the variances last.
     hidden_size, n_blocks : "auto" or int, default="auto"
-        Width and depth of the network; "auto" is 256 and 3 for the MLP, 512 and 4 for tables of 5,000 rows or more, and
-        for the transformer 96 and 3, and 128 and 4. Of a U-Net the channels of its first level, and the residual blocks
-        of each level.
+        Width and depth of the network. "auto" is 256 and 3 for the MLP. For tables of 5,000 rows or more it is 512 and
+        4 on a GPU; on a CPU 128 and 3, where a row is drawn several times as fast, or 256 and 3 for wide rows (more
+        than 512 numbers and entries of embeddings together), and from 50,000 rows on, if `max_time` leaves a quarter of
+        an hour or more. For the transformer it is 96 and 3, and 128 and 4 for such tables. Of a U-Net the channels of
+        its first level, and the residual blocks of each level.
     text_encoder : callable or dict, optional
         What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
         array (n, m, d) or a list of n arrays (m, d). Then every condition of strings, categories excepted, is text, and
@@ -84,23 +86,25 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         Scale by which the numbers of a table or array are led away from what a small network makes of them that is
         trained beside the MLP for a twentieth of its time (autoguidance, Karras et al., 2024). Above 1 they follow the
         other columns more closely, and sampling takes a third longer; 1 leaves it out. "auto" tries 1 to 2 where there
-        are 5,000 rows or more, and takes what trees can tell from real rows least (``autoguidance_``). It counts in
-        `sample`, not in `impute` or likelihoods.
+        are 5,000 rows or more, a network of more than 128 units and enough training steps (about 420 of 512 rows), and
+        takes what trees can tell from real rows least (``autoguidance_``). It counts in `sample`, not in `impute` or
+        likelihoods.
     refine : "auto" or bool, default="auto"
         Whether rows of a DataFrame, and sequences of up to 100 positions, are refined as they are drawn: the marginals
         of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
-        are rows of columns and pairs that come too often, so that sampling takes about three times as long. From 1,000
+        are rows of columns and pairs that come too often, so that sampling takes two to four times as long. From 1,000
         rows at a time, drawn without a condition, they are chosen together, closer to the training rows' shares than a
         sample is. "auto" refines from 1,000 training rows on. See `tabdiff.model.refinement.refinement`.
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
         and from 2,000 to 50,000 on a GPU.
     max_time : float, optional
-        Seconds of `fit` at most, about. Results then depend on the machine's speed.
+        Seconds of `fit` at most, to within a tenth. Results then depend on the machine's speed.
     batch_size : "auto" or int, default="auto"
         Rows a training step; "auto" is 512, fewer where there are fewer rows, and 128 for images.
     learning_rate : "auto" or float, default="auto"
-        Of the optimiser, after warm-up. "auto" is 1e-3; for a U-Net less the wider it is, 2e-4 at 128 channels.
+        Of the optimiser, after warm-up. "auto" is 1e-3; 3e-3 for an MLP of at most 128 units and a table of 5,000 rows
+        or more; for a U-Net less the wider it is, 2e-4 at 128 channels.
     training : TrainingOptions, optional
         What is rarely changed: optimiser, warm-up and decay of the rate, averaging of the weights, clipping and
         accumulation of gradients, how times are drawn, and how many rows are shown with some of their columns given

@@ -335,7 +335,7 @@ def _judged(
 
 def _boost(log_chance: np.ndarray) -> float:
     """Return the log of the factor, at least 1, by which as many rows are kept as the shift allows, and enough."""
-    low, high = 0.0, 20.0
+    low, high = 0.0, float(max(-log_chance.min(), 0.0))
     chance = np.exp(log_chance)
     wanted = chance / max(chance.sum(), 1e-300)
     for _ in range(40):
