@@ -58,7 +58,7 @@ class Mutant:
         path.write_text(text.replace(self.original, self.mutated), encoding="utf-8")
 
 
-LOOP, STEP = "tabdiff/training/loop.py", "tests/training/test_training.py::"
+STEP_FILE, STEP = "tabdiff/training/step.py", "tests/training/test_training.py::"
 KNOWN, SINGLE = "tests/diffusion/test_posterior.py::", "tests/diffusion/samplers/test_single_steps.py::"
 GUIDED = "tests/generation/test_sampling.py::"
 FLOW, BOUND = "tests/diffusion/test_likelihood.py::", "tests/diffusion/test_bound.py::"
@@ -67,23 +67,23 @@ RUNGE_KUTTA = "tabdiff/diffusion/samplers/runge_kutta.py"
 MUTANTS = (
     Mutant(
         "importance weights are not applied in the loop",
-        LOOP,
+        STEP_FILE,
         "losses = importance * losses",
         "losses = losses",
         (STEP + "test_learned_times_leave_the_loss_and_its_gradient_those_of_uniform_times",),
     ),
     Mutant(
         "learned times are told weighted losses",
-        LOOP,
-        "draw_times.update(t, losses, denoiser.schedule)",
-        "draw_times.update(t, importance * losses, denoiser.schedule)",
+        STEP_FILE,
+        "self.times.update(t, losses, schedule)",
+        "self.times.update(t, importance * losses, schedule)",
         (STEP + "test_learned_times_are_told_the_losses_without_their_weights",),
     ),
     Mutant(
         "accumulation does not divide",
-        LOOP,
-        "part = losses.mean() / int(options.accumulation_steps)",
-        "part = losses.mean()",
+        STEP_FILE,
+        "part = self.batch_loss(self.chosen[i]) / self.accumulation_steps",
+        "part = self.batch_loss(self.chosen[i])",
         (STEP + "test_accumulated_batches_make_the_mean_of_their_gradients",),
     ),
     Mutant(
@@ -95,8 +95,8 @@ MUTANTS = (
     ),
     Mutant(
         "gradients are clipped before they are scaled back",
-        LOOP,
-        "            scaler.unscale_(optimizer)\n",
+        STEP_FILE,
+        "        self.scaler.unscale_(self.optimizer)\n",
         "",
         (STEP + "test_gradients_are_clipped_at_their_own_size_not_the_scaled_one",),
     ),
@@ -117,8 +117,8 @@ MUTANTS = (
     Mutant(
         "an epoch counts rows as often as they were encoded",
         "tabdiff/model/fit.py",
-        "epoch_rows=len(start.training.data) // start.n_draws",
-        "epoch_rows=len(start.training.data)",
+        "epoch_rows=len(rows.data) // start.n_draws",
+        "epoch_rows=len(rows.data)",
         ("tests/training/test_checkpoint.py::test_epochs_are_of_the_rows_that_training_has",),
     ),
     Mutant(
@@ -131,7 +131,7 @@ MUTANTS = (
     Mutant(
         "the last categorical step is conditional at scale 0",
         "tabdiff/generation/sampling.py",
-        "condition_last=self.guidance_scale != 0",
+        "condition_last=self.options.guidance_scale != 0",
         "condition_last=True",
         (GUIDED + "test_scale_0_is_unconditional_in_numbers_and_categories",),
     ),
