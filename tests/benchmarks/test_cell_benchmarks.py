@@ -30,6 +30,7 @@ def run_script(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
+@pytest.mark.slow
 def test_the_script_says_how_it_is_used_and_what_it_lacks():
     done = run_script("--help")
     assert done.returncode == 0, done.stderr
@@ -182,6 +183,7 @@ def test_targets_are_met_or_not_by_the_means_over_seeds(benchmark_module):
     assert "all genes: t 0.75: met" in tables.held_out_tables(held, ["t"])
 
 
+@pytest.mark.slow
 def test_a_tiny_run_writes_results_and_goes_on_where_it_stopped(tmp_path):
     results = tmp_path / "cells.jsonl"
     arguments = [
@@ -210,6 +212,7 @@ def test_a_tiny_run_writes_results_and_goes_on_where_it_stopped(tmp_path):
     assert "| real other half (floor) |" in table.stdout and "### RF-AUC" in table.stdout
 
 
+@pytest.mark.slow
 def test_a_system_in_its_own_process_draws_the_wanted_labels(tmp_path):
     rng = np.random.default_rng(0)
     obs = pd.DataFrame({"kind": ["a", "b"] * 40, "side": ["l"] * 40 + ["r"] * 40}, index=[f"c{i}" for i in range(80)])
@@ -232,6 +235,7 @@ def test_a_system_in_its_own_process_draws_the_wanted_labels(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["speed", "memory"])
+@pytest.mark.slow
 def test_scale_reports_repeatability_and_memory(task, tmp_path):
     output = tmp_path / "report.json"
     command = [sys.executable, str(BENCHMARKS / "cell_scale.py"), "--task", task, "--output", str(output)]

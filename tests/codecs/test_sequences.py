@@ -214,6 +214,7 @@ def mutual_information(codes, i, j):
     return float((joint[joint > 0] * np.log(joint[joint > 0] / product[joint > 0])).sum())
 
 
+@pytest.mark.slow
 def test_frequencies_pairs_motifs_and_lengths_of_a_grammar_are_kept():
     real, labels = grammar(3000, 1)
     gen = quick(
@@ -243,6 +244,7 @@ def test_frequencies_pairs_motifs_and_lengths_of_a_grammar_are_kept():
     assert set(b[b[:, 8] != 4, 8]) == {3}
 
 
+@pytest.mark.slow
 def test_refined_sequences_have_the_frequencies_and_pairs_of_the_data():
     real, labels = grammar(6000, seed=0)
     gen = quick(denoiser="mlp", max_steps=300, hidden_size=96, batch_size=256, learning_rate=2e-3).fit(real, labels)

@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from exhaustive import exhaustive
 from torch import nn
 
 from tabdiff.diffusion import (
@@ -341,8 +342,8 @@ def sum_of_a_chain(oracle, x, n_timesteps):
     return total - math.log(2 * math.pi * variance) - squared_error(first) / (2 * variance)
 
 
-@pytest.mark.parametrize("n_timesteps", [2, 10, 100])
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("n_timesteps", exhaustive([10, 2, 100]))
+@pytest.mark.parametrize("schedule", exhaustive(["cosine", "linear"]))
 def test_the_sum_of_a_chain_is_right_for_a_mixture_that_has_no_closed_form(schedule, n_timesteps, mixture):
     oracle = mixture(make_schedule(schedule, n_timesteps))
     generator = torch.Generator().manual_seed(1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from exhaustive import exhaustive
 from torch import nn
 
 from tabdiff.diffusion import Denoiser, make_schedule, make_times, sample
@@ -43,7 +44,7 @@ class Network(nn.Module):
 TOLERANCE = 0.2
 
 
-@pytest.mark.parametrize(("schedule", "target", "loss", "times", "n_timesteps"), WAYS)
+@pytest.mark.parametrize(("schedule", "target", "loss", "times", "n_timesteps"), exhaustive(WAYS, quick=3))
 def test_a_mixture_is_learned(schedule, target, loss, times, n_timesteps, mixture, sliced_wasserstein):
     generator = torch.Generator().manual_seed(0)
     schedule = make_schedule(schedule, n_timesteps)

@@ -99,6 +99,7 @@ def test_marginals_are_near_the_truth_and_finite_everywhere(scale, n):
     assert np.isfinite(far).all() and (np.diff(far[:3]) < 0).all() and far[3] == 0
 
 
+@pytest.mark.slow
 def test_by_default_a_broken_rule_counts():
     # Two columns that always agree: in one model the second is looked up, in the detector's own it is scored.
     rng = np.random.default_rng(0)

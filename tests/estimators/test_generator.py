@@ -20,7 +20,7 @@ def quick(**kwargs):
     return DiffusionGenerator(**{**QUICK, **kwargs})
 
 
-@pytest.fixture(scope="module", params=["mlp", "dit"], autouse=True)
+@pytest.fixture(scope="module", params=["mlp", pytest.param("dit", marks=pytest.mark.slow)], autouse=True)
 def denoiser(request):
     """Every test here holds for every network."""
     QUICK["denoiser"] = request.param

@@ -36,6 +36,7 @@ def fitted(digits):
     return quick().fit(images[:60], condition={"sketch": sketch, "digit": y[:60]})
 
 
+@pytest.mark.slow
 def test_images_follow_the_image_beside_them(digits):
     images, y = digits
     chosen = np.isin(y, [0, 1])

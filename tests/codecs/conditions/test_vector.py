@@ -160,6 +160,7 @@ def test_samples_follow_a_vector_that_was_never_seen(denoiser):
     assert np.abs(free.std(0) / rows.std(0) - 1).max() < 0.3
 
 
+@pytest.mark.slow
 def test_attention_finds_the_token_that_matters():
     """A row follows the second number of that token whose first is positive: their mean does not say which."""
     rng = np.random.default_rng(2)

@@ -116,6 +116,7 @@ def test_the_container_that_goes_in_comes_out(kind, tmp_path):
 # ---------------------------------------------------------------- estimator
 
 
+@pytest.mark.slow
 def test_diffusion_in_latents_learns_classes(digits, monkeypatch):
     images, y = digits
     monkeypatch.setattr(latent, "STEPS_RANGE", (200, 200))
