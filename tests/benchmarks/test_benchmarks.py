@@ -27,6 +27,15 @@ def test_each_script_says_how_it_is_used(script):
     assert "--threads" in done.stdout and "--max-time" in done.stdout
 
 
+def test_quality_and_speed_are_printed_a_line_a_run():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "quality_speed.py"), "--table"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = (BENCHMARKS / "results" / "quality_speed.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(done.stdout.splitlines()) == 2 + len(rows) and "| adult | 240 | before | 512 × 4 |" in done.stdout
+
+
 def test_what_the_ablation_changes_is_there_to_be_changed(benchmark_module):
     ablation = benchmark_module("ablation")
     for _, _, change in (variant for variants in ablation.VARIANTS.values() for variant in variants.values()):
