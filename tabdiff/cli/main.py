@@ -27,14 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tabdiff.estimators.generator import DiffusionGenerator
 
 __all__ = ["CommandError", "main"]
 
 PROG = "tabdiff"
 FILES = "csv, parquet or h5ad, by the file name's ending, or a folder of images"
+DRAWN = FILES + "; a folder takes shards of any kind, and a file may be zarr, fasta or npy too"
 
 
 class CommandError(Exception):
@@ -114,6 +113,17 @@ def _positive_number(text: str) -> float:
     return value
 
 
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    try:
+        i, k = int(number), int(count)
+    except ValueError:
+        i, k = 0, 0
+    if not slash or not 1 <= i <= k:
+        raise argparse.ArgumentTypeError(f"must be I/K with I from 1 to K, such as 3/1000; got {text!r}")
+    return i, k
+
+
 def _separator(text: str) -> str:
     return "\t" if text == r"\t" else text
 
@@ -176,7 +186,7 @@ def make_parser() -> argparse.ArgumentParser:
     sample.set_defaults(run=_sample)
     sample.add_argument("model", metavar="MODEL", help="folder or file that fit wrote")
     sample.add_argument("-n", "--n-samples", metavar="N", type=_positive_int, required=True, help="number of rows")
-    sample.add_argument("-o", "--output", metavar="FILE", required=True, help=FILES)
+    sample.add_argument("-o", "--output", metavar="FILE", required=True, help=DRAWN)
     sample.add_argument(
         "--condition",
         metavar="NAME=VALUE",
@@ -196,6 +206,19 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--steps", metavar="K", type=_positive_int, help="steps of the sampler (default: 50; 25 if refined)"
     )
+    shards = sample.add_argument_group(
+        "shards",
+        "For more rows than fit into memory: FILE may be a folder, for a file for each shard. A run that was killed "
+        "goes on with the same command.",
+    )
+    shards.add_argument(
+        "--shard-size", metavar="N", type=_positive_int, help="rows of a shard (default: by the columns)"
+    )
+    shards.add_argument(
+        "--shard", metavar="I/K", type=_shard, help="draw the I-th of K shards only, for arrays of jobs"
+    )
+    shards.add_argument("--jobs", metavar="J", type=int, help="processes that draw; -1: one for each core")
+    shards.add_argument("--format", metavar="F", default="auto", help="of the files of a folder, such as csv or zarr")
     _add_common(sample)
 
     info = commands.add_parser("info", help="describe a model", allow_abbrev=False)
@@ -311,14 +334,20 @@ def _fit(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> None:
     from tabdiff.cli.conditions import parse_conditions
+    from tabdiff.generation.shards import as_table
     from tabdiff.io.data_files import check_fits, check_folder_output, check_output, write_data
     from tabdiff.io.image_grid import save_images
 
-    if Path(args.output).suffix:
+    in_shards = (args.shard_size, args.shard, args.jobs) != (None, None, None) or args.format != "auto"
+    suffix = Path(args.output).suffix
+    if suffix and not in_shards and suffix not in (".zarr", ".fasta", ".fa", ".npy"):
         with _requests():
             check_output(args.output)
     gen = _load(args.model, args.device)
     gen.model_ = gen.model_.in_pandas()
+    if in_shards or suffix in (".zarr", ".fasta", ".fa", ".npy") or not (suffix or _is_images(gen)):
+        _sample_shards(args, gen)
+        return
     folder = _is_images(gen)
     with _requests():
         check_folder_output(args.output) if folder else check_output(args.output)
@@ -338,11 +367,33 @@ def _sample(args: argparse.Namespace) -> None:
         if folder:
             save_images(rows, args.output, labels)
         else:
-            rows = rows if _is_cells(gen) else _as_table(gen, rows, labels)
+            rows = rows if _is_cells(gen) else as_table(gen.model_, rows, labels)
             write_data(rows, args.output)
     if not args.quiet:
         size = f"{len(rows):,} images" if folder else f"{rows.shape[0]:,} rows × {rows.shape[1]:,} {_column_word(gen)}"
         print(f"{args.output}: {size}, seed {seed}")
+
+
+def _sample_shards(args: argparse.Namespace, gen: DiffusionGenerator) -> None:
+    from tabdiff.cli.conditions import parse_conditions
+
+    gen.verbose = int(not args.quiet and sys.stderr.isatty())
+    with _requests():
+        gen.sample_to(
+            args.output,
+            args.n_samples,
+            parse_conditions(gen, args.condition) or None,
+            guidance_scale=args.guidance_scale,
+            steps="auto" if args.steps is None else args.steps,
+            random_state=args.seed,
+            shard_size="auto" if args.shard_size is None else args.shard_size,
+            shard=args.shard,
+            format=args.format,
+            n_jobs=args.jobs,
+        )
+    if not args.quiet:
+        what = f"{args.n_samples:,} rows" if args.shard is None else f"shard {args.shard[0]} of {args.shard[1]}"
+        print(f"{args.output}: {what}")
 
 
 def _info(args: argparse.Namespace) -> None:
@@ -409,27 +460,3 @@ def _kind(gen: DiffusionGenerator) -> str:
 
 def _column_word(gen: DiffusionGenerator) -> str:
     return {"cells": "genes", "images": "values"}.get(_kind(gen), "columns")
-
-
-def _as_table(gen: DiffusionGenerator, rows: Any, labels: Any) -> pd.DataFrame:
-    """Return rows and, where the fit took them from outside the rows, their conditions as one table."""
-    import numpy as np
-    import pandas as pd
-
-    if isinstance(rows, np.ndarray) and rows.ndim == 2:
-        rows = pd.DataFrame(rows, columns=[f"x{j}" for j in range(rows.shape[1])])
-    elif not isinstance(rows, pd.DataFrame):
-        rows = pd.DataFrame({"sequence": [v if isinstance(v, str) else " ".join(map(str, v)) for v in rows]})
-    if labels is None or gen.conditions_ is None:
-        return rows
-    if not isinstance(labels, pd.DataFrame):
-        labels = pd.DataFrame({gen.conditions_.names[0]: list(labels) if np.ndim(labels) > 1 else labels})
-    given = labels[[name for name in labels.columns if name not in rows.columns]]
-    for name in gen.conditions_.vector_names:
-        # A file of text has no vectors: a column for each of their numbers.
-        if name in given and np.ndim(vectors := np.stack(given[name].to_list())) == 2:
-            spread = pd.DataFrame(vectors, columns=[f"{name}_{j}" for j in range(vectors.shape[1])])
-            given = pd.concat([given.drop(columns=[name]), spread], axis=1)
-    table = pd.concat([rows, given], axis=1) if given.shape[1] else rows
-    table.attrs = rows.attrs
-    return table

@@ -17,10 +17,9 @@ from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.generation.inverse_problems import impute_images, restore, super_resolve
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.generation.sampling import SamplePlan
-from tabdiff.io.anndata_writer import check_path, write_cells
+from tabdiff.generation.shards import sample_to
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.utils.memory import native
-from tabdiff.utils.validation import is_integer
 
 __all__ = ["DrawingMixin"]
 
@@ -140,52 +139,93 @@ class DrawingMixin(FittedAttributes):
         obs: pd.DataFrame | None = None,
         like: Any = None,
         library_size: Any = None,
-        chunk_size: int = 20_000,
+        shard_size: str | int = "auto",
+        shard: tuple[int, int] | None = None,
+        format: str = "auto",
+        n_jobs: int | None = None,
         **options: Any,
     ) -> None:
-        """Draw cells into a file, some at a time: for more than fit into memory.
+        r"""Draw rows into files, shard by shard, by as many processes as wanted: for more than fit into memory.
+
+        A shard is a function of the model, the request, the seed and its number. So a run that was killed goes on with
+        the same call: shards that are whole are kept. No number of processes changes a row, and a cluster can draw some
+        shards on each of its machines.
 
         Parameters
         ----------
         path : path-like
-            Ends in ``.h5ad`` or ``.zarr``. The file appears when it is whole; until then chunks lie beside it.
+            A folder, made if need be, for a file for each shard and ``_tabdiff.json``, which says what they are of; of
+            images, for all of them, with a subfolder for each class. Or one file: ``.parquet``, ``.csv`` or ``.csv.gz``
+            for a table, an array or sequences, ``.npy`` for an array, ``.fasta`` for sequences of letters, ``.h5ad`` or
+            ``.zarr`` for cells. It appears when it is whole; until then the shards lie in a hidden folder beside it.
         n_samples, condition, obs, like, library_size
-            As in `sample`.
-        chunk_size : int, default=20000
-            Cells drawn at once. The cells depend on it, as random numbers are drawn in another order.
+            As in `sample`. A condition, or `library_size`, with a value for each row is in memory as a whole.
+        shard_size : "auto" or int, default="auto"
+            Rows of a shard, which are in memory at once. The rows depend on it, and refinement and balancing hold
+            within a shard. "auto" is that of the run that was begun, or else about four million values, 20,000 cells.
+        shard : (int, int), optional
+            ``(i, k)`` writes the i-th of k shards and no other, i from 1 to k, for arrays of jobs. Once all are there,
+            a call without it puts those of one file together.
+        format : str, default="auto"
+            Of the files in a folder: "parquet" (the usual one), "csv" or "csv.gz", also "npy" for an array and "fasta"
+            for sequences; "h5ad" (the usual one) or "zarr" for cells; "png" for images.
+        n_jobs : int, optional
+            Processes that draw, of one thread each, by joblib: None is 1, or what ``joblib.parallel_config`` says,
+            with which they may run on a Dask cluster too; -1 is one for each core. Each holds a shard in memory.
         **options
-            `guidance_scale`, `guidance`, `method`, `steps`, `batch_size` and `random_state` of `sample`.
+            `guidance_scale`, `guidance`, `method`, `steps`, `batch_size` and `random_state` of `sample`. With an
+            integer as `random_state` a single shard holds what `sample` draws; None goes on with the seed of the run
+            that was begun at `path`, if there is one.
 
         Raises
         ------
         TypeError
-            If the model is not one of cells, or a keyword is unknown.
+            For an unknown keyword.
         ValueError
-            For another ending of `path`, and as in `sample`.
+            For another ending of `path` or format, a folder with shards of another model or request (what differs is
+            named), and as in `sample`.
+        FileExistsError
+            If `path` holds other files, or, without `random_state`, a run that is over.
         FileNotFoundError
-            If the folder of `path` does not exist.
+            If the folder above `path` does not exist.
+        OSError
+            If a file cannot be written, on a full disk, say. Its shard is named; shards that are whole stay.
 
         Examples
         --------
-        >>> import tempfile, anndata, numpy as np
+        >>> import os, tempfile
+        >>> import numpy as np, pandas as pd
         >>> from tabdiff import DiffusionGenerator
-        >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (60, 8)))
-        >>> gen = DiffusionGenerator(max_steps=5, random_state=0).fit(adata)
+        >>> frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=60)})
+        >>> gen = DiffusionGenerator(max_steps=5, random_state=0).fit(frame)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gen.sample_to(f"{folder}/cells.h5ad", 50, chunk_size=20)
-        ...     anndata.read_h5ad(f"{folder}/cells.h5ad").shape
-        (50, 8)
+        ...     gen.sample_to(f"{folder}/lake", 50, shard_size=20, random_state=0)
+        ...     print(*sorted(os.listdir(f"{folder}/lake")), sep="\n")
+        ...     pd.read_parquet(f"{folder}/lake").shape
+        _tabdiff.json
+        part-00001-of-00003.parquet
+        part-00002-of-00003.parquet
+        part-00003-of-00003.parquet
+        (50, 1)
         """
         model = self._drawing_model()
-        if model.container != "cells":
-            raise TypeError("sample_to writes AnnData; this model was fitted on a table or an array, use sample.")
-        if not is_integer(chunk_size, 1):
-            raise ValueError(f"chunk_size must be an integer of at least 1; got {chunk_size!r}.")
-        path = check_path(path)
         how = SamplingOptions.of(**options)
-        which = dict(obs=obs, like=like, library_size=library_size)
-        plan = SamplePlan(model, n_samples, condition, how, **which, seed=model.seed(how.random_state))
-        write_cells(path, plan.n, (plan.rows(i, i + chunk_size)[0] for i in range(0, plan.n, int(chunk_size))))
+        which = dict(condition=condition, obs=obs, like=like, library_size=library_size)
+        given = how.random_state is not None
+        sample_to(
+            model,
+            path,
+            n_samples,
+            which,
+            how,
+            seed=model.seed(how.random_state) if given else None,
+            new_seed=0 if given else model.seed(),
+            shard_size=shard_size,
+            shard=shard,
+            format=format,
+            n_jobs=n_jobs,
+            verbose=self.verbose,
+        )
 
     def latent(self, adata: Any, *, condition: Any = None) -> np.ndarray:
         """Where cells lie for the model, for neighbours, UMAP or trajectories: ``adata.obsm["X_tabdiff"] = ...``.

@@ -183,6 +183,16 @@ class Held:
             repeat(codec, rows, rows, holes, data)
         return rows
 
+    def rows(self, start: int, stop: int) -> Held:
+        """Return what is held of the rows from `start` to `stop` alone."""
+        if self.n is None:
+            return self
+        columns = {
+            j: series.iloc[start:stop].reset_index(drop=True) if len(series) == self.n else series
+            for j, series in self.columns.items()
+        }
+        return Held(columns, stop - start)
+
     @staticmethod
     def _rows(series: pd.Series, n: int) -> pd.Series:
         return series if len(series) == n else series.iloc[np.zeros(n, dtype=int)].reset_index(drop=True)

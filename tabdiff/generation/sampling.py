@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ from tabdiff.utils.validation import is_integer
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
 
-__all__ = ["SamplePlan"]
+__all__ = ["SamplePlan", "with_condition_columns"]
 
 _NO_GUIDANCE = ("classifier_free", 1)
 
@@ -88,10 +89,10 @@ class SamplePlan:
         self.model, self.options, self.seed = model, options, seed
         guidance, guidance_scale, method = options.guidance, options.guidance_scale, options.method
         self.run, self.n_jobs, self.verbose = processes(options.n_jobs), effective_n_jobs(options.n_jobs), verbose
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator, self.first, self.quiet = torch.Generator().manual_seed(seed), 0, False
         request = CellRequest.read(model, n_samples, condition, obs, like, library_size, seed)
         condition, columns = split_condition(model, request.condition)
-        self.condition = condition
+        self.condition, self.balanced = condition, condition is None
         self.held = Held.read(model, columns) if columns else None
         n_samples = self.held.n_rows(request.n_samples) if self.held else request.n_samples
         # A callable may use the scale for something else than a condition, such as a weak model.
@@ -103,7 +104,8 @@ class SamplePlan:
         # Where guidance changes the distribution, neither autoguidance nor the density ratio know what to aim at.
         guided = self.codes is not None or self.held is not None
         guiding = own or (guided and (guidance, guidance_scale) != _NO_GUIDANCE)
-        self.guided = guide(model.denoiser, guidance_scale, guidance) if guiding else model.guided
+        self.guidance = guidance if guiding else None
+        self.guided = self._guide()
         if not (isinstance(method, str) and method == "auto"):
             check_method(method, self.guided)
         self.obs, self.by_rank = request.obs, request.by_rank
@@ -117,6 +119,41 @@ class SamplePlan:
         self.steps = options.steps
         if self.refinement is not None and options.steps == "auto" and method == "auto":
             self.steps = REFINED_STEPS
+
+    def _guide(self) -> Any:
+        """Return what samples."""
+        if self.guidance is None:
+            return self.model.guided
+        return guide(self.model.denoiser, self.options.guidance_scale, self.guidance)
+
+    def part(self, start: int, stop: int, seed: int) -> SamplePlan:
+        """Return the plan of the rows from `start` to `stop` alone, which draws with another seed.
+
+        What these are to be, conditions that were drawn included, is as in this plan.
+        """
+        part = copy.copy(self)
+        vars(part).pop("_refined", None)
+        part.n, part.first, part.seed = stop - start, self.first + start, seed
+        part.generator = torch.Generator().manual_seed(seed)
+        rows = slice(start, stop)
+        part.codes = None if self.codes is None else self.codes[rows].clone()
+        part.given = None if self.given is None else self.given[rows].clone()
+        part.totals = None if self.totals is None else self.totals[rows]
+        part.obs = None if self.obs is None else self.obs.iloc[rows]
+        part.held = None if self.held is None else self.held.rows(start, stop)
+        labels = self._labels
+        vars(part)["_labels"] = None if labels is None else labels.iloc[rows].reset_index(drop=True)
+        part.balanced, part.condition = self.balanced, None
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator of random numbers does not travel; the seed, from which a new one starts, does.
+        return {name: value for name, value in vars(self).items() if name not in ("guided", "generator")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.guided = self._guide()
 
     def _codes(self, places: Tensor) -> Tensor | None:
         return self.codes[places] if self.codes is not None else None
@@ -141,13 +178,15 @@ class SamplePlan:
                 Features(self.model.codec, self.codes),
                 self.generator,
                 self._groups(),
-                balanced=self.condition is None,
+                balanced=self.balanced,
                 run=self.run,
                 progress=progress,
             )
 
     def _announce(self, rows: float) -> None:
         """Say how long it takes to draw so many rows, where that is more than a minute."""
+        if self.quiet:  # one of many parts
+            return
         denoiser, width = self.model.denoiser, self.model.config.width
         size = rows_at_once(denoiser, width, self.options.batch_size)
         # A batch is soon drawn, but of images; and what users wrote themselves is not called but to draw.
@@ -223,20 +262,15 @@ class SamplePlan:
     def _put_back(self, rows: Any, labels: pd.DataFrame | None, places: np.ndarray) -> Any:
         """Return condition columns to where they were taken from."""
         model = self.model
-        if model.source == "columns":
-            assert labels is not None and model.columns is not None
-            own = {name: rows.shape[1] + i for i, name in enumerate(labels.columns)}
-            others = iter(range(rows.shape[1]))
-            order = [own[name] if name in own else next(others) for name in model.columns]
-            rows = pd.concat([rows, labels], axis=1).iloc[:, order].set_axis(model.columns, axis=1)
+        rows = with_condition_columns(model, rows, labels)
         if isinstance(rows, pd.DataFrame | pd.Series):
             return rows if model.origin is None else model.origin.write(rows)
         if isinstance(rows, np.ndarray | list):
             return rows
         if self.obs is not None:
             rows.obs = self.obs.iloc[places].set_axis(self.obs.index[places].astype(str))
-        elif places[0] > 0:
-            rows.obs_names = [f"synthetic-{i}" for i in places]
+        elif self.first + places[0] > 0:
+            rows.obs_names = [f"synthetic-{self.first + i}" for i in places]
         vectors = model.conditions.vector_names if model.conditions is not None else []
         for name, values in labels.items() if labels is not None else ():
             if name in vectors:
@@ -247,3 +281,14 @@ class SamplePlan:
         scale = float(self.options.guidance_scale)
         rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": model.n_steps}
         return rows
+
+
+def with_condition_columns(model: FittedModel, rows: Any, labels: pd.DataFrame | None) -> Any:
+    """Return a frame (n, d) with its conditions (n, k) where the fit took them from; other containers as they are."""
+    if model.source != "columns":
+        return rows
+    assert labels is not None and model.columns is not None
+    own = {name: rows.shape[1] + i for i, name in enumerate(labels.columns)}
+    others = iter(range(rows.shape[1]))
+    order = [own[name] if name in own else next(others) for name in model.columns]
+    return pd.concat([rows, labels], axis=1).iloc[:, order].set_axis(model.columns, axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -16,39 +15,19 @@ from scipy import sparse
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["check_path", "write_cells"]
-
-SUFFIXES = (".h5ad", ".zarr")
-
-
-def check_path(path: str | os.PathLike) -> Path:
-    """Return a path that ends in .h5ad or .zarr, in a folder that exists.
-
-    Raises
-    ------
-    ValueError
-        For another ending.
-    FileNotFoundError
-        If the folder does not exist.
-    """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"path must end in {' or '.join(SUFFIXES)}, however: {path.name!r}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist.")
-    return path
+__all__ = ["write_cells"]
 
 
 def write_cells(path: Path, n: int, chunks: Iterable[AnnData]) -> None:
     """Write chunks of cells one behind the other.
 
-    Memory holds one chunk, and ``obs`` and ``obsm`` of all. The file appears at `path` when it is whole, and what was
+    Memory holds one chunk, and ``obs`` of all. The file appears at `path` when it is whole, and what was
     there before stays until then.
 
     Parameters
     ----------
     path : Path
-        See `check_path`.
+        Ends in .h5ad or .zarr, in a folder that exists.
     n : int
         Number of cells in all.
     chunks : iterable of AnnData
@@ -77,9 +56,19 @@ def _fill(store: Any, n: int, chunks: Iterable[AnnData], folder: Path) -> None:
     from anndata import AnnData
     from anndata.io import sparse_dataset, write_elem
 
-    obs, obsm, done = [], [], 0
-    dense: np.memmap | None = None
+    obs, done = [], 0
+    dense: dict[str, np.memmap] = {}
+
+    def put(name: str, values: np.ndarray) -> None:
+        """Keep some rows of an array on disk until all are there."""
+        if name not in dense:
+            file = folder / f"array-{len(dense)}.npy"
+            dense[name] = np.lib.format.open_memmap(file, "w+", values.dtype, (n, *values.shape[1:]))
+        dense[name][done : done + len(values)] = values
+
     for chunk in chunks:
+        if done == 0:
+            first = chunk
         if sparse.issparse(chunk.X):
             x = sparse.csr_matrix(chunk.X)
             if done == 0:
@@ -94,21 +83,20 @@ def _fill(store: Any, n: int, chunks: Iterable[AnnData], folder: Path) -> None:
                     )
                 sparse_dataset(store["X"]).append(x)
         else:
-            if dense is None:
-                dense = np.lib.format.open_memmap(folder / "X.npy", "w+", chunk.X.dtype, (n, chunk.n_vars))
-            dense[done : done + chunk.n_obs] = chunk.X
+            put("X", np.asarray(chunk.X))
         obs.append(chunk.obs)
-        obsm.append({key: np.asarray(value) for key, value in chunk.obsm.items()})
+        for key, value in chunk.obsm.items():
+            put(f"obsm/{key}", np.asarray(value))
         done += chunk.n_obs
-    rest = AnnData(
-        obs=pd.concat(obs),
-        var=chunk.var,
-        uns=dict(chunk.uns),
-        obsm={key: np.concatenate([part[key] for part in obsm]) for key in obsm[0]},
-    )
+    if done != n:
+        raise ValueError(f"the shards hold {done} cells, and {n} were to be written")
+    # As plain arrays, which they are to anndata; their values stay on disk.
+    arrays = {name: values.view(np.ndarray) for name, values in dense.items()}
+    obsm = {name.removeprefix("obsm/"): values for name, values in arrays.items() if name != "X"}
+    rest = AnnData(obs=pd.concat(obs), var=first.var, uns=dict(first.uns), obsm=obsm)
     for key in ("obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers"):
         value = getattr(rest, key)
         write_elem(store, key, value if isinstance(value, pd.DataFrame) else dict(value))
-    if dense is not None:
-        write_elem(store, "X", dense)
+    if "X" in arrays:
+        write_elem(store, "X", arrays["X"])
     store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})

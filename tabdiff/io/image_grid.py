@@ -63,7 +63,9 @@ def save_grid(images: Any, path: str | os.PathLike, *, columns: int | None = Non
     Image.fromarray(image_grid(images, columns=columns, scale=scale)).save(path)
 
 
-def save_images(images: Any, folder: str | os.PathLike, labels: Any = None) -> None:
+def save_images(
+    images: Any, folder: str | os.PathLike, labels: Any = None, *, first: int = 0, n_images: int | None = None
+) -> None:
     """Write each image to a PNG file of its own, in a subfolder for each label if there are any.
 
     Parameters
@@ -74,6 +76,10 @@ def save_images(images: Any, folder: str | os.PathLike, labels: Any = None) -> N
         Made if need be.
     labels : array-like of shape (n,) or DataFrame, optional
         Of several columns the values are joined by "-".
+    first : int, default=0
+        Number of the first image.
+    n_images : int, optional
+        Of how many these are a part, for the width of the numbers; by default there are no others.
 
     Examples
     --------
@@ -90,8 +96,8 @@ def save_images(images: Any, folder: str | os.PathLike, labels: Any = None) -> N
     if labels is not None:
         rows = np.asarray(labels).reshape(len(pixels), -1)
         names = ["-".join(str(v).replace(os.sep, "_") for v in row) for row in rows]
-    digits = len(str(len(pixels) - 1))
-    for i, (image, name) in enumerate(zip(pixels, names)):
+    digits = len(str((n_images or len(pixels)) - 1))
+    for i, (image, name) in enumerate(zip(pixels, names), start=first):
         place = root / name
         place.mkdir(parents=True, exist_ok=True)
         shown = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, 2))

@@ -301,7 +301,7 @@ def test_output_that_cannot_be_written_is_refused_before_sampling(folder, cell_m
     sample = ["sample", folder / "model", "-n", 2, "-o"]
     _fails(capsys, [*sample, tmp_path / "no" / "o.csv"], 1, "does not exist", "mkdir -p")
     _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .csv.gz, .parquet or .h5ad")
-    _fails(capsys, [*sample, folder / "model"], 1, "no ending")
+    _fails(capsys, [*sample, folder / "model"], 1, "holds other files")
     _fails(capsys, [*sample, tmp_path / "o.h5ad"], 1, ".csv or .parquet")
     _fails(capsys, ["sample", cell_model, "-n", 2, "-o", tmp_path / "o.csv"], 1, "written as .h5ad")
     assert list(tmp_path.iterdir()) == []

@@ -128,7 +128,7 @@ def test_cells_are_written_in_chunks(gen, tmp_path, suffix):
     path = tmp_path / f"cells.{suffix}"
     read = anndata.read_h5ad if suffix == "h5ad" else anndata.read_zarr
     for n in (50, 7):  # a second run replaces the first
-        gen.sample_to(path, n, {"cell_type": "B"}, random_state=0, chunk_size=20)
+        gen.sample_to(path, n, {"cell_type": "B"}, random_state=0, shard_size=20)
         cells = read(path)
         assert cells.shape == (n, 40) and sparse.issparse(cells.X) and cells.X.dtype == np.int32
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -141,7 +141,7 @@ def test_cells_are_written_in_chunks(gen, tmp_path, suffix):
 
 def test_chunks_keep_exact_composition_and_names(gen, tmp_path):
     other = make(n=90, seed=5)
-    gen.sample_to(tmp_path / "a.h5ad", like=other, random_state=0, chunk_size=25)
+    gen.sample_to(tmp_path / "a.h5ad", like=other, random_state=0, shard_size=25)
     cells = anndata.read_h5ad(tmp_path / "a.h5ad")
     assert list(cells.obs["cell_type"]) == list(other.obs["cell_type"]) and cells.obs_names.is_unique
     np.testing.assert_array_equal(np.sort(totals(cells)), np.sort(totals(other)))
@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(gen, tmp_path, monkeypatch):
 
     monkeypatch.setattr(anndata.io, "write_elem", fail)
     with pytest.raises(OSError, match="No space"):
-        gen.sample_to(path, 50, random_state=0, chunk_size=20)
+        gen.sample_to(path, 50, random_state=0, shard_size=20)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
@@ -181,7 +181,7 @@ def test_wrong_requests_say_why(gen, adata, tmp_path):
             gen.sample(2, library_size=wrong)
     with pytest.raises(ValueError, match="library_size has 3 values, but 2 cells"):
         gen.sample(2, library_size=[100, 100, 100])
-    with pytest.raises(ValueError, match=r"must end in .h5ad or .zarr"):
+    with pytest.raises(ValueError, match=r"must end in '.h5ad' or '.zarr'"):
         gen.sample_to(tmp_path / "cells.csv", 5)
     with pytest.raises(FileNotFoundError, match="missing does not exist"):
         gen.sample_to(tmp_path / "missing" / "cells.h5ad", 5)
@@ -192,7 +192,7 @@ def test_tables_and_continuous_expression_have_none_of_it(adata, tmp_path):
     for name, value in (("obs", adata.obs), ("like", adata), ("library_size", 100)):
         with pytest.raises(TypeError, match=f"{name} is for models of AnnData"):
             table.sample(3, **{name: value})
-    with pytest.raises(TypeError, match="use sample"):
+    with pytest.raises(ValueError, match=r"must end in '\.parquet', '\.csv'"):
         table.sample_to(tmp_path / "a.h5ad", 3)
     with pytest.raises(TypeError, match="latent is for models of AnnData"):
         table.latent(adata)
@@ -201,7 +201,7 @@ def test_tables_and_continuous_expression_have_none_of_it(adata, tmp_path):
     gen = DiffusionGenerator(max_steps=2, hidden_size=8, n_blocks=1, layer="X").fit(logged, condition="cell_type")
     with pytest.raises(ValueError, match="needs a model of counts"):
         gen.sample(3, library_size=100)
-    gen.sample_to(tmp_path / "logged.h5ad", 9, random_state=0, chunk_size=4)
+    gen.sample_to(tmp_path / "logged.h5ad", 9, random_state=0, shard_size=4)
     cells = anndata.read_h5ad(tmp_path / "logged.h5ad")
     assert cells.X.dtype == gen.sample(2).X.dtype and cells.shape == (9, 40) and cells.X.max() > 0
     cells = gen.sample(like=logged[:20], random_state=0)

@@ -434,8 +434,8 @@ CALLS = {
     ),
     "cells written from a table": (
         lambda tmp: models.free.sample_to(tmp / "x.h5ad", 2),
-        "use sample",
-        lambda: draw(models.free, 2),
+        "'.csv'",
+        lambda tmp: models.free.sample_to(tmp / "x.csv", 2, steps=1),
     ),
     "an ending that is none": (
         lambda tmp: models.plain_cells.sample_to(tmp / "x.csv", 2, steps=1),

@@ -156,7 +156,7 @@ def test_large_counts_are_not_wrapped_round(tmp_path):
     for model in (gen, DiffusionGenerator.load(tmp_path / "m")):
         cells = model.sample(60, random_state=0)
         assert cells.X.dtype == np.int64 and cells.X.min() >= 0 and cells.X.max() > 2**31
-    gen.sample_to(tmp_path / "cells.h5ad", 30, chunk_size=10, random_state=0)
+    gen.sample_to(tmp_path / "cells.h5ad", 30, shard_size=10, random_state=0)
     written = anndata.read_h5ad(tmp_path / "cells.h5ad").X
     assert written.dtype == np.int64 and written.min() >= 0 and written.max() > 2**31
 
