@@ -164,7 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="learn from a file", allow_abbrev=False)
     fit.description = "Learn from a file and write the model to a folder; a model that is there already is replaced."
     fit.set_defaults(run=_fit)
-    fit.add_argument("file", metavar="FILE", help=FILES)
+    fit.add_argument("file", metavar="FILE", help=FILES + '; a folder or glob of parquet or csv, "lake/*.parquet"')
     fit.add_argument("-o", "--output", metavar="MODEL", required=True, help="folder for the model")
     fit.add_argument(
         "--condition",
@@ -177,6 +177,9 @@ def make_parser() -> argparse.ArgumentParser:
     fit.add_argument("--max-steps", metavar="N", type=_positive_int, help="training steps (default: by the rows)")
     fit.add_argument("--max-time", metavar="S", type=_positive_number, help="seconds of training at most")
     fit.add_argument("--layer", metavar="LAYER", help="h5ad: the layer to model, X or raw (default: where counts are)")
+    fit.add_argument(
+        "--cache-dir", metavar="DIR", help="where the encoded rows of many files lie, to go on from a kill"
+    )
     fit.add_argument("--drop", metavar="NAME", nargs="+", action="extend", help="columns to leave out")
     _add_csv(fit.add_argument_group("csv files", "Mostly recognised; samples are written in the same form."))
     _add_common(fit)
@@ -296,18 +299,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(args: argparse.Namespace) -> None:
     from tabdiff.io.data_files import check_model_output, read_data
+    from tabdiff.io.frame_source import is_frame_source
 
     with _requests():
         check_model_output(args.output)
         options = {name: getattr(args, name) for name in READ_OPTIONS if getattr(args, name) is not None}
         path = Path(args.file)
-        # A folder is images, with a subfolder for each class if there are any; `fit` reads them.
-        images = path.is_dir() and not path.suffix
-        if images and options:
+        # A glob or folder of tables is read some rows at a time, by `fit`.
+        several = (path.is_dir() or not path.exists()) and is_frame_source(args.file)
+        several = several and (path.is_dir() or any(c in args.file for c in "*?[") or "://" in args.file)
+        # Another folder is images, with a subfolder for each class if there are any; `fit` reads them.
+        images = path.is_dir() and not path.suffix and not several
+        if (images or several) and options:
+            what = "a folder of images" if images else "read some rows at a time"
             raise CommandError(
-                f"--{next(iter(options))} is for tables, and {path} is a folder of images. Leave it out."
+                f"--{next(iter(options))} is for a table in one file, and {path} is {what}. Leave it out."
             )
-        data = path if images else read_data(path, **options)
+        data = args.file if several else path if images else read_data(path, **options)
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
 
     from tabdiff import DiffusionGenerator
@@ -322,10 +330,10 @@ def _fit(args: argparse.Namespace) -> None:
             random_state=seed,
             verbose=int(not args.quiet and sys.stderr.isatty()),
         )
-        gen.fit(data, condition=args.condition or None)
+        gen.fit(data, condition=args.condition or None, cache_dir=args.cache_dir)
         gen.save(args.output)
     if not args.quiet:
-        rows, columns = (gen.n_samples_fit_, gen.n_features_in_) if isinstance(data, Path) else data.shape
+        rows, columns = (gen.n_samples_fit_, gen.n_features_in_) if isinstance(data, str | Path) else data.shape
         print(
             f"{args.output}: {rows:,} rows × {columns:,} {_column_word(gen)}, {gen.n_steps_:,} steps in "
             f"{time.perf_counter() - start:.0f} s, loss {gen.history_['loss'][-1]:.3f}, seed {seed}"

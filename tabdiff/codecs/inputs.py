@@ -15,6 +15,7 @@ from tabdiff.codecs.conditions.conditions import condition_frame
 from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.csv_files import CsvForm
+from tabdiff.io.frame_source import FrameSource, is_frame_source, open_frames
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import is_pil, read_images
 from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
@@ -30,10 +31,10 @@ class FitInputs:
 
     Attributes
     ----------
-    features : ndarray, DataFrame, AnnData or Images
-        What is modelled, without condition columns.
+    features : ndarray, DataFrame, AnnData, Images or FrameSource
+        What is modelled, without condition columns but for those of rows in files.
     condition : DataFrame or None
-        A column per attribute, a row per sample.
+        A column per attribute, a row per sample; of rows in files without rows.
     source : {"none", "y", "columns", "obs", "given"}
         Where the condition came from, and so where it belongs on output: nowhere, in columns of the frame, in `obs`.
     columns : Index or None
@@ -155,14 +156,14 @@ def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
     return list(condition) if known and len(condition) != n_rows else None
 
 
-def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any, cache_dir: Any = None) -> FitInputs:
     """Take apart what `fit` was given; see `_read_fit_inputs`. The estimator gets the names and number of features."""
-    inputs = _read_fit_inputs(estimator, X, y, condition)
+    inputs = _read_fit_inputs(estimator, X, y, condition, cache_dir)
     names = vars(estimator).get("feature_names_in_")
     return replace(inputs, n_features=estimator.n_features_in_, feature_names=names)
 
 
-def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any, cache_dir: Any) -> FitInputs:
     """Take apart what `fit` was given.
 
     Raises
@@ -174,6 +175,8 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInput
     """
     if y is not None and condition is not None:
         raise ValueError("y and condition were both given; y is the same as condition=y, so pass one of them.")
+    if is_frame_source(X):
+        return _read_frame_source(estimator, open_frames(X, cache_dir), y, condition)
     X, origin = _read_container(X)
     if is_anndata(X):
         return _read_anndata(estimator, X, y, condition)
@@ -214,6 +217,33 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInput
     # Last, because it marks the estimator: an error above leaves a fitted one as it was.
     validate_data(estimator, X, skip_check_array=True)
     return FitInputs(features, given, "columns", X.columns, origin)
+
+
+def _read_frame_source(estimator: Any, source: FrameSource, y: Any, condition: Any) -> FitInputs:
+    if y is not None:
+        raise ValueError(
+            "y must be left out where X is read from files; got values. Write them as a column, and name it: "
+            "condition='y'."
+        )
+    # Values could have any length here, and would be in the order of rows that nobody sees.
+    names = [] if condition is None else _as_names(condition, source.names, -1)
+    if names is None:
+        raise ValueError(
+            "condition must name columns where X is read from files; got values. Write them as a column, and name it."
+        )
+    for name in names:
+        if name not in source.names:
+            raise ValueError(
+                f"condition names the column {name!r}, which X lacks.{did_you_mean(name, source.names)} "
+                f"Columns: {source.names}."
+            )
+    if len(names) == len(source.names):
+        raise ValueError("every column of X is a condition, so nothing is left to model.")
+    estimator.n_features_in_ = len(source.names)
+    estimator.feature_names_in_ = np.asarray(source.names, dtype=object)
+    given = pd.DataFrame(columns=pd.Index(names, dtype=object)) if names else None
+    kind = "columns" if names else "none"
+    return FitInputs(source, given, kind, pd.Index(source.names), source.origin)
 
 
 def _split(X: pd.DataFrame, names: list) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -332,6 +332,7 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         condition: Any = None,
         sample_weight: Any = None,
         resume_from: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
     ) -> Self:
         """Learn to generate rows like those of X.
 
@@ -344,7 +345,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
             or the path of a folder of files, all of one size; the names of its subfolders, if there are any, are the
             condition "class" unless another one is given. A list, 1-D array or Series of strings is sequences over an
             alphabet, such as DNA; so is a Series, or an array of objects, of integer arrays, and a list of such of
-            different lengths. X is never changed.
+            different lengths. X is never changed. Tables that do not fit into memory: the path, folder or glob of
+            Parquet, Arrow or CSV files, a ``pyarrow.dataset.Dataset``, a polars LazyFrame or an iterator of frames;
+            see `cache_dir`.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional
@@ -390,13 +393,14 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         check_parameters(self)
         # Read by another one, so that an error leaves a fitted estimator as it was.
         reader = type(self)(**self.get_params(deep=False))
-        inputs = read_fit_inputs(reader, X, y, condition)
+        inputs = read_fit_inputs(reader, X, y, condition, cache_dir)
         model = fit_model(
             inputs,
             sample_weight,
             SimpleNamespace(**self.get_params(deep=False)),
             previous=self.model_ if self.warm_start and hasattr(self, "model_") else None,
             resume_from=resume_from,
+            cache_dir=cache_dir,
             started=started,
             as_estimator=self._with,
         )

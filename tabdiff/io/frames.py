@@ -20,7 +20,8 @@ class ForeignFrame:
     Parameters
     ----------
     backend : str
-        Name of the library, as narwhals knows it: "polars", "pyarrow", "modin", ...
+        Name of the library, as narwhals knows it: "polars", "pyarrow", "modin", ...; "pandas" for frames as they come
+        of a Parquet file.
     schema : bytes
         The frame's Arrow schema, serialised.
 
@@ -91,13 +92,18 @@ class ForeignFrame:
         import pyarrow as pa
 
         # Metadata describe a pandas index that new rows do not have.
-        schema = pa.ipc.read_schema(pa.py_buffer(self.schema)).remove_metadata()
+        kept = pa.ipc.read_schema(pa.py_buffer(self.schema))
+        schema = kept.remove_metadata()
         names = [str(name) for name in frame.columns]
         arrays = [pa.array(frame.iloc[:, j], from_pandas=True) for j in range(frame.shape[1])]
         known = [schema.field(name) if name in schema.names else None for name in names]
         if self.backend == "pyarrow":
             fields = [f if f is not None else pa.field(n, a.type) for f, n, a in zip(known, names, arrays)]
             return pa.table(arrays, names=names).cast(pa.schema(fields))
+        if self.backend == "pandas":
+            fields = [f if f is not None else pa.field(n, a.type) for f, n, a in zip(known, names, arrays)]
+            metadata = kept.metadata if len(known) == len(kept) and all(known) else None
+            return pa.table(arrays, names=names).cast(pa.schema(fields)).replace_schema_metadata(metadata).to_pandas()
         # What Arrow has no type for, such as a polars Enum, the library reads from the metadata of an empty table.
         backend: Any = nw.Implementation.from_string(self.backend)
         types = nw.from_arrow(schema.empty_table(), backend=backend).schema

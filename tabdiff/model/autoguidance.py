@@ -139,7 +139,7 @@ def choose_scale(
     Rows are drawn at the conditions of the training rows that they are compared with, all from the same noise, and
     their numbers get standard normal marginals where a refinement will give them these too.
     """
-    every = np.arange(start.n_rows) if start.weight is None else population(start.weight)
+    every = np.arange(start.inputs.features.shape[0]) if start.weight is None else population(start.weight)
     chosen = np.random.default_rng(seed).permutation(every)[:n_rows]
     condition = None if start.codes is None else start.codes[torch.from_numpy(chosen)]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import CPU_PIECE_ROWS, PIECE_ROWS, draw, draw_in_time
+from tabdiff.io.row_store import StoredColumns
 from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_autoguidance
 from tabdiff.model.defaults import (
     LARGE_ROWS,
@@ -63,6 +64,7 @@ def fit_model(
     *,
     previous: FittedModel | None = None,
     resume_from: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
     started: float | None = None,
     as_estimator: Callable[[FittedModel], Any] = lambda model: model,
 ) -> FittedModel:
@@ -80,6 +82,8 @@ def fit_model(
         What to go on from (`warm_start`).
     resume_from : path-like, optional
         The folder of the checkpoint to go on from.
+    cache_dir : path-like, optional
+        Where rows of files lie encoded; by default a temporary folder.
     started : float, optional
         When the fit began, on the clock of `time.perf_counter`; by default now. ``options.max_time`` counts from it.
     as_estimator : callable
@@ -99,7 +103,9 @@ def fit_model(
     for callback in options.callbacks or ():
         if isinstance(callback, Checkpoint):
             check_folder(callback.folder)
-    start = begin(inputs, sample_weight, options, previous=previous, resume_from=resume_from, device=device)
+    start = begin(
+        inputs, sample_weight, options, previous=previous, resume_from=resume_from, device=device, cache_dir=cache_dir
+    )
     scale = resolve_autoguidance(options.autoguidance, start.codec, start.spec, start.n_rows)
     refined = wants_refinement(options.refine, start.codec, start.n_rows, start.spec.vectors)
     left = None
@@ -149,10 +155,20 @@ def _batches(start: Start, options: Any, device: torch.device) -> Batches:
         event_shape=(start.spec.width,),
         condition_dropout=start.condition_dropout,
         draw_given=training_masks(start.spec),
-        vary=Vicinity(rows.condition, continuous, device) if rows.condition is not None and continuous else None,
+        vary=Vicinity(_known_codes(start), continuous, device) if rows.condition is not None and continuous else None,
         prepare=start.codec.prepare,
         epoch_rows=len(rows.data) // start.n_draws,
+        block_rows=rows.data.block_rows if isinstance(rows.data, StoredColumns) else None,
     )
+
+
+def _known_codes(start: Start) -> Tensor:
+    """Return the conditions of the rows that are learned from, or of a sample of rows in files."""
+    if start.n_streamed is None:
+        known: Tensor = start.training.condition
+        return known
+    assert start.codes is not None
+    return start.codes
 
 
 def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:

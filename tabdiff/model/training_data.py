@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from tabdiff.codecs import Images, codec_name, is_anndata, make_codec
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.conditions.image import KEPT
 from tabdiff.codecs.inputs import FitInputs
+from tabdiff.codecs.tables.survey import TableSurvey
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.diffusion.masks import DrawGiven
+from tabdiff.io.frame_source import FrameSource
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import resolve_condition_dropout
@@ -27,6 +29,15 @@ from tabdiff.model.fitted import FittedModel
 from tabdiff.model.networks import NetworkSettings, canonical, settings_of
 from tabdiff.model.sample_weights import population, take_rows, weigh
 from tabdiff.model.storable import check_describable, check_labels
+from tabdiff.model.stream_data import (
+    Folder,
+    check_stream,
+    encode_stream,
+    fit_table_codec,
+    in_memory,
+    stream_folder,
+    survey_rows,
+)
 from tabdiff.training import Checkpoint, CheckpointError, options_of
 from tabdiff.training.checkpoint import describe_parameters, fingerprint, read_checkpoint
 
@@ -36,6 +47,8 @@ __all__ = ["Start", "begin", "training_masks"]
 # randomised transform and of the cells' posterior, not one draw of it.
 ENCODED_ROWS = 20_000
 MAX_DRAWS = 8
+# Of rows in files, which are many: as many as tell when to stop.
+HELD_OUT_ROWS = 20_000
 
 
 @dataclass
@@ -61,14 +74,14 @@ class Seeds:
 class Rows:
     """Encoded rows (m, d), with their condition (m, k) and weights (m,) where there are any."""
 
-    data: Tensor
-    condition: Tensor | None
+    data: Any
+    condition: Any
     weight: Tensor | None
 
     def where(self, mask: Tensor) -> Rows:
         """Return the rows of a mask (m,)."""
         parts = (None if t is None else t[mask] for t in (self.data, self.condition, self.weight))
-        return Rows(*parts)  # type: ignore[arg-type]
+        return Rows(*parts)
 
 
 @dataclass
@@ -102,7 +115,9 @@ class Start:
     saved : dict or None
         Where an interrupted fit stood.
     condition_dropout : float or list of (slice, float)
-        See `tabdiff.training.train`.
+        See `tabdiff.training.Batches`.
+    n_streamed : int or None
+        Number of rows where `inputs` and `codes` hold a sample of them.
     """
 
     inputs: FitInputs
@@ -121,11 +136,12 @@ class Start:
     saved: dict[str, Any] | None = None
     n_draws: int = 1
     condition_dropout: float | list[tuple[slice, float]] = 0.1
+    n_streamed: int | None = None
 
     @property
     def n_rows(self) -> int:
         """Number of rows that were given."""
-        return int(self.inputs.features.shape[0])
+        return int(self.inputs.features.shape[0]) if self.n_streamed is None else self.n_streamed
 
     def joined(self, history: dict[str, list[float]]) -> dict[str, list[float]]:
         """Put a history behind that of the fits before, whose steps and seconds it goes on counting."""
@@ -145,6 +161,7 @@ def begin(
     previous: FittedModel | None,
     resume_from: str | os.PathLike | None,
     device: torch.device,
+    cache_dir: str | os.PathLike | None = None,
 ) -> Start:
     """Fit the codec, encode the data, build the network.
 
@@ -160,6 +177,8 @@ def begin(
     resume_from : path-like, optional
         The folder of the checkpoint to go on from.
     device : torch.device
+    cache_dir : path-like, optional
+        Where rows of files lie encoded.
 
     Raises
     ------
@@ -175,10 +194,19 @@ def begin(
     parameters = describe_parameters({**vars(options), "training": options_of(options.training)})
     if saved is not None:
         _check_parameters(saved["fit"], parameters, resume_from)
-    check_labels(inputs.features)
-    inputs, weight = weigh(inputs, sample_weight)
     seed = _seed(options, saved, resume_from)
     seeds = Seeds.of(seed)
+    if isinstance(inputs.features, FrameSource):
+        check_stream(sample_weight, previous)
+        folder = stream_folder(inputs, options, seed, cache_dir)
+        names = [] if inputs.condition is None else list(inputs.condition.columns)
+        survey = survey_rows(inputs.features, names, seeds.codec, folder, options.verbose)
+        if survey.n_rows > survey.size:
+            found = _begin_stream(inputs, options, survey, folder, seeds, schedule, device)
+            return _describe(found, seed, parameters, folders, saved, resume_from)
+        inputs = in_memory(inputs, survey)
+    check_labels(inputs.features)
+    inputs, weight = weigh(inputs, sample_weight)
     n_rows = int(inputs.features.shape[0])
 
     if previous is None:
@@ -218,15 +246,70 @@ def begin(
     start.condition_dropout = dropout
     if previous is not None:
         start.history, start.n_steps = previous.history, previous.n_steps
+    _describe(start, seed, parameters, folders, saved, resume_from)
+    if options.early_stopping:
+        held = _held_out(n_rows, float(options.validation_fraction), seeds.validation).repeat(n_draws)
+        start.training, start.held_out = rows.where(~held), rows.where(held)
+    return start
+
+
+def _describe(
+    start: Start,
+    seed: int,
+    parameters: dict[str, str],
+    folders: list[Any],
+    saved: dict[str, Any] | None,
+    resume_from: Any,
+) -> Start:
+    """Say which fit it is, where it writes checkpoints or goes on from one."""
     if folders or saved is not None:
-        data = fingerprint(codec, rows.data, rows.condition, rows.weight)
+        rows = start.training
+        data = fingerprint(start.codec, rows.data, rows.condition, rows.weight)
         start.description = {"seed": seed, "parameters": parameters, "steps_before": start.n_steps, "data": data}
         if saved is not None:
             _check_data(saved["fit"], start.description, resume_from)
             start.saved = saved["training"]
-    if options.early_stopping:
-        held = _held_out(n_rows, float(options.validation_fraction), seeds.validation).repeat(n_draws)
-        start.training, start.held_out = rows.where(~held), rows.where(held)
+    return start
+
+
+# ------------------------------------------------- rows that lie in files
+
+
+def _begin_stream(
+    inputs: FitInputs,
+    options: Any,
+    survey: TableSurvey,
+    folder: Folder,
+    seeds: Seeds,
+    schedule: Schedule,
+    device: torch.device,
+) -> Start:
+    """Fit the codec on what a survey found, encode the rows into a file, build the network."""
+    source = inputs.features
+    codec, conditions, inputs, codes = fit_table_codec(inputs, options, survey, seeds.codec, device)
+    check_labels(inputs.features)
+    check_describable(codec, conditions)
+    held_out = min(float(options.validation_fraction), HELD_OUT_ROWS / survey.n_rows) if options.early_stopping else 0.0
+    encoded = encode_stream(
+        source,
+        survey,
+        codec,
+        conditions,
+        seed=seeds.encode,
+        folder=folder,
+        held_out=held_out,
+        verbose=options.verbose,
+    )
+    levels = conditions.n_levels if conditions is not None else []
+    vectors = conditions.vectors if conditions is not None else []
+    sample = codec.encode(inputs.features, None, torch.Generator().manual_seed(seeds.encode))
+    spec = ModelConfig.of(options, codec, levels, schedule, sample, survey.n_rows, None, vectors, None)
+    spec = replace(spec, frequencies=encoded.frequencies)
+    denoiser = build_denoiser(spec, options.denoiser, seeds.network).to(device)
+    rows = Rows(encoded.data, encoded.condition, None)
+    held = None if encoded.held_out is None else Rows(*encoded.held_out, None)
+    start = Start(inputs, seeds, codec, conditions, codes, None, spec, denoiser, rows, held)
+    start.condition_dropout, start.n_streamed = _dropout(options, conditions), survey.n_rows
     return start
 
 

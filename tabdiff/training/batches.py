@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tabdiff.io.row_store import GROUP_BLOCKS
+
 __all__ = ["Batches", "RowStream", "in_proportion"]
 
 
@@ -60,17 +62,26 @@ class RowStream:
         Source of the permutations; the numbers are on its device.
     weight : Tensor of shape (n_rows,), optional
         Not negative.
+    block_rows : int, optional
+        Rows of files lie in blocks of so many, which are quick to read: blocks come in random order, and the rows of a
+        group of them are shuffled with each other.
 
     Attributes
     ----------
     waiting : Tensor
         Numbers that were drawn and not yet taken.
+    blocks : Tensor
+        Blocks of this permutation that are still to come.
     """
 
-    def __init__(self, n_rows: int, generator: torch.Generator, weight: Tensor | None = None) -> None:
+    def __init__(
+        self, n_rows: int, generator: torch.Generator, weight: Tensor | None = None, block_rows: int | None = None
+    ) -> None:
         self.n_rows = n_rows
         self.generator = generator
         self.weight = weight
+        self.block_rows = block_rows
+        self.blocks = torch.empty(0, dtype=torch.long, device=generator.device)
         self.waiting = torch.empty(0, dtype=torch.long, device=generator.device)
 
     def take(self, n: int) -> Tensor:
@@ -82,6 +93,8 @@ class RowStream:
 
     def _stretch(self) -> Tensor:
         device = self.generator.device
+        if self.block_rows is not None:
+            return self._group(self.block_rows)
         order = torch.randperm(self.n_rows, generator=self.generator, device=device)
         if self.weight is None:
             return order
@@ -89,6 +102,16 @@ class RowStream:
         # In the order of the data, weights that come in a rhythm would favour some rows of a stretch over others.
         chosen = order[in_proportion(self.weight[order], self.n_rows, start)]
         return chosen[torch.randperm(self.n_rows, generator=self.generator, device=device)]
+
+    def _group(self, size: int) -> Tensor:
+        """Return the rows of the next blocks, shuffled."""
+        device = self.generator.device
+        if not len(self.blocks):
+            self.blocks = torch.randperm(-(-self.n_rows // size), generator=self.generator, device=device)
+        group, self.blocks = self.blocks[:GROUP_BLOCKS], self.blocks[GROUP_BLOCKS:]
+        rows = (group[:, None] * size + torch.arange(size, device=device)).flatten()
+        rows = rows[rows < self.n_rows]
+        return rows[torch.randperm(len(rows), generator=self.generator, device=device)]
 
 
 @dataclass(frozen=True)
@@ -119,6 +142,8 @@ class Batches:
         smaller dtype.
     epoch_rows : int or None
         Rows of an epoch, where `data` holds each of them several times; None is all of `data`.
+    block_rows : int or None
+        See `RowStream`.
 
     Examples
     --------
@@ -131,7 +156,7 @@ class Batches:
     """
 
     data: Any
-    condition: Tensor | None = None
+    condition: Any = None
     _: KW_ONLY
     weight: Tensor | None = None
     size: int = 512
@@ -141,6 +166,7 @@ class Batches:
     vary: Callable[[Tensor, torch.Generator], Tensor] | None = None
     prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None
     epoch_rows: int | None = None
+    block_rows: int | None = None
 
     def __len__(self) -> int:
         return len(self.data)

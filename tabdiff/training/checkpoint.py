@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tabdiff.io.image_files import ImageFiles
 from tabdiff.io.model_files import checksum
+from tabdiff.io.row_store import StoredColumns
 from tabdiff.io.serialization import pack, unpack
 from tabdiff.training.callbacks import Callback, is_due
 from tabdiff.training.state import Training
@@ -318,7 +319,7 @@ def _as_text(value: Any) -> str:
     return name + (f"({', '.join(settings)})" if settings else "")
 
 
-def fingerprint(codec: Any, *tensors: Tensor | ImageFiles | None) -> str:
+def fingerprint(codec: Any, *tensors: Tensor | ImageFiles | StoredColumns | None) -> str:
     """Return a hash of a fitted codec and of tensors: the encoded rows, their condition and weights."""
     digest = hashlib.sha256()
     arrays: dict[str, np.ndarray] = {}
@@ -328,7 +329,7 @@ def fingerprint(codec: Any, *tensors: Tensor | ImageFiles | None) -> str:
         # A codec that cannot be saved, for the name of a column, say: the encoded rows tell as much but for units.
         arrays = {}
     for i, t in enumerate(tensors):
-        if isinstance(t, ImageFiles):
+        if isinstance(t, ImageFiles | StoredColumns):
             digest.update(t.digest())
         elif t is not None:
             arrays[f"tensor {i}"] = t.detach().cpu().numpy()

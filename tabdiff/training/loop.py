@@ -114,7 +114,7 @@ def train(
     optimizer = options.make_optimizer([p for p in denoiser.parameters() if p.requires_grad], learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     ema = EMA(denoiser, float(options.ema_decay))
-    rows = RowStream(len(batches), generator, batches.weight)
+    rows = RowStream(len(batches), generator, batches.weight, batches.block_rows)
     training = Training(
         denoiser,
         ema,

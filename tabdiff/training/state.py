@@ -163,6 +163,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
             "waiting": self.rows.waiting,
+            "blocks": self.rows.blocks,
             "times": learned() if learned is not None else None,
             "validation": self.validation.state_dict() if self.validation is not None else None,
             "history": {key: list(values) for key, values in self.history.items()},
@@ -186,6 +187,7 @@ class Training:
             self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"].cpu())
         self.rows.waiting = state["waiting"].to(device)
+        self.rows.blocks = state.get("blocks", self.rows.blocks).to(device)
         if state["times"] is not None:
             self.times.load_state_dict(state["times"])  # type: ignore[attr-defined]
         if self.validation is not None:

@@ -18,6 +18,7 @@ from tabdiff import DiffusionGenerator
 from tabdiff.cli.main import main
 from tabdiff.io import shard_files
 from tabdiff.io.data_files import DataFileError
+from tabdiff.training import TrainingOptions
 
 QUICK = {"hidden_size": 8, "n_blocks": 1, "max_steps": 5, "random_state": 0}
 DRAW = {"steps": 2, "random_state": 3}
@@ -131,7 +132,7 @@ def test_conditions_by_row_are_cut(table, tmp_path):
 
 
 def test_held_columns_are_cut(tmp_path):
-    gen = DiffusionGenerator(observed_masks=0.5, **QUICK).fit(frame())
+    gen = DiffusionGenerator(training=TrainingOptions(observed_masks=0.5), **QUICK).fit(frame())
     held = {"kind": ["u", "v"] * 6, "whole": list(range(12))}
     gen.sample_to(tmp_path / "lake", condition=held, shard_size=5, **DRAW)
     drawn = pd.read_parquet(tmp_path / "lake")

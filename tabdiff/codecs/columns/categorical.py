@@ -66,10 +66,33 @@ class LevelColumn(Column):
     """
 
     def __init__(self, series: pd.Series, name: Any, *, max_codes: int | None = None) -> None:
-        self.dtype, self.name = series.dtype, name
         codes, values = _factorize(series, name)
-        self.has_missing_ = bool((codes < 0).any())
         counts = np.bincount(codes[codes >= 0], minlength=len(values))
+        self._learn(values, counts, series.dtype, name, bool((codes < 0).any()), max_codes)
+
+    @classmethod
+    def of_counts(
+        cls, series: pd.Series, counts: np.ndarray, name: Any, *, has_missing: bool, max_codes: int | None = None
+    ) -> Self:
+        """Return the column whose levels (k,) were counted (k,) already, none of them missing.
+
+        Examples
+        --------
+        >>> column = LevelColumn.of_counts(pd.Series(["b", "a"]), np.array([2, 7]), "x", has_missing=False)
+        >>> column.levels_, column.counts_
+        (['a', 'b'], array([7, 2]))
+        """
+        column = cls.__new__(cls)
+        codes, values = _factorize(series, name)
+        # A level that was counted and is rare is still one.
+        counted = np.maximum(np.rint(np.bincount(codes, counts, minlength=len(values))), 1).astype(np.int64)
+        column._learn(values, counted, series.dtype, name, has_missing, max_codes)
+        return column
+
+    def _learn(
+        self, values: Any, counts: np.ndarray, dtype: Any, name: Any, has_missing: bool, max_codes: int | None
+    ) -> None:
+        self.dtype, self.name, self.has_missing_ = dtype, name, has_missing
         if isinstance(self.dtype, pd.CategoricalDtype):
             order = np.argsort(values.codes, kind="stable")
         else:

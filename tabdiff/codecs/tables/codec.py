@@ -35,6 +35,7 @@ from tabdiff.codecs.tables.dependencies import Dependencies, DependentColumn
 from tabdiff.codecs.tables.equalities import Equalities
 from tabdiff.codecs.tables.joint_rules import MAX_ROWS, MIN_ROWS, JointRules
 from tabdiff.codecs.tables.schema import table_schema
+from tabdiff.codecs.tables.survey import ColumnSurvey, TableSurvey
 from tabdiff.utils.random import RowStreams
 from tabdiff.utils.warnings import warn
 
@@ -121,9 +122,12 @@ class TableCodec(Codec):
         condition_levels: Sequence[int] = (),
         *,
         sample_weight: np.ndarray | None = None,
+        survey: TableSurvey | None = None,
         **_: Any,
     ) -> Self:
         """Learn columns from a frame (n, d), whose rows may have positive weights (n,).
+
+        With a `survey` the rows are a sample of those that it has seen, and each column by itself is as it says.
 
         Columns are coded the same under each condition (n, k); it is used to find what its classes determine. Weights
         act on the distributions of numbers and times.
@@ -145,10 +149,16 @@ class TableCodec(Codec):
         self.storage_ = FrameStorage(frame)
         frame = self.storage_.read(frame)
         self.constraints_ = Constraints(self.constraints).fit(frame)
+        surveyed: dict[int, ColumnSurvey] = {}
+        if survey is not None:
+            # What is coded by its difference from others is known from the sample alone.
+            others = set(range(frame.shape[1])) - {target.column for target in self.constraints_.rebuilt_}
+            surveyed = {j: survey.column(frame.columns[j], frame.iloc[:, j]) for j in others}
         frame = self.constraints_.reduce(frame)
         self.index_ = frame.columns
         self.columns_: list[TableColumn] = [
-            self._make_column(frame.iloc[:, j], frame.columns[j], sample_weight) for j in range(frame.shape[1])
+            self._make_column(frame.iloc[:, j], frame.columns[j], sample_weight, surveyed.get(j))
+            for j in range(frame.shape[1])
         ]
         _warn_of_identifiers([c for c in self.columns_ if isinstance(c, LevelColumn) and c.is_identifier_])
         if all(isinstance(c, ConstantColumn) for c in self.columns_):
@@ -205,10 +215,15 @@ class TableCodec(Codec):
         if unknown:
             raise ValueError(f"categorical_features names unknown columns {unknown}. Columns: {list(frame.columns)}.")
 
-    def _make_column(self, series: pd.Series, name: Any, weight: np.ndarray | None) -> TableColumn:
+    def _make_column(
+        self, series: pd.Series, name: Any, weight: np.ndarray | None, survey: ColumnSurvey | None = None
+    ) -> TableColumn:
         if series.isna().all():
             return ConstantColumn(series, name)
         as_levels = not isinstance(self.categorical_features, str) and name in self.categorical_features
+        if survey is not None:
+            few_values = FEW_VALUES if self.categorical_features == "auto" else 0
+            return survey.make_column(name, as_levels=as_levels, few_values=few_values, max_codes=MAX_CODES)
         if as_levels or not (is_numeric(series.dtype) or is_time(series.dtype)):
             return self._make_levels(series, name)
         values = to_float(series, name) if is_numeric(series.dtype) else series.array.asi8[series.notna()]
@@ -309,6 +324,11 @@ class TableCodec(Codec):
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return a frame (n, d) as its columns are coded: of standard dtypes, differences in place of rebuilt ones."""
         return self.constraints_.reduce(self.storage_.read(frame))
+
+    def check_constraints(self, frame: pd.DataFrame) -> None:
+        """Raise a ValueError unless the declared constraints hold in the rows of a frame (n, d), as it came."""
+        if self.constraints:
+            Constraints(self.constraints).fit(self.storage_.read(frame))
 
     def encode_read(self, frame: pd.DataFrame, generator: torch.Generator | RowStreams | None = None) -> Tensor:
         """Map what `read` returned, as `encode` does."""
