@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import secrets
 import sys
 import time
@@ -38,6 +39,10 @@ DRAWN = FILES + "; a folder takes shards of any kind, and a file may be zarr, fa
 
 class CommandError(Exception):
     """A request that cannot be met; the message is for the person who made it."""
+
+
+class _SilentError(Exception):
+    """An error that another process has told of."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -283,6 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"{PROG}: error: {_one_line(error)}", file=sys.stderr)
         return 1
+    except _SilentError:
+        return 1
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name and "nstall" not in str(error)
         fix = f". Install it: pip install {str(error.name).partition('.')[0]}" if missing else ""
@@ -321,23 +328,49 @@ def _fit(args: argparse.Namespace) -> None:
     from tabdiff import DiffusionGenerator
 
     start = time.perf_counter()
-    with _requests():
+    with _requests(), _processes(args.device) as is_first:
         gen = DiffusionGenerator(
             max_steps="auto" if args.max_steps is None else args.max_steps,
             max_time=args.max_time,
             layer=args.layer,
             device=args.device,
             random_state=seed,
-            verbose=int(not args.quiet and sys.stderr.isatty()),
+            verbose=int(is_first and not args.quiet and sys.stderr.isatty()),
         )
         gen.fit(data, condition=args.condition or None, cache_dir=args.cache_dir)
-        gen.save(args.output)
-    if not args.quiet:
+        if is_first:
+            gen.save(args.output)
+    if is_first and not args.quiet:
         rows, columns = (gen.n_samples_fit_, gen.n_features_in_) if isinstance(data, str | Path) else data.shape
         print(
             f"{args.output}: {rows:,} rows × {columns:,} {_column_word(gen)}, {gen.n_steps_:,} steps in "
             f"{time.perf_counter() - start:.0f} s, loss {gen.history_['loss'][-1]:.3f}, seed {seed}"
         )
+
+
+@contextlib.contextmanager
+def _processes(device: str) -> Iterator[bool]:
+    """Join the processes that torchrun started, if it did; say whether this one is the first, which writes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+        yield True
+        return
+    import torch
+    import torch.distributed as dist
+
+    from tabdiff.training.world import FirstFailedError, WorldError
+
+    gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield dist.get_rank() == 0
+    except FirstFailedError as error:
+        raise _SilentError from error
+    except WorldError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        dist.destroy_process_group()
 
 
 def _sample(args: argparse.Namespace) -> None:

@@ -64,6 +64,10 @@ class RowStore:
     def __len__(self) -> int:
         return self.n_rows
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process reads the same file, and does not remove it.
+        return vars(self) | {"_keep": None, "_blocks": OrderedDict()}
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the records of row numbers (k,).
 

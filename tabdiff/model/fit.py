@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import joblib
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.generate import CPU_PIECE_ROWS, PIECE_ROWS, draw, draw_in_time
+from tabdiff.io.frame_source import FrameSource
 from tabdiff.io.row_store import StoredColumns
 from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_autoguidance
 from tabdiff.model.defaults import (
@@ -38,12 +41,14 @@ from tabdiff.training import (
     Run,
     Training,
     TrainingOptions,
+    TrainingResult,
     Validation,
     options_of,
     train,
 )
 from tabdiff.training.checkpoint import check_folder
 from tabdiff.training.vicinal import Vicinity
+from tabdiff.training.world import OneProcess, WorldError, current_world
 from tabdiff.utils.device import autocast_dtype, resolve_device
 
 __all__ = ["fit_model"]
@@ -103,8 +108,20 @@ def fit_model(
     for callback in options.callbacks or ():
         if isinstance(callback, Checkpoint):
             check_folder(callback.folder)
-    start = begin(
-        inputs, sample_weight, options, previous=previous, resume_from=resume_from, device=device, cache_dir=cache_dir
+    world = current_world()
+    start = _start_together(
+        world,
+        inputs,
+        lambda: begin(
+            inputs,
+            sample_weight,
+            options,
+            previous=previous,
+            resume_from=resume_from,
+            device=device,
+            cache_dir=cache_dir,
+        ),
+        device,
     )
     scale = resolve_autoguidance(options.autoguidance, start.codec, start.spec, start.n_rows)
     refined = wants_refinement(options.refine, start.codec, start.n_rows, start.spec.vectors)
@@ -112,6 +129,7 @@ def fit_model(
     if options.max_time is not None:
         share = TRAINING_SHARE if refined else 1.0
         left = max(share * (options.max_time - (time.perf_counter() - started)), 1.0)
+        (left,) = world.agree([left])
     batches, settings = _batches(start, options, device), _training_settings(start, options, device)
 
     def snapshot(training: Training) -> Any:
@@ -127,21 +145,78 @@ def fit_model(
         max_steps=resolve_steps(options.max_steps, start.n_rows, start.spec.unet, device.type),
         max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
         validation=_validation(start, options, settings["precision"], device),
-        callbacks=[*([ProgressBar()] if options.verbose else []), *(options.callbacks or ())],
+        callbacks=[*([ProgressBar()] if options.verbose else []), *(options.callbacks or ())] if world.is_first else [],
         snapshot=snapshot,
         run=Run(start.description, start.saved),
+        world=world,
     )
+    deadline = math.inf if options.max_time is None else started + options.max_time
+
+    def finish() -> FittedModel:
+        """Return the model with all that follows the training of its denoiser."""
+        return _finish(start, options, result, scale, batches, settings, refined, left, deadline, device)
+
+    return world.from_first(finish).to(device)
+
+
+def _finish(
+    start: Start,
+    options: Any,
+    result: TrainingResult,
+    scale: float | None,
+    batches: Batches,
+    settings: dict[str, Any],
+    refined: bool,
+    left: float | None,
+    deadline: float,
+    device: torch.device,
+) -> FittedModel:
+    """Return the model of a trained denoiser, with autoguidance and what corrects its rows."""
     model = _model(start, options, result.denoiser, result.history, result.n_steps)
     trained = model.n_steps * batches.size * int(settings["options"].accumulation_steps)
     if scale != 1:
         model = fit_autoguidance(
             model, start, scale, batches, settings, trained=trained, refined=refined, max_time=left, device=device
         )
-    deadline = math.inf if options.max_time is None else started + options.max_time
     if refined:
         return _refine(model, start, trained, deadline)
     # A codec that goes on from another fit knows the rows of that one only.
     return model if start.n_steps else _calibrate(model, start, deadline)
+
+
+def _start_together(world: OneProcess, inputs: FitInputs, first: Callable[[], Start], device: torch.device) -> Start:
+    """Return what the first process begins with; the others get all of it but the rows that are not encoded."""
+    if world.size == 1:
+        return first()
+    world.check_same(_digest(inputs))
+    made: list[Start] = []
+
+    def given() -> Start:
+        start = first()
+        made.append(start)
+        others = replace(start, inputs=replace(start.inputs, features=None), n_known=start.n_rows)
+        others.denoiser = copy.deepcopy(start.denoiser).cpu()
+        return others
+
+    start = world.from_first(given)
+    if world.is_first:
+        return made[0]
+    start.denoiser.to(device)
+    if isinstance(start.training.data, StoredColumns) and not start.training.data.store.path.exists():
+        raise WorldError(
+            f"process {world.rank} of {world.size} does not see the encoded rows in {start.training.data.store.path}. "
+            "Give fit a cache_dir that all processes reach."
+        )
+    return start
+
+
+def _digest(inputs: FitInputs) -> str:
+    """Return a hash by which processes see that they were given the same data."""
+    features = inputs.features
+    if isinstance(features, FrameSource):
+        return features.digest()
+    whole = features if isinstance(features, np.ndarray | pd.DataFrame | pd.Series) else tuple(features.shape)
+    return str(joblib.hash((whole, inputs.condition)))
 
 
 def _batches(start: Start, options: Any, device: torch.device) -> Batches:
@@ -164,11 +239,9 @@ def _batches(start: Start, options: Any, device: torch.device) -> Batches:
 
 def _known_codes(start: Start) -> Tensor:
     """Return the conditions of the rows that are learned from, or of a sample of rows in files."""
-    if start.n_streamed is None:
-        known: Tensor = start.training.condition
-        return known
-    assert start.codes is not None
-    return start.codes
+    known = start.codes if isinstance(start.training.condition, StoredColumns) else start.training.condition
+    assert known is not None
+    return known
 
 
 def _training_settings(start: Start, options: Any, device: torch.device) -> dict[str, Any]:

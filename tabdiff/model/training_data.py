@@ -116,8 +116,8 @@ class Start:
         Where an interrupted fit stood.
     condition_dropout : float or list of (slice, float)
         See `tabdiff.training.Batches`.
-    n_streamed : int or None
-        Number of rows where `inputs` and `codes` hold a sample of them.
+    n_known : int or None
+        Number of rows where `inputs` holds a sample of them, or none.
     """
 
     inputs: FitInputs
@@ -136,12 +136,12 @@ class Start:
     saved: dict[str, Any] | None = None
     n_draws: int = 1
     condition_dropout: float | list[tuple[slice, float]] = 0.1
-    n_streamed: int | None = None
+    n_known: int | None = None
 
     @property
     def n_rows(self) -> int:
         """Number of rows that were given."""
-        return int(self.inputs.features.shape[0]) if self.n_streamed is None else self.n_streamed
+        return int(self.inputs.features.shape[0]) if self.n_known is None else self.n_known
 
     def joined(self, history: dict[str, list[float]]) -> dict[str, list[float]]:
         """Put a history behind that of the fits before, whose steps and seconds it goes on counting."""
@@ -309,7 +309,7 @@ def _begin_stream(
     rows = Rows(encoded.data, encoded.condition, None)
     held = None if encoded.held_out is None else Rows(*encoded.held_out, None)
     start = Start(inputs, seeds, codec, conditions, codes, None, spec, denoiser, rows, held)
-    start.condition_dropout, start.n_streamed = _dropout(options, conditions), survey.n_rows
+    start.condition_dropout, start.n_known = _dropout(options, conditions), survey.n_rows
     return start
 
 

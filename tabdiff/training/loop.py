@@ -25,6 +25,7 @@ from tabdiff.training.options import TrainingOptions
 from tabdiff.training.state import Run, Training
 from tabdiff.training.step import TrainingStep
 from tabdiff.training.validation import Validation
+from tabdiff.training.world import OneProcess
 
 __all__ = ["TrainingResult", "train"]
 
@@ -65,6 +66,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     snapshot: Callable[[Training], Any] | None = None,
     run: Run | None = None,
+    world: OneProcess | None = None,
 ) -> TrainingResult:
     """Train a denoiser with warm-up and decay of the learning rate, clipping and weight averaging.
 
@@ -96,6 +98,9 @@ def train(
         From the `Training` to a fitted estimator, for callbacks.
     run : Run, optional
         Which fit it is, and where it stood when it was interrupted.
+    world : OneProcess, optional
+        The processes that train together, all called with the same arguments, but for callbacks, which only the first
+        has; by default this one alone.
 
     Returns
     -------
@@ -105,7 +110,10 @@ def train(
     ------
     FloatingPointError
         If the loss is no longer finite.
+    tabdiff.training.world.WorldError
+        If another process ended.
     """
+    world = world if world is not None else OneProcess()
     device = generator.device
     batches = batches.to(device)
     options = options if options is not None else TrainingOptions()
@@ -134,9 +142,11 @@ def train(
     if run.saved is not None:
         training.load_state_dict(run.saved)
     denoiser.train()
-    for module in denoiser.modules():
-        if isinstance(module, Dropout):
-            module.generator = generator
+    dropouts = [module for module in denoiser.modules() if isinstance(module, Dropout)]
+    # Of several processes, masks are of this one's rows alone, and must not move the generator that all share.
+    masks = torch.Generator(device) if world.size > 1 and any(module.p for module in dropouts) else None
+    for module in dropouts:
+        module.generator = generator if masks is None else masks
 
     step = TrainingStep(
         denoiser,
@@ -149,6 +159,8 @@ def train(
         generator=generator,
         options=options,
         precision=precision,
+        world=world,
+        masks=masks,
     )
 
     def log() -> None:
@@ -160,8 +172,11 @@ def train(
             )
 
     with _told(callbacks, training):
-        while not training.finished:
-            elapsed = training.seconds
+        while True:
+            # Clocks differ, and callbacks are with the first process.
+            elapsed, finished = world.agree([training.seconds, float(training.finished)])
+            if finished:
+                break
             last = training.step + 1 == max_steps or (max_time is not None and elapsed >= max_time)
             progress = max(training.step / max_steps, elapsed / max_time if max_time else 0.0)
             share = options.rate_share(training.step, progress, max_steps)

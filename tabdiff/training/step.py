@@ -12,6 +12,7 @@ from tabdiff.diffusion import Denoiser, LossAware, Times
 from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
+from tabdiff.training.world import OneProcess
 from tabdiff.utils.graphs import capture, is_ours, on_side_stream, reason_of
 from tabdiff.utils.warnings import warn
 
@@ -46,6 +47,10 @@ class TrainingStep:
         Clipping, accumulation, and whether steps are recorded or compiled.
     precision : torch.dtype, optional
         Type of autocast; None is float32.
+    world : OneProcess, optional
+        The processes that train together, each on its part of every batch; by default this one alone.
+    masks : torch.Generator, optional
+        That of dropout, where several processes draw masks for rows of their own.
     record : callable
         ``record(function, device, generators)`` returns what launches what was recorded; see `tabdiff.utils.graphs`.
 
@@ -72,11 +77,14 @@ class TrainingStep:
         generator: torch.Generator,
         options: TrainingOptions,
         precision: torch.dtype | None = None,
+        world: OneProcess | None = None,
+        masks: torch.Generator | None = None,
         record: Callable[..., Callable[[], None]] = capture,
     ) -> None:
         self.denoiser, self.batches, self.rows, self.times = denoiser, batches, rows, times
         self.optimizer, self.ema, self.scaler, self.generator = optimizer, ema, scaler, generator
         self.precision = precision
+        self.world, self.masks = world if world is not None else OneProcess(), masks
         self.accumulation_steps = int(options.accumulation_steps)
         self.max_norm = options.clip_grad_norm if options.clip_grad_norm is not None else math.inf
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
@@ -104,6 +112,8 @@ class TrainingStep:
         reason = ""
         if self.generator.device.type != "cuda" and self._record is capture:
             reason = f"the device is {str(self.generator.device)!r}, and graphs are of CUDA devices"
+        elif self.world.size > 1:
+            reason = "several processes train together"
         elif not isinstance(self.batches.data, Tensor):
             reason = "the rows are read from files"
         elif self.scaler.is_enabled():
@@ -156,6 +166,9 @@ class TrainingStep:
     def run(self, before: Callable[[int], None] | None = None) -> None:
         """Do a step with the rows `chosen`; `before` is called with the number of each batch ahead of it."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.masks is not None:
+            shared = int(torch.randint(2**40, (), generator=self.generator, device=self.generator.device))
+            self.masks.manual_seed(shared + self.world.rank)
         loss = torch.zeros((), device=self.generator.device)
         for i in range(self.accumulation_steps):
             if before is not None:
@@ -163,6 +176,7 @@ class TrainingStep:
             part = self.batch_loss(self.chosen[i]) / self.accumulation_steps
             self.scaler.scale(part).backward()
             loss += part.detach()
+        self.world.reduce(self.parameters, loss)
         self.loss.copy_(loss)
         self.apply()
 
@@ -178,7 +192,11 @@ class TrainingStep:
         self.norm.copy_(norm)
 
     def batch_loss(self, chosen: Tensor) -> Tensor:
-        """Return the mean loss, 0-d, of the rows of a batch (B,), at times and with noise that are drawn for it."""
+        """Return the mean loss, 0-d, of the rows of a batch (B,), at times and with noise that are drawn for it.
+
+        Of several processes each draws all of that, evaluates its part, and returns its share of the mean.
+        """
+        n, own = len(chosen), self.world.part(len(chosen))
         device, schedule = self.generator.device, self.denoiser.schedule
         x0, given = self.batches.make(chosen, self.generator)
         t = self.times(len(chosen), schedule, self.generator, device=device)
@@ -191,12 +209,12 @@ class TrainingStep:
             enabled=self.precision is not None,
             cache_enabled=caches,
         ):
-            losses = self._losses(x0, given, t, eps)
+            losses = self._losses(x0[own], None if given is None else given[own], t[own], eps[own])
             if isinstance(self.times, LossAware):
-                importance = self.times.weights(t, schedule)
-                self.times.update(t, losses, schedule)
+                importance = self.times.weights(t[own], schedule)
+                self.times.update(t, self.world.whole(losses, n), schedule)
                 losses = importance * losses
-            return losses.mean()
+            return self.world.mean(losses, n)
 
     def _losses(self, x0: Tensor, given: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
         if self._compiled_loss is not None:
