@@ -14,6 +14,7 @@ from tabdiff.codecs import Images, is_anndata
 from tabdiff.codecs.conditions.conditions import condition_frame
 from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
+from tabdiff.io.cell_files import is_cell_file, open_cells
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frame_source import FrameSource, is_frame_source, open_frames
 from tabdiff.io.frames import ForeignFrame
@@ -68,6 +69,7 @@ def check_container(X: Any) -> Any:
 
 
 def _read_container(X: Any) -> tuple[Any, ForeignFrame | CsvForm | SequenceForm | None]:
+    X = open_cells(X) if is_cell_file(X) else X
     images = read_images(X)
     if images is not None:
         return images, None

@@ -347,7 +347,8 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
             alphabet, such as DNA; so is a Series, or an array of objects, of integer arrays, and a list of such of
             different lengths. X is never changed. Tables that do not fit into memory: the path, folder or glob of
             Parquet, Arrow or CSV files, a ``pyarrow.dataset.Dataset``, a polars LazyFrame or an iterator of frames;
-            see `cache_dir`.
+            see `cache_dir`. Cells that do not: a backed AnnData, or the path of an ``.h5ad`` or ``.zarr`` file, whose
+            expression is kept in a temporary file (``TMPDIR``) as it is learned from.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional

@@ -196,10 +196,10 @@ def _evaluate_cells(
 
 def _expression(adata: Any) -> tuple[Any, bool]:
     """The matrix that a fit would model, and whether it holds counts."""
-    from tabdiff.io.expression import find_expression
+    from tabdiff.io.expression import find_expression, in_memory
 
     matrix, _, is_counts = find_expression(adata, None)
-    return matrix, is_counts
+    return in_memory(matrix), is_counts
 
 
 def _types(frames: dict[str, Any], condition: Any) -> dict[str, np.ndarray]:

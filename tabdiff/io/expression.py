@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from tabdiff.io.stored_matrix import StoredMatrix
 from tabdiff.utils.array_likes import MAX_EXACT
 
 CHUNK = 2048
+# Values, zeros included, from which on a matrix on disk is not read into memory: 13,000 cells of 20,000 genes.
+MEMORY_VALUES = 2**28
+_stored: dict[tuple[int, str], StoredMatrix] = {}
 # In single precision, in which values are modelled, and sums of some are finite too.
 MAX_FLOAT = 1e36
 LARGEST_LOG = 20.0  # log1p of a count is below it
@@ -39,6 +44,27 @@ def in_memory(matrix: Any) -> Any:
         part = part.compute() if hasattr(part, "compute") else part
         parts.append(sparse.csr_matrix(part))
     return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(matrix.shape)
+
+
+def readable(adata: Any, name: str, matrix: Any) -> Any:
+    """Return a matrix of an AnnData for reading rows of it: in memory, or where it is large and on disk, in a file.
+
+    The file is made once for each AnnData, and goes with it.
+    """
+    on_disk = not (sparse.issparse(matrix) or isinstance(matrix, np.ndarray)) and hasattr(matrix, "shape")
+    by_rows = getattr(matrix, "format", "csr") == "csr"
+    if not (on_disk and by_rows and matrix.shape[0] * matrix.shape[1] > MEMORY_VALUES):
+        return in_memory(matrix)
+    key = id(adata), name
+    if key not in _stored:
+        _stored[key] = StoredMatrix(matrix)
+        weakref.finalize(adata, _stored.pop, key, None)
+    return _stored[key]
+
+
+def is_sparse(matrix: Any) -> bool:
+    """Whether a matrix that `find_expression` gives holds what is not zero only."""
+    return bool(matrix.is_sparse if isinstance(matrix, StoredMatrix) else sparse.issparse(matrix))
 
 
 def dense_rows(matrix: Any, rows: Any) -> np.ndarray:
@@ -93,7 +119,7 @@ def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
 
     Returns
     -------
-    matrix : CSR matrix or array
+    matrix : CSR matrix, array or StoredMatrix
     layer : str
         Where it was found: "X", "raw" or the name of a layer.
     is_counts : bool
@@ -104,16 +130,16 @@ def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
     if layer == "raw" and adata.raw is None:
         raise ValueError("layer='raw', but the AnnData has no raw; assign adata.raw or choose another layer.")
     if layer is None and "counts" in adata.layers:
-        matrix = in_memory(adata.layers["counts"])
+        matrix = readable(adata, "counts", adata.layers["counts"])
         if check_values(matrix, adata.var_names, 'layers["counts"]'):
             return matrix, "counts", True
     if layer not in (None, "X", "raw"):
-        matrix = in_memory(adata.layers[layer])
+        matrix = readable(adata, str(layer), adata.layers[layer])
         return matrix, str(layer), check_values(matrix, adata.var_names, f"layers[{layer!r}]")
     if layer != "raw":
         if adata.X is None:
             raise ValueError("The AnnData has no X; name the layer that holds the counts with layer=.")
-        matrix = in_memory(adata.X)
+        matrix = readable(adata, "X", adata.X)
         is_counts = check_values(matrix, adata.var_names, "X")
         if is_counts or layer == "X":
             return matrix, "X", is_counts
@@ -131,8 +157,12 @@ def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
 
 def not_counts_message(adata: Any, matrix: Any) -> str:
     """What a matrix without counts looks like, what is made of it, and how to give counts."""
-    values = matrix.data if sparse.issparse(matrix) else matrix
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if isinstance(matrix, StoredMatrix):
+        ends = [(float(part.min()), float(part.max())) for part in matrix.data if part.size]
+        low, high = (min(e[0] for e in ends), max(e[1] for e in ends)) if ends else (0.0, 0.0)
+    else:
+        values = matrix.data if sparse.issparse(matrix) else matrix
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if low < 0:
         looks = f"scaled or centred (values from {low:.3g} to {high:.3g})"
     elif "log1p" in adata.uns or high < LARGEST_LOG:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tabdiff.codecs.base import Codec
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
-from tabdiff.io.expression import find_expression, not_counts_message
+from tabdiff.io.expression import find_expression, is_sparse, not_counts_message
 from tabdiff.utils.validation import is_integer
 from tabdiff.utils.warnings import warn
 
@@ -139,7 +139,7 @@ class CellCodec(Codec):
         self.n_features_in_ = int(adata.n_vars)
         self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
         self.var_: pd.DataFrame = adata.var.copy()
-        self.sparse_ = bool(sparse.issparse(matrix))
+        self.sparse_ = is_sparse(matrix)
         if is_counts:
             # As a Python number: beside one of half precision the limit would overflow.
             self.dtype_ = "int32" if float(matrix.max()) <= np.iinfo(np.int32).max else "int64"

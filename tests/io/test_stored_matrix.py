@@ -1,0 +1,94 @@
+"""Matrices in files give the rows, sums and fits that those in memory give."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from tabdiff import DiffusionGenerator
+from tabdiff.io import expression
+from tabdiff.io.stored_matrix import StoredMatrix
+
+
+def counts(n=300, genes=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return sparse.csr_matrix(
+        rng.poisson(rng.lognormal(0, 1, genes), (n, genes)) * (rng.random((n, genes)) < 0.5)
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize("genes", [40, 70_000])
+def test_rows_in_any_order(genes):
+    matrix = sparse.random(200, genes, density=0.05 if genes < 100 else 0.0005, format="csr", random_state=0)
+    matrix = matrix.astype(np.float32)
+    stored = StoredMatrix(matrix)
+    rng = np.random.default_rng(0)
+    for rows in (
+        slice(0, 50),
+        slice(190, 400),
+        slice(5, 5),
+        slice(None, None, 7),
+        rng.integers(200, size=90),
+        rng.random(200) < 0.3,
+    ):
+        assert (stored[rows] != matrix[rows]).nnz == 0 and stored[rows].shape == matrix[rows].shape
+    np.testing.assert_allclose(stored.sum(axis=1), np.asarray(matrix.sum(axis=1)).reshape(-1), rtol=1e-6)
+    np.testing.assert_array_equal(stored.max(axis=0), matrix.max(axis=0).toarray().reshape(-1))
+    assert stored.max() == matrix.max() and stored.is_sparse and not StoredMatrix(matrix[:3].toarray()).is_sparse
+    assert (stored.to_memory() != matrix).nnz == 0
+
+
+@pytest.mark.parametrize("kind", ["counts", "log"])
+def test_a_backed_fit_is_that_of_memory(tmp_path, monkeypatch, kind):
+    matrix = counts() if kind == "counts" else counts().log1p()
+    adata = anndata.AnnData(matrix, obs=pd.DataFrame({"t": ["a", "b", "c"] * 100}, index=[f"c{i}" for i in range(300)]))
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    settings = {"max_steps": 5, "hidden_size": 8, "n_blocks": 1, "random_state": 0}
+    settings |= {"layer": "X"} if kind == "log" else {}
+    a = DiffusionGenerator(**settings).fit(adata, condition="t").sample(30, random_state=0)
+    monkeypatch.setattr(expression, "MEMORY_VALUES", 1000)
+    made = []
+    real = expression.StoredMatrix.__init__
+    monkeypatch.setattr(expression.StoredMatrix, "__init__", lambda self, m: (made.append(1), real(self, m))[1])
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    b = DiffusionGenerator(**settings).fit(backed, condition="t").sample(30, random_state=0)
+    assert made == [1]  # for fit and encode together
+    np.testing.assert_array_equal(
+        a.X.toarray() if sparse.issparse(a.X) else a.X, b.X.toarray() if sparse.issparse(b.X) else b.X
+    )
+    size = len(expression._stored)
+    backed.file.close()
+    del backed
+    import gc
+
+    gc.collect()
+    assert len(expression._stored) < size  # the file goes with the AnnData
+
+
+def test_a_disk_that_is_full_is_told(monkeypatch):
+    class Full:
+        def write(self, content):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tabdiff.io.stored_matrix.tempfile.TemporaryFile", lambda **_: Full())
+    with pytest.raises(OSError, match=r"No space left on device.*TMPDIR"):
+        StoredMatrix(counts())
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_paths_of_cells_are_fitted(tmp_path, monkeypatch, kind):
+    obs = pd.DataFrame({"t": ["a", "b", "c"] * 100}, index=[f"c{i}" for i in range(300)])
+    adata = anndata.AnnData(counts(), obs=obs, layers={"counts": counts()})
+    path = tmp_path / f"cells.{kind}"
+    adata.write_h5ad(path) if kind == "h5ad" else adata.write_zarr(path)
+    settings = {"max_steps": 3, "hidden_size": 8, "n_blocks": 1, "random_state": 0}
+    whole = DiffusionGenerator(**settings).fit(adata, condition="t").sample(10, random_state=0)
+    monkeypatch.setattr(expression, "MEMORY_VALUES", 1000)
+    gen = DiffusionGenerator(**settings).fit(path, condition="t")
+    assert (gen.sample(10, random_state=0).X != whole.X).nnz == 0
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        DiffusionGenerator(**settings).fit(tmp_path / f"none.{kind}")
+    (tmp_path / "bad.h5ad").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"bad.h5ad cannot be read as AnnData"):
+        DiffusionGenerator(**settings).fit(tmp_path / "bad.h5ad")
