@@ -16,7 +16,7 @@ from tabdiff.codecs.conditions.scalar import is_scalar
 from tabdiff.codecs.sequences import SequenceForm, read_sequences
 from tabdiff.io.cell_files import is_cell_file, open_cells
 from tabdiff.io.csv_files import CsvForm
-from tabdiff.io.frame_source import FrameSource, is_frame_source, open_frames
+from tabdiff.io.frame_source import FrameSource, frames_of, is_frame_source, open_frames
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import is_pil, read_images
 from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
@@ -158,14 +158,25 @@ def _as_names(condition: Any, names: list, n_rows: int) -> list | None:
     return list(condition) if known and len(condition) != n_rows else None
 
 
-def read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any, cache_dir: Any = None) -> FitInputs:
-    """Take apart what `fit` was given; see `_read_fit_inputs`. The estimator gets the names and number of features."""
-    inputs = _read_fit_inputs(estimator, X, y, condition, cache_dir)
+def read_fit_inputs(
+    estimator: Any, X: Any, y: Any, condition: Any, *, in_files: bool = False, cache_dir: Any = None
+) -> FitInputs:
+    """Take apart what `fit` was given; see `_read_fit_inputs`. The estimator gets the names and number of features.
+
+    With `in_files` X may be a table that is read some rows at a time; see `tabdiff.io.frame_source.open_frames`.
+    """
+    frames = frames_of(X) if in_files else None
+    if frames is not None or (in_files and is_frame_source(X)):
+        if y is not None and condition is not None:
+            raise ValueError("y must be left out where X is read from files; got it beside condition.")
+        inputs = _read_frame_source(estimator, open_frames(X if frames is None else frames, cache_dir), y, condition)
+    else:
+        inputs = _read_fit_inputs(estimator, X, y, condition)
     names = vars(estimator).get("feature_names_in_")
     return replace(inputs, n_features=estimator.n_features_in_, feature_names=names)
 
 
-def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any, cache_dir: Any) -> FitInputs:
+def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     """Take apart what `fit` was given.
 
     Raises
@@ -177,8 +188,6 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any, cache_dir: 
     """
     if y is not None and condition is not None:
         raise ValueError("y and condition were both given; y is the same as condition=y, so pass one of them.")
-    if is_frame_source(X):
-        return _read_frame_source(estimator, open_frames(X, cache_dir), y, condition)
     X, origin = _read_container(X)
     if is_anndata(X):
         return _read_anndata(estimator, X, y, condition)

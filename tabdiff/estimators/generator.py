@@ -394,7 +394,7 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         check_parameters(self)
         # Read by another one, so that an error leaves a fitted estimator as it was.
         reader = type(self)(**self.get_params(deep=False))
-        inputs = read_fit_inputs(reader, X, y, condition, cache_dir)
+        inputs = read_fit_inputs(reader, X, y, condition, in_files=True, cache_dir=cache_dir)
         model = fit_model(
             inputs,
             sample_weight,

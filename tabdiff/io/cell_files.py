@@ -10,8 +10,9 @@ __all__ = ["is_cell_file", "open_cells"]
 
 
 def is_cell_file(X: Any) -> bool:
-    """Whether X is the path of an AnnData, by its ending."""
-    return isinstance(X, str | os.PathLike) and Path(os.fsdecode(X)).suffix.lower() in (".h5ad", ".zarr")
+    """Whether X is the path of an AnnData that is there, by its ending."""
+    path = Path(os.fsdecode(X)) if isinstance(X, str | os.PathLike) else None
+    return path is not None and path.suffix.lower() in (".h5ad", ".zarr") and path.exists()
 
 
 def open_cells(path: str | os.PathLike) -> Any:
@@ -19,10 +20,8 @@ def open_cells(path: str | os.PathLike) -> Any:
 
     Raises
     ------
-    FileNotFoundError
-        If there is none.
     ValueError
-        If it is no AnnData.
+        If there is none, or it is no AnnData.
 
     Examples
     --------
@@ -37,8 +36,6 @@ def open_cells(path: str | os.PathLike) -> Any:
     import anndata
 
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file.")
     try:
         return anndata.read_h5ad(path, backed="r") if path.suffix.lower() == ".h5ad" else _open_zarr(path)
     except Exception as error:  # whatever libraries raise about a file that is none of theirs

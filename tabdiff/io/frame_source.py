@@ -9,6 +9,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.image_files import IMAGE_SUFFIXES
 from tabdiff.utils.warnings import warn
 
-__all__ = ["FrameSource", "is_frame_source", "open_frames"]
+__all__ = ["FrameSource", "frames_of", "is_frame_source", "open_frames"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -215,15 +216,23 @@ def _said(error: Exception) -> str:
 
 
 def is_frame_source(X: Any) -> bool:
-    """Whether X is a table that is read some rows at a time: files of one, a data set, a lazy frame, an iterator."""
+    """Whether X is a table that is read some rows at a time: files of one, a data set, a lazy frame."""
     if isinstance(X, str | os.PathLike):
         return bool(_find(os.fspath(X))) if not isinstance(os.fspath(X), bytes) else False
     module = type(X).__module__.partition(".")[0]
     if module == "pyarrow" and any(t.__name__ == "Dataset" for t in type(X).__mro__):
         return True
-    if module == "polars" and type(X).__name__ == "LazyFrame":
-        return True
-    return isinstance(X, Iterator)
+    return module == "polars" and type(X).__name__ == "LazyFrame"
+
+
+def frames_of(X: Any) -> Iterator[Any] | None:
+    """Return the frames of an iterator, None for what is none or gives something else; its first item is taken."""
+    if not isinstance(X, Iterator):
+        return None
+    if type(X).__module__.startswith("pyarrow"):
+        return X
+    first = next(X, None)
+    return chain([first], X) if _as_table(first) is not None else None
 
 
 def _ending(name: str) -> str:
@@ -243,11 +252,11 @@ def _find(path: str) -> list[str]:
         return [p for p in named if _ending(p) in FORMATS and os.path.isfile(p)]
     if any(c in path for c in "*?[") and not os.path.exists(path):
         return sorted(p for p in glob.glob(path, recursive=True) if os.path.isfile(p)) or [path]
-    return [path] if _ending(path) in FORMATS else []
+    return [path] if _ending(path) in FORMATS and os.path.exists(path) else []
 
 
 def open_frames(X: Any, cache_dir: str | os.PathLike | None = None) -> FrameSource:
-    """Open what `is_frame_source` says yes to.
+    """Open what `is_frame_source` says yes to, or frames that `frames_of` gives.
 
     Parameters
     ----------
@@ -370,9 +379,21 @@ def _arrow_type(dtype: Any) -> Any:
     return pa.timestamp("us") if pd.api.types.is_datetime64_dtype(dtype) else pa.string()
 
 
+def _as_table(frame: Any) -> tuple[Any, str] | None:
+    """Return a frame as a table of Arrow, and the library that it is of; None for anything else."""
+    import narwhals as nw
+    import pyarrow as pa
+
+    if isinstance(frame, pd.DataFrame):
+        return pa.Table.from_pandas(frame, preserve_index=False), "pandas"
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame]), "pyarrow"
+    known = nw.from_native(frame, pass_through=True, eager_only=True)
+    return (known.to_arrow(), known.implementation.value) if isinstance(known, nw.DataFrame) else None
+
+
 def _spool(frames: Iterator[Any], folder: Path) -> ForeignFrame:
     """Write the frames of an iterator to files, and return what they were."""
-    import narwhals as nw
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -381,16 +402,13 @@ def _spool(frames: Iterator[Any], folder: Path) -> ForeignFrame:
     n_files = n_rows = 0
     try:
         for i, frame in enumerate(frames):
-            if isinstance(frame, pd.DataFrame):
-                table, backend = pa.Table.from_pandas(frame, preserve_index=False), "pandas"
-            else:
-                known = nw.from_native(frame, pass_through=True, eager_only=True)
-                if not isinstance(known, nw.DataFrame):
-                    raise TypeError(
-                        f"an iterator must give frames of pandas, polars or pyarrow; got {type(frame).__name__} as "
-                        f"number {i}. Give pandas.DataFrame(rows) instead."
-                    )
-                table, backend = known.to_arrow(), known.implementation.value
+            found = _as_table(frame)
+            if found is None:
+                raise TypeError(
+                    f"an iterator must give frames of pandas, polars or pyarrow; got {type(frame).__name__} as number "
+                    f"{i}. Give pandas.DataFrame(rows) instead."
+                )
+            table, backend = found
             if origin is None:
                 origin = ForeignFrame(backend, table.schema.serialize().to_pybytes())
                 schema = table.schema

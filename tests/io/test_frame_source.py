@@ -9,7 +9,7 @@ import pytest
 
 from tabdiff.io import frame_source
 from tabdiff.io.data_files import DataFileError
-from tabdiff.io.frame_source import is_frame_source, open_frames
+from tabdiff.io.frame_source import frames_of, is_frame_source, open_frames
 
 
 def frame(n=30, start=0):
@@ -38,13 +38,17 @@ def rows(source, start=0):
 
 
 def test_what_is_a_table_in_files(lake, tmp_path_factory):
-    for X in (lake, str(lake), f"{lake}/*.parquet", lake / "part-0.parquet", ds.dataset(lake), iter([])):
+    for X in (lake, str(lake), f"{lake}/*.parquet", lake / "part-0.parquet", ds.dataset(lake)):
         assert is_frame_source(X)
     pictures = tmp_path_factory.mktemp("pictures")
     (pictures / "a.png").write_bytes(b"")
     for X in (pictures, str(pictures), frame(), np.zeros((3, 2)), ["ACG", "T"], "no-such-folder", [1, 2], None):
         assert not is_frame_source(X)
     assert is_frame_source(pl.LazyFrame({"a": [1]}))
+    assert len(list(frames_of(iter([frame(), frame()])))) == 2
+    assert len(list(frames_of(pa.Table.from_pandas(frame()).to_reader()))) == 1
+    for X in (iter([]), iter([1, 2]), (row for row in [[1.0, 2.0]]), [frame()], frame()):
+        assert frames_of(X) is None
 
 
 @pytest.mark.parametrize("size", [7, 1000])

@@ -111,9 +111,11 @@ def test_scores_do_not_depend_on_the_container(polars_frame):
     np.testing.assert_array_equal(gen.score_samples(polars_frame), gen.score_samples(pd_frame))
 
 
-def test_a_lazy_frame_is_refused(polars_frame):
+def test_a_lazy_frame_is_fitted_and_nothing_else(polars_frame):
+    gen = quick().fit(polars_frame.lazy())
+    assert gen.sample(3).columns == polars_frame.columns
     with pytest.raises(TypeError, match=r"polars.LazyFrame. Its rows are not there yet. Pass X.collect\(\)"):
-        quick().fit(polars_frame.lazy())
+        gen.score_samples(polars_frame.lazy())
 
 
 def test_a_single_column_is_refused(polars_frame):

@@ -87,7 +87,7 @@ def test_paths_of_cells_are_fitted(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(expression, "MEMORY_VALUES", 1000)
     gen = DiffusionGenerator(**settings).fit(path, condition="t")
     assert (gen.sample(10, random_state=0).X != whole.X).nnz == 0
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises((TypeError, ValueError), match="none"):
         DiffusionGenerator(**settings).fit(tmp_path / f"none.{kind}")
     (tmp_path / "bad.h5ad").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"bad.h5ad cannot be read as AnnData"):

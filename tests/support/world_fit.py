@@ -43,15 +43,15 @@ def main(out, case):
         if rank == dist.get_world_size() - 1:
             import tabdiff.training.loop as loop
 
-            real, steps = loop.EMA.update, []
+            real, steps = loop.EMA.advance, []
 
-            def update(self, model):
+            def advance(self):
                 steps.append(1)
                 if len(steps) == 30:
                     os._exit(9)
-                real(self, model)
+                real(self)
 
-            loop.EMA.update = update
+            loop.EMA.advance = advance
     if case == "fails":
         settings["constraints"] = ["x <= y"]
     gen = DiffusionGenerator(**settings, callbacks=callbacks).fit(data, condition="k", resume_from=resume)
