@@ -1,12 +1,13 @@
 r"""What a codec needs to know of a table too large for memory, from one pass over its rows.
 
 A sample of stated size, drawn without replacement, stands for the rows wherever columns are looked at together. Each
-column's own distribution is known better: values are counted exactly while there are at most `MAX_DISTINCT` of them.
-Beyond, the commonest are counted with `COUNTERS` counters (Misra and Gries, 1982; merged as in Agarwal et al., 2012,
-https://doi.org/10.1145/2213556.2213562), which miss at most a share of :math:`1 / (C + 1)` of the rows of any value,
-and what is left is told from the sample: by the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant
-the distribution function of a sample of m rows is nowhere further than :math:`\sqrt{\ln(2 / \delta) / 2m}` from that
-of all rows, but for a chance of :math:`\delta` (`TableSurvey.cdf_error`). The range is exact.
+column's own distribution is known better: values are counted exactly while there are at most `MAX_DISTINCT` of them,
+or fewer in tables of more than 60 columns. Beyond, the commonest are counted with `COUNTERS` counters (Misra and Gries,
+1982; merged as in Agarwal et al., 2012, https://doi.org/10.1145/2213556.2213562), which miss at most a share of
+:math:`1 / (C + 1)` of the rows of any value, and what is left is told from the sample: by the inequality of Dvoretzky,
+Kiefer and Wolfowitz with Massart's constant the distribution function of a sample of m rows is nowhere further than
+:math:`\sqrt{\ln(2 / \delta) / 2m}` from that of all rows, but for a chance of :math:`\delta` (`TableSurvey.cdf_error`).
+The range is exact.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from tabdiff.utils.random import RowStreams
 __all__ = ["ColumnSurvey", "TableSurvey", "sample_size"]
 
 MAX_DISTINCT, COUNTERS = 65_536, 4_096
+# Of all columns together, so that wide tables have fewer in each.
+COUNTED_VALUES = 4_000_000
 # A count that counters may have missed no more of than this is taken for exact.
 MISSED = 0.1
 SAMPLE_ROWS, SAMPLE_VALUES, MIN_SAMPLE = 200_000, 10_000_000, 20_000
@@ -55,7 +58,8 @@ def sample_size(n_columns: int) -> int:
 class _Counts:
     """How often each value of a column occurs: exactly, or the commonest of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.dtype: Any = None
         self.n_missing = self.n_known = 0
         self.exact, self.lost = True, 0
@@ -82,7 +86,7 @@ class _Counts:
             codes, levels = pd.factorize(series[~missing])
             for level, count in zip(levels, np.bincount(codes, minlength=len(levels)).tolist(), strict=True):
                 self._levels[level] = self._levels.get(level, 0) + count
-            if len(self._levels) > (MAX_DISTINCT if self.exact else 2 * COUNTERS):
+            if len(self._levels) > (self.limit if self.exact else 2 * COUNTERS):
                 self._prune_levels()
 
     def _merge(self, values: np.ndarray, counts: np.ndarray) -> None:
@@ -92,7 +96,7 @@ class _Counts:
             both, place = np.unique(np.concatenate([self._values, values]), return_inverse=True)
             counts = np.bincount(place, np.concatenate([self._counts, counts]), minlength=len(both)).astype(np.int64)
             values = both
-        if len(values) > (MAX_DISTINCT if self.exact else COUNTERS):
+        if len(values) > (self.limit if self.exact else COUNTERS):
             self.exact = False
             least = int(np.partition(counts, -COUNTERS - 1)[-COUNTERS - 1])
             self.lost += least
@@ -225,7 +229,8 @@ class TableSurvey:
         self.names, self.conditions, self.seed = list(names), list(conditions), seed
         self.size = sample_size(len(self.names))
         self.n_rows = 0
-        self._counts = {name: _Counts() for name in self.names if name not in self.conditions}
+        limit = int(np.clip(COUNTED_VALUES // max(len(self.names), 1), COUNTERS, MAX_DISTINCT))
+        self._counts = {name: _Counts(limit) for name in self.names if name not in self.conditions}
         self._parts: list[pd.DataFrame] = []
         self._keys: list[np.ndarray] = []
         self._threshold = 1.0
