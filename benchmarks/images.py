@@ -140,7 +140,7 @@ def measure(
     firsts = [order[y_test[order] == k][:10] for k in np.unique(y_test)]
     save_grid(drawn[np.concatenate(firsts)], picture, columns=10, scale=3)
     labels = {"real": y, "synthetic": y_test, "holdout": y_test}
-    scores = evaluate(train, drawn, holdout=test, labels=labels, random_state=0)
+    scores = evaluate(train, drawn, holdout=test, labels=labels, random_state=0).to_frame()
     found: dict[str, Any] = {"images": len(drawn), "features": scores.attrs["features"], **took}
     for side in ("synthetic", "floor", "independent"):
         values = zip(scores["metric"], scores[side], strict=True)

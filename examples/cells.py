@@ -56,7 +56,7 @@ def main() -> None:
     gen = DiffusionGenerator(random_state=SEED).fit(train, condition=LABEL)
     drawn = gen.sample(like=unseen, random_state=SEED)  # as many cells of each type, as deeply sequenced
     print("\nThe drawn cells beside cells that the model has not seen:")
-    print(evaluate(train, drawn, condition=LABEL, holdout=unseen).round(3).to_string(index=False))
+    print(evaluate(train, drawn, condition=LABEL, holdout=unseen))
 
     draw_umap(folder / "cells-1-umap.png", unseen, drawn)
     draw_markers(folder / "cells-2-markers.png", unseen, drawn)

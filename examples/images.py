@@ -80,9 +80,9 @@ def main() -> None:
     drawn = gen.sample(condition=y_unseen, random_state=SEED)
     labels = {"real": y, "synthetic": y_unseen, "holdout": y_unseen}
     judge = ClassifierFeatures(train, y)
-    scores = evaluate(train, drawn, holdout=unseen, labels=labels, features=judge)
+    scores = evaluate(train, drawn, holdout=unseen, labels=labels, features=judge).to_frame()
     print(f"Drawn images beside images that the model has not seen, by {scores.attrs['features']}:")
-    print(scores.round(3).to_string(index=False), flush=True)
+    print(scores.drop(columns="meaning").round(3).to_string(index=False), flush=True)
 
     known = judge(np.random.default_rng(SEED).permutation(train)[:COMPARED])
     draw_grids(folder / "images-1-grid.png", unseen, drawn, y_unseen)

@@ -5,9 +5,8 @@ Run it: python examples/quickstart_table.py
 
 import tempfile
 
-from tabdiff import DiffusionGenerator
+from tabdiff import DiffusionGenerator, evaluate
 from tabdiff.datasets import load_penguins
-from tabdiff.evaluation import evaluate
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
     print(f"body mass of Gentoos: real {real['body_mass_g'].mean():.0f} g, drawn {gentoo['body_mass_g'].mean():.0f} g")
     exact = gen.sample(condition={"species": {"Adelie": 2, "Chinstrap": 1}})
     print(f"exact counts: {exact['species'].to_list()}\n")
-    print(evaluate(penguins, synthetic).round(2).to_string(index=False))
+    print(evaluate(penguins, synthetic))  # .to_html("report.html") writes a page
 
     joint = DiffusionGenerator(max_steps=400, random_state=0).fit(penguins)  # nothing declared: any column can be given
     dream = joint.sample(100, condition={"island": "Dream"})

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from tabdiff.estimators.detector import DiffusionOutlierDetector
     from tabdiff.estimators.generator import DiffusionGenerator
     from tabdiff.estimators.imputer import DiffusionImputer
+    from tabdiff.estimators.judging import evaluate
     from tabdiff.estimators.oversampler import DiffusionOverSampler
     from tabdiff.estimators.pipeline import sample_pipeline
-    from tabdiff.evaluation import evaluate
+    from tabdiff.evaluation import Report, compare
     from tabdiff.generation.options import SamplingOptions
     from tabdiff.model.networks import MLP, DiT, UNet
     from tabdiff.training.options import TrainingOptions
@@ -31,11 +32,13 @@ __all__ = [
     "DiffusionOverSampler",
     "ImageCodec",
     "LatentImageCodec",
+    "Report",
     "SamplingOptions",
     "SequenceCodec",
     "TableCodec",
     "TrainingOptions",
     "UNet",
+    "compare",
     "evaluate",
     "sample_pipeline",
 ]
@@ -56,7 +59,9 @@ _HOME = {
     "DiffusionOutlierDetector": "tabdiff.estimators.detector",
     "DiffusionOverSampler": "tabdiff.estimators.oversampler",
     "TrainingOptions": "tabdiff.training.options",
-    "evaluate": "tabdiff.evaluation",
+    "Report": "tabdiff.evaluation",
+    "compare": "tabdiff.evaluation",
+    "evaluate": "tabdiff.estimators.judging",
     "sample_pipeline": "tabdiff.estimators.pipeline",
 }
 

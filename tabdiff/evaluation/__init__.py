@@ -14,9 +14,21 @@ from tabdiff.evaluation.cells import (
     within_type_correlation,
     zero_fraction_gap,
 )
+from tabdiff.evaluation.classifiers import published_c2st
 from tabdiff.evaluation.image_features import ClassifierFeatures
 from tabdiff.evaluation.images import evaluate_images, frechet_distance, kernel_distance, precision_recall
-from tabdiff.evaluation.report import evaluate
+from tabdiff.evaluation.joint import (
+    column_utilities,
+    global_utility,
+    missing_patterns,
+    pattern_error,
+    triple_errors,
+    trivariate_error,
+    wnmis,
+)
+from tabdiff.evaluation.judging import evaluate
+from tabdiff.evaluation.report import Report, compare
+from tabdiff.evaluation.rules import copied_keys, rules_broken
 from tabdiff.evaluation.tables import (
     alpha_precision,
     beta_recall,
@@ -34,21 +46,33 @@ from tabdiff.evaluation.tables import (
 )
 
 __all__ = [
+    "Report",
+    "compare",
     "evaluate",
     # tables
     "alpha_precision",
     "beta_recall",
     "c2st",
     "column_shape_errors",
+    "column_utilities",
+    "copied_keys",
     "dcr_share",
     "downstream_score",
+    "global_utility",
     "independent_columns",
     "lr_c2st",
+    "missing_patterns",
     "missingness_error",
     "nearest_neighbour_ratio",
     "pair_trend_errors",
+    "pattern_error",
+    "published_c2st",
+    "rules_broken",
     "shape_error",
     "trend_error",
+    "triple_errors",
+    "trivariate_error",
+    "wnmis",
     # cells
     "cell_scorecard",
     "cell_scores",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +18,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, RobustScaler, StandardScaler
 
 from tabdiff.evaluation.frames import Encoded, check_frames, draw_rows, encode, is_numeric, stack
 
-__all__ = ["c2st", "downstream_score", "lr_c2st"]
+__all__ = [
+    "TwoSample",
+    "auc_variance",
+    "Downstream",
+    "c2st",
+    "downstream",
+    "downstream_score",
+    "feature_frames",
+    "lr_c2st",
+    "lr_two_sample",
+    "published_c2st",
+    "published_two_sample",
+    "two_sample",
+]
 
 # HistGradientBoosting takes at most 255 levels of a category.
 _MAX_NATIVE_LEVELS = 255
@@ -50,26 +65,108 @@ def _features(table: Encoded, native_levels: int | None = None) -> pd.DataFrame:
     return frame.loc[:, frame.notna().any(axis=0)]
 
 
-def _pooled(real: pd.DataFrame, synthetic: pd.DataFrame, rng: np.random.Generator) -> tuple[Encoded, np.ndarray]:
-    """Real rows above as many synthetic ones, encoded, and which they are."""
+def feature_frames(*tables: Encoded) -> list[pd.DataFrame]:
+    """Features of frames encoded together, for scikit-learn's gradient boosting: columns "n0", ..., "c0", ..."""
+    X = _features(stack(*tables), _MAX_NATIVE_LEVELS)
+    ends = np.cumsum([0, *(len(table) for table in tables)])
+    return [X.iloc[a:b] for a, b in pairwise(ends)]
+
+
+def _pooled(
+    real: pd.DataFrame, synthetic: pd.DataFrame, rng: np.random.Generator
+) -> tuple[Encoded, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Real rows above as many synthetic ones, encoded, which they are, and their positions."""
     real, synthetic = check_frames(real=real, synthetic=synthetic)
     n = min(len(real), len(synthetic))
     if n < _N_FOLDS:
         raise ValueError(f"The classifier test needs at least {_N_FOLDS} rows in each frame; the smaller has {n}.")
-    a, b = (table.take(draw_rows(len(table), n, rng)) for table in encode(real, synthetic))
-    return stack(a, b), np.repeat([0, 1], n)
+    tables = encode(real, synthetic)
+    rows = (draw_rows(len(real), n, rng), draw_rows(len(synthetic), n, rng))
+    a, b = (table.take(chosen) for table, chosen in zip(tables, rows, strict=True))
+    return stack(a, b), np.repeat([0, 1], n), rows
 
 
-def _two_sample_score(X: pd.DataFrame, y: np.ndarray, classifier: Callable[[], Any], seed: int) -> float:
-    """1 - mean over folds of (2 max(1/2, AUC) - 1)."""
+@dataclass(frozen=True)
+class TwoSample:
+    """A classifier that tells real from synthetic rows, what it said of each row, and how well it told them.
+
+    Attributes
+    ----------
+    X : DataFrame of shape (2 n, k)
+        Features, those of n real rows above those of n synthetic ones.
+    y : ndarray of shape (2 n,)
+        0 for real, 1 for synthetic.
+    rows : tuple of two ndarrays of shape (n,)
+        Positions of the rows in the real and the synthetic frame.
+    probability : ndarray of shape (2 n,)
+        Of being synthetic, by a model that was not fitted on the row.
+    models, folds : list
+        The three fitted models, and the rows that each was not fitted on.
+    """
+
+    X: pd.DataFrame
+    y: np.ndarray
+    rows: tuple[np.ndarray, np.ndarray]
+    probability: np.ndarray
+    models: list[Any]
+    folds: list[np.ndarray]
+
+    @property
+    def aucs(self) -> list[float]:
+        """Area under the ROC curve in each fold."""
+        return [float(roc_auc_score(self.y[rows], self.probability[rows])) for rows in self.folds]
+
+    @property
+    def score(self) -> float:
+        """1 - mean over folds of (2 max(1/2, AUC) - 1)."""
+        if not self.folds:
+            return 1.0
+        return 1 - float(np.mean([2 * max(0.5, auc) - 1 for auc in self.aucs]))
+
+    def interval(self, z: float = 1.96) -> tuple[float, float]:
+        """Of the score, by the variance of DeLong et al. (1988) of each fold's AUC."""
+        if not self.folds:
+            return 1.0, 1.0
+        variance = [auc_variance(self.y[rows], self.probability[rows]) for rows in self.folds]
+        half = z * 2 * float(np.sqrt(np.sum(variance))) / len(self.folds)
+        return max(self.score - half, 0.0), min(self.score + half, 1.0)
+
+
+def auc_variance(y: np.ndarray, score: np.ndarray) -> float:
+    """Variance of an area under the ROC curve.
+
+    DeLong, DeLong and Clarke-Pearson, *Comparing the Areas under Two or More Correlated Receiver Operating
+    Characteristic Curves*, Biometrics 1988.
+    """
+    positive, negative = score[y == 1], score[y == 0]
+
+    def placements(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        ordered = np.sort(others)
+        below = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+        return below / (2 * len(others))
+
+    return sum(
+        float(placements(a, b).var(ddof=1)) / len(a) if len(a) > 1 else 0.0
+        for a, b in ((positive, negative), (negative, positive))
+    )
+
+
+def _two_sample(
+    X: pd.DataFrame,
+    y: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray],
+    classifier: Callable[[], Any],
+    seed: int,
+) -> TwoSample:
+    found = TwoSample(X, y, rows, np.full(len(y), 0.5), [], [])
     if X.shape[1] == 0:
-        return 1.0
-    separations = []
+        return found
     for train, test in StratifiedKFold(_N_FOLDS, shuffle=True, random_state=seed).split(X, y):
         model = classifier().fit(X.iloc[train], y[train])
-        auc = roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1])
-        separations.append(2 * max(0.5, float(auc)) - 1)
-    return 1 - float(np.mean(separations))
+        found.probability[test] = model.predict_proba(X.iloc[test])[:, 1]
+        found.models.append(model)
+        found.folds.append(test)
+    return found
 
 
 def c2st(
@@ -105,22 +202,38 @@ def c2st(
         1: cannot be told apart; 0: always told apart. Copies of the real rows score 1 too: read it beside
         `dcr_share` and `nearest_neighbour_ratio`.
     """
+    return two_sample(real, synthetic, classifier=classifier, random_state=random_state).score
+
+
+def two_sample(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    *,
+    classifier: Callable[[], Any] | None = None,
+    random_state: int | None = 0,
+) -> TwoSample:
+    """Fit the classifier of `c2st`, and return what it says of each row; see there."""
     rng = np.random.default_rng(random_state)
-    pooled, y = _pooled(real, synthetic, rng)
+    pooled, y, rows = _pooled(real, synthetic, rng)
     seed = int(rng.integers(2**31))
     if classifier is not None:
-        return _two_sample_score(_features(pooled), y, classifier, seed)
-    return _two_sample_score(_features(pooled, _MAX_NATIVE_LEVELS), y, lambda: _boosting("classifier", seed), seed)
+        return _two_sample(_features(pooled), y, rows, classifier, seed)
+    return _two_sample(_features(pooled, _MAX_NATIVE_LEVELS), y, rows, lambda: _boosting("classifier", seed), seed)
 
 
 def lr_c2st(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | None = 0) -> float:
-    """`c2st` by logistic regression on standardised numbers, one-hot categories and flags for missing values.
+    """Return `c2st` by logistic regression on standardised numbers, one-hot categories and flags for missing values.
 
     It sees means and level frequencies only, so independent columns score close to 1: a score below that
     betrays marginals that are off.
     """
+    return lr_two_sample(real, synthetic, random_state=random_state).score
+
+
+def lr_two_sample(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | None = 0) -> TwoSample:
+    """Fit the classifier of `lr_c2st`, and return what it says of each row."""
     rng = np.random.default_rng(random_state)
-    pooled, y = _pooled(real, synthetic, rng)
+    pooled, y, rows = _pooled(real, synthetic, rng)
     X = _features(pooled)
     numeric = [c for c in X.columns if c.startswith("n")]
     categorical = [c for c in X.columns if c.startswith("c")]
@@ -141,7 +254,87 @@ def lr_c2st(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | 
     with warnings.catch_warnings():
         # 300 steps settle the AUC long before the coefficients of collinear columns settle.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return _two_sample_score(X, y, logistic, int(rng.integers(2**31)))
+        return _two_sample(X, y, rows, logistic, int(rng.integers(2**31)))
+
+
+def published_c2st(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    *,
+    classifier: Callable[[], Any] | None = None,
+    random_state: int | None = 0,
+) -> float:
+    """`c2st` by the pipeline of the published tables: the transform of SDMetrics before the classifier.
+
+    Text, categories and booleans that have missing values become a 0/1 column a level of the real rows, numbers and
+    dates get the real mean where they are missing, booleans are 0 and 1 (SDMetrics leaves them out, unless its metadata
+    call them categorical), and all are centred by the median and scaled by the quartiles of the
+    rows that the classifier is fitted on. A level that no real row has, at which SDMetrics stops, is a row of zeros.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        All rows are used, as there: give as many of either.
+    classifier : callable, optional
+        Returns an unfitted classifier of arrays. Default: scikit-learn's HistGradientBoostingClassifier. Published
+        "XGB-C2ST" figures are those of ``XGBClassifier(eval_metric="logloss", random_state=0)``, "LR" or "C2ST" ones
+        those of ``LogisticRegression(solver="lbfgs")``.
+    random_state : int, optional
+        Of the folds and the default classifier.
+
+    Returns
+    -------
+    score : float
+        As `c2st`. One-hot columns hide rare levels and joint rules from trees, so it is mostly higher.
+    """
+    return published_two_sample(real, synthetic, classifier=classifier, random_state=random_state).score
+
+
+def published_two_sample(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    *,
+    classifier: Callable[[], Any] | None = None,
+    random_state: int | None = 0,
+) -> TwoSample:
+    """Fit the classifier of `published_c2st`, and return what it says of each row."""
+    real, synthetic = check_frames(real=real, synthetic=synthetic)
+    seed = 0 if random_state is None else random_state
+    # Their order is real rows first, with the label 1.
+    X = np.concatenate(_one_hot_frames(real, synthetic))
+    y = np.repeat([1, 0], [len(real), len(synthetic)])
+
+    def pipeline() -> Any:
+        model = HistGradientBoostingClassifier(random_state=seed) if classifier is None else classifier()
+        return make_pipeline(SimpleImputer(), RobustScaler(), model)
+
+    rows = (np.arange(len(real)), np.arange(len(synthetic)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return _two_sample(pd.DataFrame(X), y, rows, pipeline, seed)
+
+
+def _one_hot_frames(real: pd.DataFrame, synthetic: pd.DataFrame) -> list[np.ndarray]:
+    """The transform of SDMetrics 0.32, fitted on the real rows: arrays (n, k) of float64."""
+    parts: list[list[np.ndarray]] = [[], []]
+    encoded = encode(real, synthetic)
+    numeric = dict(zip(encoded[0].numeric_names, range(len(encoded[0].numeric_names)), strict=True))
+    for name in real.columns:
+        if name in numeric:
+            mean = np.nanmean(encoded[0].numeric[:, numeric[name]]) if real[name].notna().any() else 0.0
+            for part, table in zip(parts, encoded, strict=True):
+                values = table.numeric[:, numeric[name]]
+                part.append(np.where(np.isnan(values), mean, values)[:, None])
+        elif real[name].dtype == bool:
+            for part, frame in zip(parts, (real, synthetic), strict=True):
+                part.append(frame[name].to_numpy(dtype="float64")[:, None])
+        else:
+            columns = [frame[name].astype(object).where(frame[name].notna(), None) for frame in (real, synthetic)]
+            text = [column.map(lambda v: v if v is None else str(v)).to_frame() for column in columns]
+            encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(text[0])
+            for part, column in zip(parts, text, strict=True):
+                part.append(encoder.transform(column))
+    return [np.hstack(part) for part in parts]
 
 
 def _boosting(kind: Literal["classifier", "regressor"], seed: int) -> Any:
@@ -183,6 +376,75 @@ def downstream_score(
     ValueError
         If the target is no column, is a single class in `test`, or does not suit the metric.
     """
+    found = downstream(train, test, target, metric=metric, random_state=random_state)
+    return found.rmse() if metric == "rmse" else found.score()
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """What gradient boosting learned on synthetic rows says of real ones.
+
+    Attributes
+    ----------
+    numeric : bool
+        Whether the target is a number.
+    y : ndarray of shape (n,)
+        The target of the real rows: numbers, or codes of levels.
+    predicted : ndarray of shape (n,) or (n, n_classes)
+        Numbers, or probabilities of `classes`.
+    classes : ndarray of shape (n_classes,)
+        Codes that the model knows.
+    """
+
+    numeric: bool
+    y: np.ndarray
+    predicted: np.ndarray
+    classes: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Downstream:
+        """Return the given rows, by position."""
+        return Downstream(self.numeric, self.y[rows], self.predicted[rows], self.classes)
+
+    def score(self) -> float:
+        """R², or the mean one-against-rest AUC over the classes of the rows; one that was never learned scores 1/2."""
+        if self.numeric:
+            return float(r2_score(self.y, self.predicted))
+        classes = np.unique(self.y)
+        if len(self.classes) < 2:
+            return 0.5
+        scores = dict(zip(self.classes, self.predicted.T, strict=True))
+        if len(classes) == 2:
+            classes = classes[1:]
+        never = np.zeros(len(self.y))
+        return float(np.mean([roc_auc_score(self.y == c, scores.get(c, never)) for c in classes]))
+
+    def rmse(self) -> float:
+        """Root mean square error of a number, in its units."""
+        return float(root_mean_squared_error(self.y, self.predicted))
+
+    def calibration_error(self, bins: int = 10) -> float:
+        """Expected calibration error of the likeliest class: mean distance of its probability from its frequency.
+
+        Over ten bins of equally many rows. Naeini et al., *Obtaining Well Calibrated Probabilities Using Bayesian
+        Binning*, AAAI 2015.
+        """
+        confidence = self.predicted.max(axis=1)
+        right = self.classes[self.predicted.argmax(axis=1)] == self.y
+        parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
+        return float(
+            sum(len(p) * abs(confidence[p].mean() - right[p].mean()) for p in parts if len(p)) / len(confidence)
+        )
+
+
+def downstream(
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    target: Any,
+    *,
+    metric: Literal["auto", "auc", "r2", "rmse"] = "auto",
+    random_state: int | None = 0,
+) -> Downstream:
+    """Fit the model of `downstream_score`, and return what it says; see there."""
     test, train = check_frames(real=test, train=train)
     if target not in test.columns:
         raise ValueError(f"target={target!r} is no column. Columns: {list(test.columns)}.")
@@ -205,28 +467,11 @@ def downstream_score(
     X_test, X_train = X.iloc[: len(test)], X.iloc[len(test) :]
     if numeric:
         predicted = _boosting("regressor", seed).fit(X_train, y_train.numeric[:, 0]).predict(X_test)
-        error = root_mean_squared_error if metric == "rmse" else r2_score
-        return float(error(y_test.numeric[:, 0], predicted))
-    return _downstream_auc(X_train, y_train.codes[:, 0], X_test, y_test.codes[:, 0], target, seed)
-
-
-def _downstream_auc(
-    X_train: pd.DataFrame,
-    y_train: np.ndarray,
-    X_test: pd.DataFrame,
-    y_test: np.ndarray,
-    target: Any,
-    seed: int,
-) -> float:
-    """Mean one-against-rest AUC over the classes of the test rows; one never seen in training scores 1/2."""
-    classes = np.unique(y_test)
-    if len(classes) < 2:
+        return Downstream(True, y_test.numeric[:, 0], predicted, np.empty(0))
+    codes, known = y_test.codes[:, 0], np.unique(y_train.codes[:, 0])
+    if len(np.unique(codes)) < 2:
         raise ValueError(f"The target {target!r} has one class only in the test rows: no AUC is defined.")
-    if len(np.unique(y_train)) < 2:
-        return 0.5
-    model = _boosting("classifier", seed).fit(X_train, y_train)
-    scores = dict(zip(model.classes_, model.predict_proba(X_test).T, strict=True))
-    if len(classes) == 2:
-        classes = classes[1:]
-    never = np.zeros(len(y_test))
-    return float(np.mean([roc_auc_score(y_test == c, scores.get(c, never)) for c in classes]))
+    if len(known) < 2:
+        return Downstream(False, codes, np.ones((len(codes), 1)), known)
+    model = _boosting("classifier", seed).fit(X_train, y_train.codes[:, 0])
+    return Downstream(False, codes, model.predict_proba(X_test), model.classes_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,19 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from tabdiff.evaluation.frames import Encoded, check_frames, draw_rows, encode
+from tabdiff.evaluation.intervals import bootstrap
 
-__all__ = ["alpha_precision", "beta_recall", "dcr_share", "gower_nearest", "nearest_neighbour_ratio"]
+__all__ = [
+    "Coverage",
+    "alpha_precision",
+    "beta_recall",
+    "coverage",
+    "dcr_share",
+    "gower_nearest",
+    "nearer_share",
+    "nearest_by_group",
+    "nearest_neighbour_ratio",
+]
 
 # Above this width, one-hot codes are sparse or not made at all: never a dense array of rows × levels.
 _MAX_DENSE_WIDTH = 512
@@ -90,6 +102,23 @@ def gower_nearest(reference: Encoded, queries: Encoded, points: Encoded, *, excl
     return nearest
 
 
+def nearest_by_group(
+    reference: Encoded, queries: Encoded, points: Encoded, group: np.ndarray, n_groups: int
+) -> np.ndarray:
+    """Distances (n_queries, n_groups) as of `gower_nearest`, to the nearest point of each group."""
+    out = np.full((len(queries), n_groups), np.inf)
+    for g in range(n_groups):
+        own = np.flatnonzero(group == g)
+        if len(own):
+            out[:, g] = gower_nearest(reference, queries, points.take(own))
+    return out
+
+
+def nearer_share(to_real: np.ndarray, to_holdout: np.ndarray) -> float:
+    """Share of rows nearer to real than to holdout rows, from distances (n,) of each: percent, ties counted half."""
+    return 100 * float(np.mean((to_real < to_holdout) + 0.5 * (to_real == to_holdout)))
+
+
 def _euclidean_nearest(queries: Any, points: Any, *, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Euclidean distance to the nearest point, and which one it is."""
     found = NearestNeighbors(n_neighbors=2 if exclude_self else 1).fit(points)
@@ -148,9 +177,14 @@ def alpha_precision(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state
     """
     a, b = _equal_embeddings(real, synthetic, random_state)
     center = _mean_row(a)
+    return precision_of(_center_distances(a, center), _center_distances(b, center))
+
+
+def precision_of(of_real: np.ndarray, of_synthetic: np.ndarray) -> float:
+    """`alpha_precision` from the distances of real and of synthetic rows to the real mean."""
     alphas = np.linspace(0, 1, 30)
-    radii = np.quantile(_center_distances(a, center), alphas)
-    inside = np.searchsorted(np.sort(_center_distances(b, center)), radii, side="right") / b.shape[0]
+    radii = np.quantile(of_real, alphas)
+    inside = np.searchsorted(np.sort(of_synthetic), radii, side="right") / len(of_synthetic)
     return 1 - float(np.abs(alphas - inside).sum() / alphas.sum())
 
 
@@ -168,15 +202,57 @@ def beta_recall(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: in
     score : float
         Higher is better, yet fresh real rows score about 0.5; far above that, rows were copied.
     """
-    a, b = _equal_embeddings(real, synthetic, random_state)
+    return recall_of(*coverage_distances(*_equal_embeddings(real, synthetic, random_state)))
+
+
+def coverage_distances(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `beta_recall` counts, of embedded real rows a and synthetic rows b: an array (n_real,) each.
+
+    Distances to the nearest other real row and to the nearest synthetic row, and of the latter from the synthetic mean.
+    """
     to_real, _ = _euclidean_nearest(a, a, exclude_self=True)
     to_synthetic, nearest = _euclidean_nearest(a, b)
-    from_center = _center_distances(b, _mean_row(b))[nearest]
+    return to_real, to_synthetic, _center_distances(b, _mean_row(b))[nearest]
+
+
+def recall_of(to_real: np.ndarray, to_synthetic: np.ndarray, from_center: np.ndarray) -> float:
+    """`beta_recall` from what `coverage_distances` returns."""
     betas = np.linspace(0, 1, 30)
     radii = np.quantile(from_center, betas)
     covered = np.sort(from_center[to_synthetic <= to_real])
-    share = np.searchsorted(covered, radii, side="right") / a.shape[0]
+    share = np.searchsorted(covered, radii, side="right") / len(to_real)
     return 1 - float(np.abs(betas - share).sum() / betas.sum())
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """`alpha_precision` and `beta_recall` of the same rows, with what each row adds."""
+
+    centers: tuple[np.ndarray, np.ndarray]
+    neighbours: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def precision(self) -> float:
+        """As `alpha_precision`."""
+        return precision_of(*self.centers)
+
+    @property
+    def recall(self) -> float:
+        """As `beta_recall`."""
+        return recall_of(*self.neighbours)
+
+    def intervals(self, rng: np.random.Generator, n: int = 100) -> dict[str, tuple[float, float]]:
+        """95 % intervals of both over resamples of the rows."""
+        rows = np.arange(len(self.neighbours[0]))
+        recall = bootstrap(lambda i: recall_of(*(x[i] for x in self.neighbours)), rows, rng=rng, n=n)
+        return {"alpha_precision": bootstrap(precision_of, *self.centers, rng=rng, n=n), "beta_recall": recall}
+
+
+def coverage(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | None = 0) -> Coverage:
+    """Compute both metrics of coverage at once; see `alpha_precision` and `beta_recall`."""
+    a, b = _equal_embeddings(real, synthetic, random_state)
+    center = _mean_row(a)
+    return Coverage((_center_distances(a, center), _center_distances(b, center)), coverage_distances(a, b))
 
 
 def dcr_share(
@@ -201,7 +277,7 @@ def dcr_share(
     n = min(len(a), len(c))
     to_real = gower_nearest(a, b, a.take(draw_rows(len(a), n, rng)))
     to_holdout = gower_nearest(a, b, c.take(draw_rows(len(c), n, rng)))
-    return 100 * float(np.mean((to_real < to_holdout) + 0.5 * (to_real == to_holdout)))
+    return nearer_share(to_real, to_holdout)
 
 
 def nearest_neighbour_ratio(real: pd.DataFrame, synthetic: pd.DataFrame, holdout: pd.DataFrame | None = None) -> float:

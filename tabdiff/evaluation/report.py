@@ -1,252 +1,272 @@
-"""One call for every metric: a table, cells or images, beside what real ones and what a trivial baseline score."""
+"""A report: figures beside what real rows and what a trivial baseline score, what gives rows away, pictures, a page."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tabdiff.codecs import is_anndata
-from tabdiff.evaluation.cells import cell_scores, nb_baseline
-from tabdiff.evaluation.frames import draw_rows
-from tabdiff.evaluation.images import evaluate_images
-from tabdiff.evaluation.tables import evaluate_table
-from tabdiff.io.images import read_images
+from tabdiff.evaluation.meanings import distance_from_best, meaning
 
-__all__ = ["evaluate"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Most rows that metrics whose cost grows with their square, or which need dense genes, look at.
-MAX_ROWS, MAX_CELLS = 50_000, 5_000
-# More distinct numbers than this in a condition are cut into bins, of which each is a type.
-MOST_LEVELS, N_BINS = 20, 6
-BETTER = {"rf_auc": "near 0.5", "zero_fraction_gap": "near 0"}
+__all__ = ["Drawing", "Report", "compare", "finish_scores"]
 
 
-def evaluate(
-    real: Any,
-    synthetic: Any,
-    *,
-    condition: str | Sequence[str] | None = None,
-    holdout: Any = None,
-    target: Any = None,
-    classifier: Callable[[], Any] | None = None,
-    labels: Mapping[str, Any] | None = None,
-    features: Any = None,
-    max_rows: int | str | None = "auto",
-    random_state: int | None = 0,
-) -> pd.DataFrame:
-    """Put every metric of synthetic rows, cells or images beside what real ones and what a trivial baseline score.
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that is drawn when it is asked for.
 
-    Parameters
+    Attributes
     ----------
-    real : DataFrame, AnnData or images
-        The rows, cells or images that the generator was fitted on.
-    synthetic : DataFrame, AnnData or images
-        Same columns, or same genes in the same order. Cells should have the composition of the real ones they are
-        compared with, as ``gen.sample(like=holdout)`` draws them.
-    condition : str or list of str, optional
-        For cells: the obs columns that name their types. Numbers with more than 20 distinct values are cut into six
-        bins that hold equally many real cells. Without it, metrics by type are left out.
-    holdout : DataFrame, AnnData or images, optional
-        Real rows that the generator has not seen. For a table they are the floor, and `dcr_share` and
-        `downstream_score` exist with them only. Cells are compared with them, and `real` is the floor.
-    target : column name, optional
-        For tables: adds `downstream_score`, trained on `synthetic`, tested on `holdout`.
-    classifier : callable, optional
-        For tables: of `c2st`, returns an unfitted classifier.
-    labels, features : optional
-        For images: see `tabdiff.evaluation.evaluate_images`, whose metrics these are.
-    max_rows : "auto", int or None, default="auto"
-        Most rows of each table that classifier tests and distances use (`nearest_neighbour_ratio` always searches all
-        of `real`), or most cells of each side; "auto" is 50,000 and 5,000. None: all, at a cost that grows with
-        their square.
-    random_state : int, optional
-        The same number gives the same frame.
+    draw : callable
+        Takes a matplotlib figure and the data.
+    data : dict
+        Keyword arguments of `draw`.
+    alt : str
+        What is to be seen, for those who do not see it.
+    size : tuple of two floats
+        Width and height in inches.
+    """
 
-    Returns
-    -------
+    draw: Callable[..., None]
+    data: dict[str, Any]
+    alt: str
+    size: tuple[float, float] = (7.0, 3.6)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `tabdiff.evaluate` and `tabdiff.privacy_report` return.
+
+    Attributes
+    ----------
+    kind : {"table", "cells", "images", "sequences", "privacy"}
     scores : DataFrame
-        A row a metric, with columns
-
-        - ``metric``: the name of its function in `tabdiff.evaluation`; errors and shares in percent;
-        - ``synthetic``: its value;
-        - ``floor``: what real rows score. For a table `holdout`, or without one a bootstrap of `real` (shape, trend
-          and missingness) and one half of `real` against the other (the rest). For cells `real` against `holdout`,
-          or without one a half of `real` against the other, with which the synthetic cells are compared too;
-        - ``independent``: what independent columns or genes score: `independent_columns` of `real`; `nb_baseline` of
-          `real`, or each gene's values by themselves, drawn from cells of the type, where `real` holds no counts;
-        - ``better``: "lower", "higher", or the value that is best: "near 1", "near 50", "near 0.5", "near 0".
-
-    Raises
-    ------
-    ValueError
-        If columns or genes differ, a frame is empty, `target` comes without `holdout`, a condition is unknown, or only
-        one side holds counts.
-    TypeError
-        For other containers, and for parameters that the container does not have.
-
-    Notes
-    -----
-    Counts of cells are looked for as `DiffusionGenerator.fit` does: in ``layers["counts"]``, ``X`` and ``raw``.
+        What `to_frame` returns.
+    details : dict of str to DataFrame
+        What gives the rows away, by name: see `tabdiff.evaluate`.
+    findings : list of str
+        The same in plain sentences, the most important first.
+    sizes : dict of str to str
+        How many rows of what each group of figures was computed on.
+    drawings : dict of str to Drawing
+        What `figures` draws.
+    name : str
+        Of the synthetic data, for `compare`.
+    fingerprint : str
+        Of the real data, by which `compare` knows that reports belong together.
 
     Examples
     --------
     >>> from tabdiff.datasets import load_penguins
     >>> from tabdiff.evaluation import evaluate, independent_columns
     >>> penguins = load_penguins()
-    >>> scores = evaluate(penguins, independent_columns(penguins)).set_index("metric")
-    >>> scores["better"].to_dict()
-    {'shape_error': 'lower', 'trend_error': 'lower', 'missingness_error': 'lower', 'c2st': 'higher',
-     'lr_c2st': 'higher', 'alpha_precision': 'higher', 'beta_recall': 'higher', 'nearest_neighbour_ratio':
-     'near 1'}
-    >>> bool(scores.loc["trend_error", "synthetic"] > 2 * scores.loc["trend_error", "floor"])
-    True
-
-    Cells, here the first hundred of a set beside the second:
-
-    >>> from tabdiff.datasets import load_pbmc68k_counts
-    >>> cells = load_pbmc68k_counts()[:200, :50]
-    >>> scores = evaluate(cells[:100], cells[100:], condition="bulk_labels").set_index("metric")
-    >>> list(scores.index)
-    ['rf_auc', 'rbf_mmd', 'wasserstein2', 'within_type_correlation', 'gene_correlation_agreement',
-     'gene_mean_correlation', 'zero_fraction_gap', 'log_fold_change_error']
+    >>> report = evaluate(penguins, independent_columns(penguins))
+    >>> report.to_frame().columns.to_list()
+    ['metric', 'synthetic', 'low', 'high', 'floor', 'independent', 'better', 'meaning']
+    >>> sorted(report.details)
+    ['columns', 'missing', 'pairs', 'rows', 'telling pairs', 'triples', 'utility']
     """
-    images = [read_images(frame, name) is not None for name, frame in (("real", real), ("synthetic", synthetic))]
-    if any(images):
-        for name, value in (("condition", condition), ("target", target), ("classifier", classifier)):
-            if value is not None:
-                raise TypeError(f"{name}= is not for images; classes go to labels=, networks to features=.")
-        most = MAX_CELLS if isinstance(max_rows, str) else max_rows
-        settings: dict[str, Any] = {"labels": labels, "features": features, "random_state": random_state}
-        return evaluate_images(real, synthetic, holdout=holdout, max_rows=most, **settings)
-    for name, value in (("labels", labels), ("features", features)):
-        if value is not None:
-            raise TypeError(f"{name}= is for images, but real is a {type(real).__name__}.")
-    frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
-    cells = [name for name, frame in frames.items() if is_anndata(frame)]
-    if cells and len(cells) < len(frames):
-        other = next(name for name in frames if name not in cells)
-        raise TypeError(f"{cells[0]} is an AnnData, but {other} is a {type(frames[other]).__name__}; give AnnData.")
-    if not cells:
-        if condition is not None:
-            raise TypeError(f"condition={condition!r} is for AnnData; of a table all columns are compared.")
-        rows = MAX_ROWS if isinstance(max_rows, str) else max_rows
-        return evaluate_table(
-            real,
-            synthetic,
-            holdout=holdout,
-            target=target,
-            classifier=classifier,
-            max_rows=rows,
-            random_state=random_state,
-        )
-    for name, value in (("target", target), ("classifier", classifier)):
-        if value is not None:
-            raise TypeError(f"{name}= is for tables, but real is an AnnData.")
-    rows = MAX_CELLS if isinstance(max_rows, str) else max_rows
-    return _evaluate_cells(frames, condition, rows, np.random.default_rng(random_state))
+
+    kind: str
+    scores: pd.DataFrame
+    details: dict[str, pd.DataFrame] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    sizes: dict[str, str] = field(default_factory=dict)
+    drawings: dict[str, Drawing] = field(default_factory=dict)
+    name: str = "synthetic"
+    fingerprint: str = ""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figures, a row each.
+
+        Returns
+        -------
+        scores : DataFrame
+            Columns "metric", "synthetic", "low" and "high" (a 95 % interval of it), "floor" (what real rows score), the
+            baselines, "better" ("lower", "higher" or the best value, as "near 1") and "meaning".
+        """
+        return self.scores.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pictures as plain lists, numbers and strings, fit for JSON."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "scores": _records(self.scores),
+            "details": {name: _records(table) for name, table in self.details.items()},
+            "findings": list(self.findings),
+            "sizes": dict(self.sizes),
+            "fingerprint": self.fingerprint,
+        }
+
+    def named(self, name: str) -> Report:
+        """Return the report under another name, by which `compare` lists it."""
+        return replace(self, name=str(name))
+
+    @property
+    def figures(self) -> Mapping[str, Figure]:
+        """Matplotlib figures by name, drawn afresh; needs matplotlib.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        from tabdiff.evaluation.figures import draw_all
+
+        return draw_all(self.drawings)
+
+    def to_html(self, path: str | os.PathLike | None = None) -> str:
+        """Write the report as one page that needs nothing else, and return it as text.
+
+        It is readable on phones, in the dark and in print, its tables sort by a click on a column's name, its pictures
+        have texts for those who do not see them, and it asks for nothing from outside. Without matplotlib it has no
+        pictures.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to; a file that is there already is replaced. None writes nothing.
+
+        Returns
+        -------
+        html : str
+        """
+        from tabdiff.evaluation.page import render
+        from tabdiff.io.atomic import replacing
+
+        text = render(self)
+        if path is not None:
+            with replacing(Path(path)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return text
+
+    def _repr_html_(self) -> str:
+        from tabdiff.evaluation.page import render_notebook
+
+        return render_notebook(self)
+
+    def __repr__(self) -> str:
+        table = self.scores.drop(columns=["meaning"], errors="ignore")
+        text = table.assign(
+            **{c: [figure(v) for v in table[c]] for c in table.columns if pd.api.types.is_float_dtype(table[c])}
+        ).to_string(index=False)
+        lines = [f"- {finding}" for finding in self.findings]
+        return "\n".join([text, "", *lines]) if lines else text
 
 
-def _evaluate_cells(
-    frames: dict[str, Any], condition: Any, max_rows: int | None, rng: np.random.Generator
-) -> pd.DataFrame:
-    names = list(frames["real"].var_names)
-    for name, adata in frames.items():
-        if list(adata.var_names) != names:
-            fix = f"{name}[:, real.var_names]" if set(names) <= set(adata.var_names) else "the same genes"
-            raise ValueError(f"{name} must have the genes of real in the same order; give {fix}.")
-    found = {name: _expression(adata) for name, adata in frames.items()}
-    counts = found["real"][1]
-    for name, (_, is_counts) in found.items():
-        if is_counts != counts:
-            raise ValueError(
-                f"real holds {'counts' if counts else 'no counts'}, but {name} {'does not' if counts else 'does'}; "
-                "compare values of one kind."
-            )
-    types = _types(frames, condition)
+def figure(value: Any) -> str:
+    """Return a figure in about three digits; a dash where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    value = float(value)
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    size = abs(value)
+    decimals = 1 if size >= 10 else 2 if size >= 2 else 3
+    text = f"{round(value, decimals) + 0.0:.{decimals}f}"
+    return text if size < 1e6 else f"{value:.3g}"
 
-    def some(name: str, most: int | None, rows: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
-        matrix, labels = found[name][0], types[name]
-        rows = np.arange(len(labels)) if rows is None else rows
-        rows = rows[draw_rows(len(rows), most, rng)]
-        return matrix[rows], labels[rows]
 
-    first = None if "holdout" in frames else _random_half(types["real"], rng)
-    reference = some("holdout", max_rows) if first is None else some("real", max_rows, np.flatnonzero(first))
-    # No side has more cells than the reference: some metrics fall with the number of cells alone.
-    n = len(reference[1])
-    floor = some("real", n, None if first is None else np.flatnonzero(~first))
-    train = some("real", max_rows)
-    known = reference[1][np.isin(reference[1], train[1])]
-    seed = int(rng.integers(2**31))
-    independent = (_independent_counts if counts else _independent_values)(*train, known, seed)
-    sides = {"synthetic": some("synthetic", n), "floor": floor, "independent": (independent, known)}
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is pd.NaT or value is pd.NA:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int | str) else str(value)
 
-    def scores(matrix: Any, labels: np.ndarray) -> dict[str, float]:
-        by: dict[str, Any] = {} if condition is None else {"real_labels": reference[1], "synthetic_labels": labels}
-        return cell_scores(reference[0], matrix, seed=seed, **by)
 
-    table = pd.DataFrame({name: scores(*side) for name, side in sides.items()}).rename_axis("metric").reset_index()
-    default = {m: "higher" if "correlation" in m else "lower" for m in table["metric"]}
-    table["better"] = [BETTER.get(m, default[m]) for m in table["metric"]]
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    # By position: names of a table's own columns may repeat those put before them.
+    columns = [[_plain(v) for v in table.iloc[:, j].astype(object)] for j in range(table.shape[1])]
+    names = [str(c) for c in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def finish_scores(columns: dict[str, dict[str, float]], intervals: dict[str, tuple[float, float]]) -> pd.DataFrame:
+    """Put figures of several sides and the intervals of the synthetic ones into the frame of a report."""
+    table = pd.DataFrame(columns, dtype="float64").rename_axis("metric").reset_index()
+    order = list(columns["synthetic"])
+    table = table.set_index("metric").loc[order].reset_index()
+    low, high = zip(*(intervals.get(m, (math.nan, math.nan)) for m in order), strict=True)
+    table.insert(2, "low", [max(a, meaning(m).low) for a, m in zip(low, order, strict=True)])
+    table.insert(3, "high", [min(b, meaning(m).high) for b, m in zip(high, order, strict=True)])
+    table["better"] = [meaning(m).better for m in order]
+    table["meaning"] = [meaning(m).text for m in order]
     return table
 
 
-def _expression(adata: Any) -> tuple[Any, bool]:
-    """The matrix that a fit would model, and whether it holds counts."""
-    from tabdiff.io.expression import find_expression, in_memory
+def compare(reports: Sequence[Report]) -> pd.DataFrame:
+    """Rank several synthetic data sets by their reports against the same real data.
 
-    matrix, _, is_counts = find_expression(adata, None)
-    return in_memory(matrix), is_counts
+    Parameters
+    ----------
+    reports : sequence of Report
+        Of one kind and of the same real data. ``report.named("...")`` gives a report its name in the table.
+
+    Returns
+    -------
+    table : DataFrame
+        A row a report, the best first. The index is their names; "rank" is the mean over figures of the report's rank
+        in it, where whatever is better than the real floor is as good as it (copies beat real rows in many figures),
+        and those within each other's interval share a rank; then the figures themselves.
+
+    Raises
+    ------
+    ValueError
+        For no reports, or ones of several kinds or several real data sets.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import compare, evaluate, independent_columns
+    >>> penguins = load_penguins()
+    >>> fresh, other = penguins.sample(200, random_state=0), independent_columns(penguins, 200)
+    >>> reports = [evaluate(penguins, other).named("independent"), evaluate(penguins, fresh).named("rows of it")]
+    >>> compare(reports).index.to_list()
+    ['rows of it', 'independent']
+    """
+    reports = list(reports)
+    if not reports:
+        raise ValueError("compare needs at least one report, got none.")
+    for what in ("kind", "fingerprint"):
+        found = {getattr(report, what) for report in reports}
+        if len(found) > 1:
+            word = "kinds of data" if what == "kind" else "real data sets"
+            raise ValueError(f"reports must be of one kind and of the same real data; got {len(found)} {word}.")
+    frames = [report.to_frame().set_index("metric") for report in reports]
+    metrics = [m for m in frames[0].index if all(m in frame.index for frame in frames)]
+    names = [report.name for report in reports]
+    if len(set(names)) < len(names):
+        names = [f"{name} {i + 1}" for i, name in enumerate(names)]
+    ranks = pd.DataFrame(index=names)
+    for metric in metrics:
+        rows = [frame.loc[metric] for frame in frames]
+        distance = np.array([_distance(row, row["synthetic"]) for row in rows])
+        # A tie reaches as far as the intervals do.
+        width = np.array([max(row["high"] - row["low"], 0.0) / 2 for row in rows])
+        width = np.nan_to_num(width)
+        if np.isnan(distance).all():
+            continue
+        better = (distance[None, :] + width[None, :] < distance[:, None]) & ~np.isnan(distance)[None, :]
+        ranks[metric] = 1 + better.sum(axis=1)
+    out = pd.DataFrame({m: [frame.loc[m, "synthetic"] for frame in frames] for m in metrics}, index=names)
+    out.insert(0, "rank", ranks.mean(axis=1))
+    return out.sort_values("rank", kind="stable").rename_axis("name")
 
 
-def _types(frames: dict[str, Any], condition: Any) -> dict[str, np.ndarray]:
-    """Type of each cell of each frame: the columns of the condition, joined; one type without a condition."""
-    if condition is None:
-        return {name: np.zeros(adata.n_obs, dtype=int).astype(str) for name, adata in frames.items()}
-    columns = [condition] if isinstance(condition, str) else list(condition)
-    for name, adata in frames.items():
-        unknown = [c for c in columns if c not in adata.obs]
-        if unknown:
-            raise ValueError(f"{name}.obs has no {unknown}; its columns are {list(adata.obs.columns)}.")
-    parts: dict[str, list[pd.Series]] = {name: [] for name in frames}
-    for column in columns:
-        values = frames["real"].obs[column]
-        number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        edges = None
-        if number and values.nunique() > MOST_LEVELS:
-            edges = np.unique(np.quantile(values.dropna(), np.linspace(0, 1, N_BINS + 1)[1:-1]))
-        for name, adata in frames.items():
-            own = adata.obs[column].reset_index(drop=True)
-            # The same number is the same type whether it came as an integer or as a float.
-            own = own.astype("float64") if number else own
-            parts[name].append(own.astype(str) if edges is None else pd.Series(np.digitize(own, edges).astype(str)))
-    return {name: np.asarray(pd.concat(part, axis=1).agg(" / ".join, axis=1)) for name, part in parts.items()}
-
-
-def _random_half(types: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mask (n,) of a random half of each type."""
-    order = np.lexsort((rng.random(len(types)), types))
-    half = np.zeros(len(types), dtype=bool)
-    half[order[::2]] = True
-    return half
-
-
-def _independent_counts(matrix: Any, types: np.ndarray, wanted: np.ndarray, seed: int) -> Any:
-    from anndata import AnnData
-
-    train = AnnData(matrix, obs=pd.DataFrame({"type": types}, index=[str(i) for i in range(len(types))]))
-    return nb_baseline(train, "type", labels=wanted, seed=seed).X
-
-
-def _independent_values(matrix: Any, types: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
-    """Each gene's values drawn by themselves from cells of the wanted type."""
-    rng = np.random.default_rng(seed)
-    dense = matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
-    drawn = np.empty((len(wanted), dense.shape[1]), dtype=dense.dtype)
-    for label in np.unique(wanted):
-        own, rows = dense[types == label], np.flatnonzero(wanted == label)
-        drawn[rows] = np.take_along_axis(own, rng.integers(len(own), size=(len(rows), dense.shape[1])), axis=0)
-    return drawn
+def _distance(row: pd.Series, value: float) -> float:
+    return distance_from_best(float(value), row["better"], float(row.get("floor", math.nan)))

@@ -11,7 +11,6 @@ puts them side by side with what real rows score (the floor) and what independen
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +19,7 @@ import pandas as pd
 
 from tabdiff.evaluation.classifiers import c2st, downstream_score, lr_c2st
 from tabdiff.evaluation.distances import alpha_precision, beta_recall, dcr_share, nearest_neighbour_ratio
-from tabdiff.evaluation.frames import check_frames, draw_rows, encode, is_numeric
+from tabdiff.evaluation.frames import check_frames, encode
 
 __all__ = [
     "alpha_precision",
@@ -29,7 +28,6 @@ __all__ = [
     "column_shape_errors",
     "dcr_share",
     "downstream_score",
-    "evaluate_table",
     "independent_columns",
     "lr_c2st",
     "missingness_error",
@@ -40,6 +38,8 @@ __all__ = [
 ]
 
 _N_BINS = 10
+# Codes that span more than this are numbered anew before they are counted.
+_MAX_TABLE = 2**16
 
 
 def column_shape_errors(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.Series:
@@ -97,9 +97,11 @@ def _kolmogorov_smirnov(x: np.ndarray, y: np.ndarray) -> float:
 
 def _total_variation(a: np.ndarray, b: np.ndarray) -> float:
     """Total variation distance between the distributions of two samples of codes."""
-    levels, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
-    p = np.bincount(inverse[: len(a)], minlength=len(levels)) / len(a)
-    q = np.bincount(inverse[len(a) :], minlength=len(levels)) / len(b)
+    low, high = min(a.min(), b.min()), max(a.max(), b.max())
+    if high - low > _MAX_TABLE:
+        levels, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
+        a, b, low, high = inverse[: len(a)], inverse[len(a) :], 0, len(levels) - 1
+    p, q = (np.bincount(codes - low, minlength=high - low + 1) / len(codes) for codes in (a, b))
     return float(np.abs(p - q).sum() / 2)
 
 
@@ -208,78 +210,3 @@ def independent_columns(df: pd.DataFrame, n: int | None = None, *, random_state:
     rng = np.random.default_rng(random_state)
     columns = [df[c].iloc[rng.integers(len(df), size=n)].reset_index(drop=True) for c in df.columns]
     return pd.concat(columns, axis=1)
-
-
-def evaluate_table(
-    real: pd.DataFrame,
-    synthetic: pd.DataFrame,
-    *,
-    holdout: pd.DataFrame | None,
-    target: Any,
-    classifier: Callable[[], Any] | None,
-    max_rows: int | None,
-    random_state: int | None,
-) -> pd.DataFrame:
-    """Score a table; see `tabdiff.evaluate`."""
-    if target is not None and holdout is None:
-        raise ValueError("target= needs holdout=: the downstream score is tested on real rows that trained nothing.")
-    frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
-    real, synthetic, *rest = check_frames(**frames)
-    rng = np.random.default_rng(random_state)
-    seed = int(rng.integers(2**31))
-
-    def some(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.iloc[draw_rows(len(frame), max_rows, rng)]
-
-    def halves(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-        order = rng.permutation(len(frame))
-        return frame.iloc[order[: len(order) // 2]], frame.iloc[order[len(order) // 2 :]]
-
-    def marginal(rows: pd.DataFrame) -> dict[str, float]:
-        return {
-            "shape_error": shape_error(real, rows),
-            "trend_error": trend_error(real, rows),
-            "missingness_error": missingness_error(real, rows),
-        }
-
-    def joint(reference: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
-        return {
-            "c2st": c2st(reference, rows, classifier=classifier, random_state=seed),
-            "lr_c2st": lr_c2st(reference, rows, random_state=seed),
-            "alpha_precision": alpha_precision(reference, rows, random_state=seed),
-            "beta_recall": beta_recall(reference, rows, random_state=seed),
-        }
-
-    independent = independent_columns(real, len(synthetic), random_state=seed)
-    some_real, some_synthetic, some_independent = some(real), some(synthetic), some(independent)
-    columns = {
-        "synthetic": marginal(synthetic) | joint(some_real, some_synthetic),
-        "independent": marginal(independent) | joint(some_real, some_independent),
-    }
-    copying = {"synthetic": some_synthetic, "independent": some_independent}
-    if rest:
-        held = rest[0]
-        some_held = some(held)
-        columns["floor"] = marginal(held) | joint(some_real, some_held)
-        reference, fresh = halves(some_held)
-        for name, rows in copying.items():
-            columns[name]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(real, rows, some_held)
-            columns[name]["dcr_share"] = dcr_share(some_real, rows, some_held, random_state=seed)
-        columns["floor"]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(real, fresh, reference)
-        columns["floor"]["dcr_share"] = dcr_share(some_real, fresh, reference, random_state=seed)
-        if target is not None:
-            name = "downstream_r2" if is_numeric(real[target]) else "downstream_auc"
-            for column, rows in {"synthetic": synthetic, "floor": real, "independent": independent}.items():
-                columns[column][name] = downstream_score(rows, held, target, random_state=seed)
-    else:
-        bootstrap = real.iloc[rng.integers(len(real), size=len(synthetic))]
-        one, other = halves(some_real)
-        columns["floor"] = marginal(bootstrap) | joint(one, other)
-        for name, rows in copying.items():
-            columns[name]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(real, rows)
-        columns["floor"]["nearest_neighbour_ratio"] = nearest_neighbour_ratio(one, other)
-
-    better = {"nearest_neighbour_ratio": "near 1", "dcr_share": "near 50"}
-    scores = pd.DataFrame(columns)[["synthetic", "floor", "independent"]].rename_axis("metric").reset_index()
-    scores["better"] = [better.get(m, "lower" if m.endswith("error") else "higher") for m in scores["metric"]]
-    return scores

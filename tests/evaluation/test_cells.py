@@ -159,8 +159,9 @@ def test_scores_without_labels_leave_out_what_needs_types() -> None:
 class TestEvaluate:
     def test_fresh_cells_score_like_the_floor_and_independent_genes_do_not(self) -> None:
         train, unseen, fresh = (cells(400, seed=seed) for seed in (1, 2, 3))
-        scores = evaluate(train, fresh, condition="type", holdout=unseen).set_index("metric")
-        assert list(scores.columns) == ["synthetic", "floor", "independent", "better"]
+        scores = evaluate(train, fresh, condition="type", holdout=unseen).to_frame().set_index("metric")
+        sides = ["synthetic", "low", "high", "floor", "independent"]
+        assert list(scores.columns) == [*sides, "better", "meaning"]
         assert scores["better"].to_dict() == {
             "rf_auc": "near 0.5",
             "rbf_mmd": "lower",
@@ -170,48 +171,56 @@ class TestEvaluate:
             "gene_mean_correlation": "higher",
             "zero_fraction_gap": "near 0",
             "log_fold_change_error": "lower",
+            "mean_variance_error": "lower",
+            "dropout_error": "lower",
+            "mixing": "near 1",
+            "marker_precision": "higher",
+            "marker_direction": "higher",
+            "fold_change_correlation": "higher",
+            "type_recall": "higher",
         }
+        assert (scores["low"] <= scores["synthetic"]).all() and (scores["synthetic"] <= scores["high"]).all()
         for metric in ("rf_auc", "rbf_mmd", "within_type_correlation", "gene_correlation_agreement"):
             synthetic, floor, independent = scores.loc[metric, ["synthetic", "floor", "independent"]].astype(float)
             assert abs(synthetic - floor) < abs(independent - floor), metric
 
     def test_without_a_holdout_both_halves_of_the_real_cells_stand_in(self) -> None:
         real = cells(400, seed=1)
-        scores = evaluate(real, cells(400, seed=2), condition="type").set_index("metric")
+        scores = evaluate(real, cells(400, seed=2), condition="type").to_frame().set_index("metric")
         assert scores.loc["rf_auc", "floor"] == pytest.approx(0.5, abs=0.1)
         assert scores.loc["rf_auc", "independent"] > scores.loc["rf_auc", "synthetic"]
         # Copies of the real cells: half of them are in the half that they are compared with.
-        assert evaluate(real, real, condition="type").set_index("metric").loc["rbf_mmd", "synthetic"] > 0
+        assert evaluate(real, real, condition="type").to_frame().set_index("metric").loc["rbf_mmd", "synthetic"] > 0
 
     def test_the_same_seed_gives_the_same_frame(self) -> None:
         real, synthetic = cells(100, seed=1), cells(100, seed=2)
         first, second, other = (evaluate(real, synthetic, condition="type", random_state=s) for s in (0, 0, 1))
-        pd.testing.assert_frame_equal(first, second)
-        assert not first.equals(other)
+        pd.testing.assert_frame_equal(first.to_frame(), second.to_frame())
+        assert not first.to_frame().equals(other.to_frame())
 
     def test_counts_are_found_where_a_fit_finds_them_and_nothing_changes(self) -> None:
         real, synthetic = cells(100, seed=1), cells(100, seed=2)
-        plain = evaluate(real, synthetic, condition="type")
+        plain = evaluate(real, synthetic, condition="type").to_frame()
         layered = real.copy()
         layered.layers["counts"] = real.X.copy()
         layered.X = log_normalize(real)
         before = layered.X.copy()
-        pd.testing.assert_frame_equal(evaluate(layered, synthetic, condition="type"), plain)
+        pd.testing.assert_frame_equal(evaluate(layered, synthetic, condition="type").to_frame(), plain)
         np.testing.assert_array_equal(layered.X, before)
 
     def test_numbers_are_types_or_bins_of_the_real_range(self) -> None:
         real, synthetic = cells(120, seed=1), cells(120, seed=2)
         real.obs["dose"], synthetic.obs["dose"] = np.repeat([0, 1, 2], 40), np.repeat([0.0, 1.0, 2.0], 40)
-        by_dose = evaluate(real, synthetic, condition=["type", "dose"])
+        by_dose = evaluate(real, synthetic, condition=["type", "dose"]).to_frame()
         assert by_dose["synthetic"].notna().all()
         real.obs["time"], synthetic.obs["time"] = np.linspace(0, 1, 120), np.linspace(0.01, 1.02, 120)
-        assert evaluate(real, synthetic, condition="time")["synthetic"].notna().all()
+        assert evaluate(real, synthetic, condition="time").to_frame()["synthetic"].notna().all()
 
     def test_continuous_values_have_a_baseline_without_dependence_too(self) -> None:
         real, fresh = cells(300, seed=1), cells(300, seed=2)
         for one in (real, fresh):
             one.X = log_normalize(one) - 1
-        scores = evaluate(real, fresh, condition="type").set_index("metric")
+        scores = evaluate(real, fresh, condition="type").to_frame().set_index("metric")
         assert abs(scores.loc["within_type_correlation", "independent"]) < 0.3
         assert scores.loc["within_type_correlation", "synthetic"] > 0.5
         fold_changes = scores.loc["log_fold_change_error"]
@@ -221,10 +230,11 @@ class TestEvaluate:
         seen = []
 
         def record(real, synthetic, **kwargs):
-            seen.append((real.shape[0], synthetic.shape[0]))
+            if kwargs.get("forest", True):
+                seen.append((real.shape[0], synthetic.shape[0]))
             return {"rf_auc": 0.5}
 
-        monkeypatch.setattr("tabdiff.evaluation.report.cell_scores", record)
+        monkeypatch.setattr("tabdiff.evaluation.cell_report.cell_scores", record)
         evaluate(cells(200), cells(200), max_rows=30)
         evaluate(cells(200), cells(300))
         assert seen == [(30, 30)] * 3 + [(100, 100)] * 3

@@ -87,7 +87,9 @@ def test_the_classifier_reads_real_digits_it_has_not_seen(digits, classifier):
 def test_the_default_features_are_a_classifier_of_the_real_images(digits):
     train, test, y_train, y_test = digits
     labels = {"real": y_train[:200], "holdout": y_test}
-    one, other = (evaluate(train[:200], test[:100], holdout=test, labels=labels, random_state=0) for _ in range(2))
+    one, other = (
+        evaluate(train[:200], test[:100], holdout=test, labels=labels, random_state=0).to_frame() for _ in range(2)
+    )
     assert "trained on 200 real images" in one.attrs["features"] and one.equals(other)
     assert one.attrs["features"] == other.attrs["features"]  # the same weights
 
@@ -97,10 +99,10 @@ def test_better_images_score_better(digits, classifier):
     half = len(test) // 2
     real, blurred = test[:half], (test[half:] // 2 + train[: len(test) - half] // 2).astype(np.uint8)
     labels = {"real": y_train, "synthetic": y_test[:half], "holdout": y_test[half:]}
-    good = evaluate(train, real, holdout=test[half:], labels=labels, features=classifier, random_state=0)
+    good = evaluate(train, real, holdout=test[half:], labels=labels, features=classifier, random_state=0).to_frame()
     assert good.attrs["features"] == classifier.name
     labels["synthetic"] = y_test[half:]
-    bad = evaluate(train, blurred, holdout=test[half:], labels=labels, features=classifier, random_state=0)
+    bad = evaluate(train, blurred, holdout=test[half:], labels=labels, features=classifier, random_state=0).to_frame()
     good, bad = good.set_index("metric"), bad.set_index("metric")
     assert good.loc["class_accuracy", "synthetic"] > 0.97 and good.loc["class_accuracy", "floor"] > 0.97
     for metric in ("frechet_distance", "kernel_distance"):
@@ -120,9 +122,9 @@ def test_any_features_and_no_labels(digits):
         assert images.shape[1:] == (1, 8, 8) and images.dtype == np.uint8
         return images[:, 0, ::2, ::2].reshape(len(images), -1)
 
-    scores = evaluate(train, test, features=pooled)
+    scores = evaluate(train, test, features=pooled).to_frame()
     assert scores.attrs["features"] == "pooled" and "class_accuracy" not in set(scores["metric"])
-    assert "principal components" in evaluate(train[:100], test[:100]).attrs["features"]
+    assert "principal components" in evaluate(train[:100], test[:100]).to_frame().attrs["features"]
 
 
 class Half(nn.Module):
@@ -147,19 +149,20 @@ def test_a_network_of_the_user_stands_beside_the_built_in_features(digits, class
     network.train()
     change = {"bytes": lambda x: x, "unit": lambda x: x / 255, "symmetric": lambda x: x / 127.5 - 1}[form]
     given = {"holdout": change(test[200:]), "max_rows": 200}
-    both = evaluate(change(train[:300]), change(test[:200]), features=["auto", network], **given)
+    both = evaluate(change(train[:300]), change(test[:200]), features=["auto", network], **given).to_frame()
     assert network.training  # as it was
     assert both.attrs["features"].endswith("of 300 real images; Half")
     both = both.set_index("metric")
-    alone = evaluate(change(train[:300]), change(test[:200]), **given).set_index("metric")
+    alone = evaluate(change(train[:300]), change(test[:200]), **given).to_frame().set_index("metric")
     assert both.loc[alone.index].equals(alone)
     # FID's formula on features that are made by hand: means of four pixels.
     first, second = (x.reshape(-1, 4, 2, 4, 2).mean((2, 4)).reshape(-1, 16) / 255 for x in (train[:200], test[:200]))
-    found = evaluate(change(train[:200]), change(test[:200]), features=["auto", network], **given).set_index("metric")
+    found = evaluate(change(train[:200]), change(test[:200]), features=["auto", network], **given).to_frame()
+    found = found.set_index("metric")
     assert found.loc["frechet_distance (Half)", "synthetic"] == pytest.approx(frechet_distance(first, second), rel=1e-3)
     if form == "bytes":
         labels = {"real": y_train[:300], "synthetic": np.zeros(200, int), "holdout": np.zeros(len(test) - 200, int)}
-        judged = evaluate(train[:300], test[:200], labels=labels, features=[network, classifier], **given)
+        judged = evaluate(train[:300], test[:200], labels=labels, features=[network, classifier], **given).to_frame()
         assert "class_accuracy" in set(judged["metric"]) and f"recall ({classifier.name})" in set(judged["metric"])
 
 
