@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tabdiff.estimators.detector import DiffusionOutlierDetector
     from tabdiff.estimators.generator import DiffusionGenerator
     from tabdiff.estimators.imputer import DiffusionImputer
-    from tabdiff.estimators.judging import evaluate
+    from tabdiff.estimators.judging import evaluate, privacy_report
     from tabdiff.estimators.oversampler import DiffusionOverSampler
     from tabdiff.estimators.pipeline import sample_pipeline
     from tabdiff.evaluation import Report, compare
@@ -40,6 +40,7 @@ __all__ = [
     "UNet",
     "compare",
     "evaluate",
+    "privacy_report",
     "sample_pipeline",
 ]
 
@@ -62,6 +63,7 @@ _HOME = {
     "Report": "tabdiff.evaluation",
     "compare": "tabdiff.evaluation",
     "evaluate": "tabdiff.estimators.judging",
+    "privacy_report": "tabdiff.estimators.judging",
     "sample_pipeline": "tabdiff.estimators.pipeline",
 }
 

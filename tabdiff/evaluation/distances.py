@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "beta_recall",
     "coverage",
     "dcr_share",
+    "gower_blocks",
     "gower_nearest",
     "nearer_share",
     "nearest_by_group",
@@ -83,11 +85,23 @@ def gower_nearest(reference: Encoded, queries: Encoded, points: Encoded, *, excl
     -------
     distances : ndarray of float64, shape (n_queries,)
     """
+    nearest = np.empty(len(queries))
+    start = 0
+    for block in gower_blocks(reference, queries, points):
+        if exclude_self:
+            inside = np.arange(len(block))
+            block[inside, start + inside] = np.inf
+        nearest[start : start + len(block)] = block.min(axis=1)
+        start += len(block)
+    return nearest
+
+
+def gower_blocks(reference: Encoded, queries: Encoded, points: Encoded) -> Iterator[np.ndarray]:
+    """Yield the distances of `gower_nearest` from all queries to all points, some queries at a time."""
     _, a, b = _scaled_numbers(reference, queries, points)
     n_categorical = points.codes.shape[1]
     one_hot = None if _is_wide(points) else (_one_hot(queries), _one_hot(points).toarray().T)
     step = max(1, _BLOCK_ENTRIES // len(points))
-    nearest = np.empty(len(queries))
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         block = cdist(a[rows], b, "cityblock") if b.shape[1] else np.zeros((len(a[rows]), len(b)))
@@ -95,11 +109,7 @@ def gower_nearest(reference: Encoded, queries: Encoded, points: Encoded, *, excl
             block += n_categorical * cdist(queries.codes[rows], points.codes, "hamming")
         elif one_hot is not None:
             block += n_categorical - one_hot[0][rows].toarray() @ one_hot[1]
-        if exclude_self:
-            inside = np.arange(len(block))
-            block[inside, start + inside] = np.inf
-        nearest[rows] = block.min(axis=1)
-    return nearest
+        yield block
 
 
 def nearest_by_group(

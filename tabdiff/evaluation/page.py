@@ -45,6 +45,12 @@ DETAILS = {
     "copies": ("Copies", "Synthetic rows that equal or nearly equal a real one, beside what chance gives."),
     "exposed": ("Most exposed rows", "Training rows, by index, that attacks recognise most surely."),
 }
+BESIDE = {
+    "privacy": "Each beside what the same attack finds in fresh real rows, which must pass, and in a bootstrap and SMOTE, "
+    "which must fail.",
+    "others": "Each beside what real rows score (the floor) and what a trivial baseline scores.",
+}
+HOW = "Low and high are a 95&nbsp;% interval. A click on a column's name sorts by it."
 DPI, WIDE = 110, 150
 # Rows of a table of details, and letters of a cell.
 MAX_DETAIL_ROWS, MAX_LETTERS = 60, 80
@@ -81,10 +87,7 @@ def _body(report: Report, title: str, *, pictures: bool) -> str:
         items = "".join(f"<li>{escape(finding)}</li>" for finding in report.findings)
         parts.append(f'<ul class="findings">{items}</ul>')
     parts.append("<h2>Figures</h2>")
-    parts.append(
-        '<p class="soft">Each beside what real rows score (the floor) and what a trivial baseline scores; low and high '
-        "are a 95&nbsp;% interval. A click on a column's name sorts by it.</p>"
-    )
+    parts.append(f'<p class="soft">{BESIDE["privacy" if report.kind == "privacy" else "others"]} {HOW}</p>')
     parts.append(_scores(report.scores))
     if pictures and report.drawings:
         shown = _pictures(report)
