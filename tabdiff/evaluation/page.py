@@ -46,8 +46,8 @@ DETAILS = {
     "exposed": ("Most exposed rows", "Training rows, by index, that attacks recognise most surely."),
 }
 BESIDE = {
-    "privacy": "Each beside what the same attack finds in fresh real rows, which must pass, and in a bootstrap and SMOTE, "
-    "which must fail.",
+    "privacy": "Each beside what the same attack finds in fresh real rows, which must pass, and in a bootstrap and "
+    "SMOTE, which must fail.",
     "others": "Each beside what real rows score (the floor) and what a trivial baseline scores.",
 }
 HOW = "Low and high are a 95&nbsp;% interval. A click on a column's name sorts by it."

@@ -1,4 +1,4 @@
-"""Tables and single cells in files: csv, parquet and h5ad, chosen by the name's ending.
+"""Tables, single cells and sequences in files, of a kind that the name's ending says.
 
 Reading keeps what the file says: a column of whole numbers stays whole where values are missing, codes keep their
 leading zeros, and what cannot be kept is refused or warned of (`tabdiff.io.csv_files`). Writing goes to a temporary
@@ -20,6 +20,7 @@ from typing import Any
 from tabdiff.io.atomic import replacing
 from tabdiff.io.csv_files import read_csv, write_csv
 from tabdiff.io.csv_layout import CsvOptions
+from tabdiff.io.other_files import FASTA, read_fasta, read_npz, read_zarr, write_fasta, write_npz, write_zarr
 from tabdiff.utils.validation import did_you_mean
 
 __all__ = [
@@ -33,7 +34,8 @@ __all__ = [
     "write_data",
 ]
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".h5ad")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather", ".npz", ".h5ad", ".zarr", *FASTA)
+CELLS = (".h5ad", ".zarr")
 # What to do with files of other kinds.
 OTHERS = {
     ".tsv": "Rename it to .csv; tabs are recognised.",
@@ -43,13 +45,10 @@ OTHERS = {
     ".xls": "Save the sheet as CSV UTF-8, or convert it: pandas.read_excel(file).to_parquet(...).",
     ".json": "Convert it: pandas.read_json(file).to_csv(..., index=False).",
     ".npy": "Convert it: pandas.DataFrame(numpy.load(file)).to_csv(..., index=False).",
-    ".npz": "Convert one of its arrays: pandas.DataFrame(numpy.load(file)[name]).to_csv(..., index=False).",
-    ".feather": "Convert it: pandas.read_feather(file).to_parquet(...).",
     ".h5": "Convert it, if it is of 10x: scanpy.read_10x_h5(file).write_h5ad(...).",
     ".hdf5": "Convert it, if it is of 10x: scanpy.read_10x_h5(file).write_h5ad(...).",
     ".mtx": "Convert it, if it is of 10x: scanpy.read_10x_mtx(folder).write_h5ad(...).",
     ".loom": "Convert it: anndata.io.read_loom(file).write_h5ad(...).",
-    ".zarr": "Convert it: anndata.read_zarr(folder).write_h5ad(...).",
     ".zip": "Unpack it first.",
     ".gz": "Only csv files are read compressed, and end in .csv.gz.",
 }
@@ -71,8 +70,9 @@ def _suffix(path: Path, others: Mapping[str, str] = MappingProxyType({})) -> str
             f"{path}: the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}; "
             f"got {suffix or 'no ending'}.{hint}"
         )
-    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise DataFileError(f'{path}: parquet files need pyarrow. Install it with: pip install "tabdiff[io]"')
+    needed = {".parquet": "pyarrow", ".feather": "pyarrow", ".zarr": "zarr"}.get(suffix)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise DataFileError(f'{path}: {suffix[1:]} files need {needed}. Install it with: pip install "tabdiff[io]"')
     return suffix
 
 
@@ -95,7 +95,8 @@ def read_data(
     Parameters
     ----------
     path : path-like
-        A ``.csv`` or ``.csv.gz`` file with a header, a ``.parquet`` file, or an ``.h5ad`` file.
+        A ``.csv`` or ``.csv.gz`` file with a header; ``.parquet``, ``.feather``; ``.npz`` of one array or of columns;
+        ``.h5ad`` or a ``.zarr`` folder of cells; ``.fasta``, ``.fa``, ``.fna`` or ``.faa``.
     sep : str, optional
         csv: what separates fields. By default the comma, semicolon, tab or pipe that gives every line the same number.
     decimal : str, optional
@@ -122,7 +123,7 @@ def read_data(
 
     Returns
     -------
-    DataFrame or AnnData
+    DataFrame, AnnData, Series of sequences or array of images
         In a csv, a column is what all of its fields are: truth values (TRUE, True or true), whole numbers, other
         numbers, times (ISO 8601 in its forms, see `tabdiff.io.time_text`, times of day, durations such as ``1 days
         02:00:00``), or text. Whole numbers of which one has a leading zero (02139, 007) are text, as they are codes.
@@ -158,8 +159,9 @@ def read_data(
     if not path.exists():
         near = difflib.get_close_matches(path.name, _siblings(path), n=1)
         raise DataFileError(f"{path}: no such file.{f' Did you mean {path.with_name(near[0])}?' if near else ''}")
-    if path.is_dir():
-        raise DataFileError(f"{path} is a folder, not a {suffix} file.{_folder_hint(path)}")
+    if path.is_dir() != (suffix == ".zarr"):
+        kind = ("folder", f"{suffix} file") if path.is_dir() else ("file", "folder of zarr")
+        raise DataFileError(f"{path} is a {kind[0]}, not a {kind[1]}.{_folder_hint(path)}")
     csv = dict(sep=sep, decimal=decimal, thousands=thousands, encoding=encoding, missing=missing, dates=dates)
     given = [name for name, value in csv.items() if value is not None]
     given += [name for name, value in (("header", not header), ("skip", skip), ("text", text)) if value]
@@ -176,6 +178,16 @@ def read_data(
             import pandas as pd
 
             data = pd.read_parquet(path, engine="pyarrow")
+        elif suffix == ".feather":
+            import pandas as pd
+
+            data = pd.read_feather(path)
+        elif suffix == ".npz":
+            data = read_npz(path)
+        elif suffix == ".zarr":
+            data = read_zarr(path)
+        elif suffix in FASTA:
+            data = read_fasta(path)
         else:
             data = _read_h5ad(path)
     except PermissionError as error:
@@ -208,7 +220,7 @@ def _without(data: Any, drop: Sequence[str], path: Path) -> Any:
     names = _strings(drop)
     if not names:
         return data
-    if hasattr(data, "obs"):
+    if not hasattr(data, "columns"):
         raise DataFileError(f"{path}: drop is for tables; of obs only what condition names is modelled. Leave it out.")
     unknown = [name for name in names if name not in data.columns]
     if unknown:
@@ -270,7 +282,7 @@ def check_output(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     _suffix(path)
-    if path.is_dir():
+    if path.is_dir() and path.suffix.lower() != ".zarr":
         raise DataFileError(f"{path} is a folder; give the name of a file in it, such as {path / 'synthetic.csv'}.")
     _check_parent(path)
     return path
@@ -340,7 +352,8 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
     Parameters
     ----------
     data : DataFrame or AnnData
-        A table goes to ``.csv``, ``.csv.gz`` or ``.parquet``, cells go to ``.h5ad``. A csv is written in the form that
+        A table goes to ``.csv``, ``.csv.gz``, ``.parquet``, ``.feather`` or ``.npz``, cells go to ``.h5ad`` or
+        ``.zarr``, a column or Series "sequence" to FASTA too. A csv is written in the form that
         `read_data` found and the frame carries; otherwise with commas, and missing values as empty cells.
     path : path-like
         Where to; the folder must exist.
@@ -363,12 +376,21 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
     check_fits(path, cells=hasattr(data, "obs"))
     suffix = path.suffix.lower()
     try:
+        if suffix == ".zarr":
+            write_zarr(data, path)
+            return
         with replacing(path) as temporary:
             if suffix in (".csv", ".gz"):
                 write_csv(data, temporary)
             elif suffix == ".parquet":
                 # Parquet has no other names than text.
                 data.set_axis(data.columns.map(str), axis=1).to_parquet(temporary, index=False, engine="pyarrow")
+            elif suffix == ".feather":
+                data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True).to_feather(temporary)
+            elif suffix == ".npz":
+                write_npz(data, temporary)
+            elif suffix in FASTA:
+                write_fasta(data, temporary)
             else:
                 data.write_h5ad(temporary, compression="gzip")
     except MemoryError:
@@ -378,9 +400,9 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
 
 
 def check_fits(path: str | os.PathLike, *, cells: bool) -> None:
-    """Raise a DataFileError unless the ending of `path` suits the data: ``.h5ad`` for cells, the others for tables."""
+    """Raise a DataFileError unless the ending of `path` suits the data: ``.h5ad`` and ``.zarr`` are for cells alone."""
     suffix = Path(path).suffix.lower()
-    if cells and suffix != ".h5ad":
-        raise DataFileError(f"{path}: single cells are written as .h5ad; got {suffix}.")
-    if not cells and suffix == ".h5ad":
-        raise DataFileError(f"{path}: a table is written as .csv or .parquet; got .h5ad, which holds single cells.")
+    if cells and suffix not in CELLS:
+        raise DataFileError(f"{path}: single cells are written as .h5ad or .zarr; got {suffix}.")
+    if not cells and suffix in CELLS:
+        raise DataFileError(f"{path}: a table is written as .csv or .parquet; got {suffix}, which holds single cells.")

@@ -252,7 +252,7 @@ def test_bad_input_files(folder, tmp_path, capsys):
 
     fails(folder / "tabel.csv", "no such file", "Did you mean", "table.csv")
     fails(tmp_path / "nowhere" / "t.csv", "no such file")
-    fails(tmp_path / "t.xlsx", ".csv, .csv.gz, .parquet or .h5ad", ".xlsx", "CSV UTF-8")
+    fails(tmp_path / "t.xlsx", ".csv, .csv.gz, .parquet, .feather, .npz, .h5ad, .zarr", ".xlsx", "CSV UTF-8")
     fails(tmp_path / "t", "no ending")
     fails(tmp_path / "t.parqet", "Did you mean .parquet?")
     fails(tmp_path / "folder.csv", "is a folder")
@@ -300,7 +300,7 @@ def test_output_that_cannot_be_written_is_refused_before_sampling(folder, cell_m
     monkeypatch.setattr(DiffusionGenerator, "sample", lambda *_, **__: pytest.fail("sampling was started"))
     sample = ["sample", folder / "model", "-n", 2, "-o"]
     _fails(capsys, [*sample, tmp_path / "no" / "o.csv"], 1, "does not exist", "mkdir -p")
-    _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .csv.gz, .parquet or .h5ad")
+    _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .csv.gz, .parquet, .feather, .npz, .h5ad, .zarr")
     _fails(capsys, [*sample, folder / "model"], 1, "holds other files")
     _fails(capsys, [*sample, tmp_path / "o.h5ad"], 1, ".csv or .parquet")
     _fails(capsys, ["sample", cell_model, "-n", 2, "-o", tmp_path / "o.csv"], 1, "written as .h5ad")
@@ -405,7 +405,7 @@ def test_python_m_tabdiff_help_lists_the_commands_and_needs_no_torch():
     code += "finally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == ""
-    for command in ("fit", "sample", "info", "demo"):
+    for command in ("fit", "sample", "impute", "score", "evaluate", "privacy", "info", "demo"):
         assert f"\n    {command} " in done.stdout
     assert done.stdout.strip().endswith("False")
 

@@ -67,17 +67,12 @@ def test_files_of_other_kinds_say_what_to_do(tmp_path):
     frame.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
     frame.to_json(tmp_path / "t.json")
     np.save(tmp_path / "t.npy", frame.to_numpy())
-    np.savez(tmp_path / "t.npz", table=frame.to_numpy())
     advice = {
         "t.tsv": ("Rename it to .csv", lambda p: p.rename(tmp_path / "o.csv")),
         "t.json": ("pandas.read_json(file)", lambda p: pd.read_json(p).to_csv(tmp_path / "o.csv", index=False)),
         "t.npy": (
             "pandas.DataFrame(numpy.load(file))",
             lambda p: pd.DataFrame(np.load(p)).to_csv(tmp_path / "o.csv", index=False),
-        ),
-        "t.npz": (
-            "pandas.DataFrame(numpy.load(file)[name])",
-            lambda p: pd.DataFrame(np.load(p)["table"]).to_csv(tmp_path / "o.csv", index=False),
         ),
     }
     for name, (words, follow) in advice.items():
@@ -94,6 +89,43 @@ def test_files_of_other_kinds_say_what_to_do(tmp_path):
     (tmp_path / "t.xlsx").rename(tmp_path / "t.csv")
     with pytest.raises(DataFileError, match="zip or Excel file"):
         read_data(tmp_path / "t.csv")
+
+
+def test_feather_npz_and_fasta_go_round(tmp_path):
+    frame = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "c": ["x", "y"]})
+    pytest.importorskip("pyarrow")
+    write_data(frame, tmp_path / "t.feather")
+    pd.testing.assert_frame_equal(read_data(tmp_path / "t.feather"), frame)
+    write_data(frame[["a", "b"]], tmp_path / "t.npz")
+    pd.testing.assert_frame_equal(read_data(tmp_path / "t.npz"), frame[["a", "b"]].astype(float))
+    write_data(frame, tmp_path / "m.npz")
+    pd.testing.assert_frame_equal(read_data(tmp_path / "m.npz"), frame)
+    np.savez(tmp_path / "i.npz", X=np.zeros((4, 3, 3), np.uint8))
+    assert read_data(tmp_path / "i.npz").shape == (4, 3, 3)
+    np.savez(tmp_path / "bad.npz", a=np.zeros(3), b=np.zeros(4))
+    with pytest.raises(DataFileError, match="several columns of one length"):
+        read_data(tmp_path / "bad.npz")
+    np.savez(tmp_path / "code.npz", a=np.array([{}, 1], dtype=object))
+    with pytest.raises(DataFileError, match="allow_pickle=False"):
+        read_data(tmp_path / "code.npz")
+    (tmp_path / "s.fasta").write_text(">one first\nACG\nT\n\n>two\nGG\n")
+    sequences = read_data(tmp_path / "s.fasta")
+    assert sequences.to_dict() == {"one": "ACGT", "two": "GG"} and sequences.name == "sequence"
+    write_data(sequences, tmp_path / "o.fa")
+    pd.testing.assert_series_equal(read_data(tmp_path / "o.fa"), sequences)
+    (tmp_path / "bad.fa").write_text("ACGT\n")
+    with pytest.raises(DataFileError, match="first line must start with '>'"):
+        read_data(tmp_path / "bad.fa")
+
+
+def test_cells_go_round_in_zarr(tmp_path):
+    pytest.importorskip("zarr")
+    cells = _cells(tmp_path / "c.h5ad")
+    for _ in range(2):  # the second takes the place of the first
+        write_data(cells, tmp_path / "c.zarr")
+    found = read_data(tmp_path / "c.zarr")
+    assert found.shape == cells.shape and list(found.obs["k"]) == ["a", "b", "a"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.h5ad", "c.zarr"]
 
 
 def _cells(path: Path) -> anndata.AnnData:
