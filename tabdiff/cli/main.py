@@ -70,7 +70,7 @@ EXAMPLES = {
     + ["sample penguins.model -n 500 | head", "sample pictures.model -n 64 -o drawn"],
     "info": ["info penguins.model"],
     "demo": ["demo", "demo --table"],
-    "completion": ["completion bash >> ~/.bashrc", "completion fish > ~/.config/fish/completions/tabdiff.fish"],
+    "completion": ["completion bash >> ~/.bashrc", "completion fish | source"],
 }
 
 
