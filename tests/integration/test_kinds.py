@@ -308,13 +308,13 @@ def test_a_rare_levels_likelihood_is_its_share_of_the_rare(crowded):
 
 
 def test_an_identifier_is_named_and_costs_one_code():
-    ids = pd.Series([f"id-{i:04}" for i in range(300)])
+    ids = pd.Series([f"id-{i:04}" for i in range(0, 9900, 33)])
     with pytest.warns(UserWarning, match=r"'x' looks like an identifier: its 300 values"):
         codec = TableCodec().fit(pd.DataFrame({"x": ids, "other": np.arange(300) / 2}))
     assert codec.n_levels_ == [1]
     assert codec.schema_["kind"].to_list() == ["identifier", "numeric"]
     drawn = codec.decode(torch.zeros(1000, 2))["x"]
-    assert set(drawn) <= set(ids) and drawn.nunique() > 250
+    assert drawn.is_unique and drawn.str.fullmatch(r"id-\d{4}").all() and not drawn.isin(ids).any()
 
 
 def test_numbers_as_levels_go_to_the_nearest():

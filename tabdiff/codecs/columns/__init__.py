@@ -9,6 +9,7 @@ from typing import Any
 from tabdiff.codecs.columns.base import Column
 from tabdiff.codecs.columns.categorical import ConstantColumn, LevelColumn, unknown_level_message
 from tabdiff.codecs.columns.datetime import Clock, TimeColumn
+from tabdiff.codecs.columns.keys import is_key_name
 from tabdiff.codecs.columns.lookup import LevelLookup
 from tabdiff.codecs.columns.numeric import NumericColumn, check_range, restore, to_float
 from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, standardise
@@ -39,6 +40,7 @@ __all__ = [
     "check_range",
     "dtype_from_state",
     "dtype_to_state",
+    "is_key_name",
     "is_numeric",
     "is_storable",
     "is_time",

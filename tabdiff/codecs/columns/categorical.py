@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tabdiff.codecs.columns.base import Column
+from tabdiff.codecs.columns.keys import MIN_ROOM, KeyForm, new_keys
 from tabdiff.utils.dtypes import (
     dtype_from_state,
     dtype_to_state,
@@ -53,6 +54,10 @@ class LevelColumn(Column):
         Number of levels that share a code; 0 where each has its own.
     has_missing_ : bool
         Whether missing values were seen; their code is the last.
+    is_identifier_ : bool
+        Whether the column is pooled and no value repeats.
+    form_ : KeyForm or None
+        How identifiers look, by which decoding draws new ones; None where levels that were seen are drawn.
 
     Raises
     ------
@@ -106,6 +111,23 @@ class LevelColumn(Column):
             own = np.zeros(len(counts), dtype=bool)
             own[commonest] = self.counts_[commonest] >= MIN_OWN_COUNT
         self._set_codes(own)
+        self.form_ = self._find_form()
+
+    def _find_form(self) -> KeyForm | None:
+        """How identifiers look, if they are text or whole numbers, and if there are enough new ones."""
+        whole = pd.api.types.is_integer_dtype(self.dtype)
+        if not self.is_identifier_ or isinstance(self.dtype, pd.CategoricalDtype):
+            return None
+        if not whole and not all(isinstance(v, str) for v in self.levels_):
+            return None
+        if whole and min(self.levels_) < 0:
+            return None
+        form = KeyForm([str(v) for v in self.levels_])
+        if whole and form.room < MIN_ROOM * len(self.levels_):
+            form = form.longer()
+        if whole and max(len(s) for s in form.shapes) > len(str(2**53)) - 1:
+            return None
+        return form if form.room >= MIN_ROOM * len(self.levels_) else None
 
     def _set_levels(self, values: Any, counts: np.ndarray) -> None:
         # Factorising turns half-precision floats into wider ones.
@@ -230,8 +252,26 @@ class LevelColumn(Column):
         if self.n_rare_:
             rng = np.random.default_rng(0) if rng is None else rng
             # A number for every row: what a row gets must not depend on how many rows before it are rare.
-            level[rare] = self._rare[pick(self.counts_[self._rare], rng.random(len(codes))[rare])]
+            uniform = rng.random(len(codes))[rare]
+            if self.form_ is not None:
+                return self._new(self.form_, np.flatnonzero(rare), missing, np.asarray(uniform))
+            level[rare] = self._rare[pick(self.counts_[self._rare], uniform)]
         return self._take(level)
+
+    def _new(self, form: KeyForm, rows: np.ndarray, missing: np.ndarray, uniform: np.ndarray) -> pd.Series:
+        """Make a Series of new identifiers; missing ones stay."""
+        values = np.empty(len(missing), dtype=object)
+        values[:] = None
+        keys = new_keys(form, {str(v) for v in self.levels_}, uniform)
+        if pd.api.types.is_integer_dtype(self.dtype):
+            values[rows] = [int(k) for k in keys]
+            if not len(missing) or not missing.any():
+                return pd.Series(values.astype(np.int64), name=self.name).astype(self.dtype)
+            return pd.Series(pd.array(list(values), dtype="Int64"), name=self.name).astype(self.dtype)
+        values[rows] = keys
+        hole = self._take(np.array([-1])).iloc[0] if missing.any() else None
+        values[missing] = hole
+        return pd.Series(values, name=self.name, dtype=self.dtype)
 
     def _take(self, level: np.ndarray) -> pd.Series:
         """Make a Series of the levels at the positions (n,), -1 being missing."""
@@ -255,7 +295,7 @@ class LevelColumn(Column):
             "rare": self._rare,
             "identifier": self.is_identifier_,
             "has_missing": self.has_missing_,
-        }
+        } | ({} if self.form_ is None else {"form": self.form_.state()})
 
     @classmethod
     def from_state(cls, state: dict) -> Self:
@@ -271,6 +311,7 @@ class LevelColumn(Column):
         own[np.asarray(state["rare"])] = False
         column._set_codes(own)
         column.is_identifier_, column.has_missing_ = bool(state["identifier"]), bool(state["has_missing"])
+        column.form_ = KeyForm.from_state(state["form"]) if state.get("form") else None
         return column
 
 

@@ -26,6 +26,7 @@ from tabdiff.codecs.columns import (
     LevelColumn,
     NumericColumn,
     TimeColumn,
+    is_key_name,
     is_numeric,
     is_time,
     to_float,
@@ -233,6 +234,16 @@ class TableCodec(Codec):
             return self._make_levels(series, name)
         if is_time(series.dtype):
             return TimeColumn(series, name, weight)
+        if (
+            self._auto_levels
+            and pd.api.types.is_integer_dtype(series.dtype)
+            and distinct == len(values)
+            and is_key_name(name)
+        ):
+            # A number that names its row: what is near it means nothing.
+            column = self._make_levels(series, name)
+            if column.is_identifier_ and column.form_ is not None:
+                return column
         return NumericColumn(values, series.dtype, name, weight)
 
     def _make_levels(self, series: pd.Series, name: Any) -> LevelColumn:
@@ -484,10 +495,10 @@ def _warn_of_identifiers(columns: list[LevelColumn]) -> None:
     first = f"column {names} looks like an identifier: its {len(columns[0].levels_)} values are all different"
     if len(columns) > 1:
         first = f"columns {names} look like identifiers: no value of theirs repeats"
-    warn(
-        f"{first}. New rows repeat values that were seen, at random. Drop what is not wanted, and in any case what "
-        "names persons."
-    )
+    how = "New rows have new ones of the same form."
+    if any(c.form_ is None for c in columns):
+        how = "New rows repeat values that were seen, at random."
+    warn(f"{first}. {how} Drop what is not wanted, and in any case what names persons.")
 
 
 def _numpy_stream(generator: torch.Generator | RowStreams | None) -> np.random.Generator | RowStreams | None:

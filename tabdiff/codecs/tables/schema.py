@@ -80,7 +80,7 @@ def _grid(column: Any) -> str | None:
     if isinstance(column, Rebuilt):
         return None if column.grid is None else column.grid.describe()
     if not isinstance(column, NumericColumn):
-        return None
+        return None if column.form_ is None else f"new identifiers of the form {column.form_.describe()}"
     if column.observed_only_:
         return "observed values only"
     if column.grid_ is not None:
