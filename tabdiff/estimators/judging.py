@@ -56,8 +56,8 @@ def evaluate(
         For images: see `tabdiff.evaluation.evaluate_images`, whose figures these are.
     max_rows : "auto", int or None, default="auto"
         Most rows of each table that classifiers and distances use, or most cells, images or sequences of each side.
-        "auto" is 20,000 rows for classifiers and 10,000 for coverage (``report.sizes`` says what was used), 2,500
-        cells, 5,000 images and 10,000 sequences. None: all, at a cost that grows with their square.
+        "auto" is 20,000 rows for classifiers, 10,000 for coverage and 50,000 for shapes (``report.sizes`` says what was
+        used), 2,500 cells, 5,000 images and 10,000 sequences. None: all, at a cost that grows with their square.
     random_state : int, optional
         The same number gives the same report.
 

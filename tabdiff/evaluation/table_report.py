@@ -51,7 +51,7 @@ __all__ = ["evaluate_table"]
 
 # Rows of each frame, where "auto" is asked for: of classifiers, of coverage, of the published pipeline, and of what
 # grows with the number of pairs and triples of columns.
-CLASSIFIER_ROWS, COVERAGE_ROWS, PUBLISHED_ROWS, MARGINAL_ROWS = 20_000, 10_000, 10_000, 100_000
+CLASSIFIER_ROWS, COVERAGE_ROWS, PUBLISHED_ROWS, MARGINAL_ROWS = 20_000, 10_000, 10_000, 50_000
 # Of the published pipeline: its one-hot columns are dense.
 MAX_ONE_HOT = 300
 # A rule that so large a share of the holdout breaks was chance.
@@ -165,7 +165,10 @@ def _marginal(
     real, rng, seed = sides.some(sides.real, "marginals"), sides.rng, sides.seed
 
     def cheap(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
-        out = {"shape_error": shape_error(a, b), "trend_error": trend_error(a, b)}
+        return {"shape_error": shape_error(a, b), "trend_error": trend_error(a, b)} | joint(a, b)
+
+    def joint(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
+        out: dict[str, float] = {}
         if a.shape[1] > 2:
             out["trivariate_error"] = trivariate_error(a, b, random_state=seed)
         if a.shape[1] > 1:
@@ -176,24 +179,29 @@ def _marginal(
         return out
 
     floor = held if held is not None else real.iloc[rng.integers(len(real), size=len(sides.others["synthetic"]))]
-    compared = {**sides.others, "floor": floor}
+    compared = {name: sides.some(frame, "marginals") for name, frame in {**sides.others, "floor": floor}.items()}
+    shapes = {name: column_shape_errors(real, frame) for name, frame in compared.items()}
+    pairs = {name: pair_trend_errors(real, frame).to_numpy() for name, frame in compared.items()}
+    above = np.triu_indices(real.shape[1], 1)
     for name, frame in compared.items():
-        columns[name] |= cheap(real, sides.some(frame, "marginals"))
-    synthetic = sides.others["synthetic"]
+        trend = float(pairs[name][above].mean()) if real.shape[1] > 1 else np.nan
+        columns[name] |= {"shape_error": float(shapes[name].mean()), "trend_error": trend}
+        columns[name] |= joint(real, frame)
+    synthetic = compared["synthetic"]
     errors = jackknife(
         lambda a, b: cheap(real.iloc[a], synthetic.iloc[b]), [len(real), len(synthetic)], rng, groups=GROUPS
     )
     for metric, error in errors.items():
         value = columns["synthetic"].get(metric, np.nan)
         intervals[metric] = (value - Z * error, value + Z * error)
+    sizes["shapes, pairs and triples"] = f"{len(real):,} real rows, {len(synthetic):,} synthetic"
     sizes["intervals of shapes, pairs and triples"] = "leaving a tenth of at most 10,000 rows out, ten times"
-    shapes = {name: column_shape_errors(real, sides.some(frame, "marginals")) for name, frame in compared.items()}
     details["columns"] = pd.DataFrame(shapes)[["synthetic", "floor", "independent"]].rename_axis("column").reset_index()
     details["columns"] = details["columns"].sort_values("synthetic", ascending=False, ignore_index=True, kind="stable")
     if real.shape[1] > 1:
-        details["pairs"] = _worst_pairs(real, {n: sides.some(f, "marginals") for n, f in compared.items()})
+        details["pairs"] = _worst_pairs(real, pairs)
     if real.shape[1] > 2:
-        details["triples"] = triple_errors(real, sides.some(synthetic, "marginals"), random_state=seed).head(20)
+        details["triples"] = triple_errors(real, synthetic, random_state=seed).head(20)
     if "pattern_error" in columns["synthetic"]:
         details["missing"] = missing_patterns(real, synthetic)
 
@@ -230,8 +238,8 @@ def _rules_and_keys(
         intervals["copied_keys"] = (100 * share - half, 100 * share + half)
 
 
-def _worst_pairs(real: pd.DataFrame, frames: dict[str, pd.DataFrame], n: int = 20) -> pd.DataFrame:
-    errors = {name: pair_trend_errors(real, frame).to_numpy() for name, frame in frames.items()}
+def _worst_pairs(real: pd.DataFrame, errors: dict[str, np.ndarray], n: int = 20) -> pd.DataFrame:
+    """The pairs of columns whose dependence is furthest off, from the errors (d, d) of each side."""
     i, j = np.triu_indices(real.shape[1], 1)
     order = np.argsort(-errors["synthetic"][i, j], kind="stable")[:n]
     i, j = i[order], j[order]
