@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tabdiff.model.networks import MLP, DiT, UNet
     from tabdiff.training.options import TrainingOptions
 
+__version__ = "0.1.0"
+
 __all__ = [
     "MLP",
     "ArrayCodec",
@@ -69,13 +71,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return version("tabdiff")
-        except PackageNotFoundError:  # run from a clone that is not installed
-            return "0+unknown"
     # Imported when first asked for, so that `tabdiff --help` does not wait for torch.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)

@@ -46,7 +46,7 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         suits them (`tabdiff.nn.unet.UNET_PRESETS`): on a GPU that of Ho et al. (2020) for 32 × 32 pixels, on a CPU at
         most 32 channels at the first level. "auto" is "unet" for images and else "mlp". On a CPU a step of the
         transformer takes four to thirty times as long as the MLP's, and within the same time the MLP's tables, cells
-        and digits are better, though step by step the transformer learns more (see benchmarks/README.md). Choose "dit"
+        and digits are better, though step by step the transformer learns more (see docs/benchmarks). Choose "dit"
         for long fits, where attention is cheap, and for conditions of several vectors a row, to which it attends one by
         one where the MLP sees their mean. A callable
         ``denoiser(n_inputs, n_outputs, condition_size)`` returns an ``nn.Module`` that is called as ``network(x, t,

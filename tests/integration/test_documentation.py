@@ -1,0 +1,88 @@
+"""The site has every public name, and its docstrings say what they should."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+# Checks of numpydoc. Left out: ES01 and SA01 (a text beyond the summary, "See Also"), which not every name needs; GL01,
+# GL02 and GL08 (where quotes stand, which ruff holds); SS05 (verbs), RT02 and PR06 (wording); YD01.
+CHECKS = (
+    *("GL03", "GL05", "GL06", "GL07", "GL09", "GL10"),
+    *("SS01", "SS02", "SS03", "SS04", "SS06"),
+    *("PR01", "PR02", "PR03", "PR04", "PR05", "PR07", "PR08", "PR09", "PR10"),
+    *("RT01", "RT03", "RT04", "RT05", "SA02", "SA03", "SA04", "EX01"),
+)
+# Of methods: a short method says all in its summary, and a class has its example.
+OF_METHODS = tuple(check for check in CHECKS if check not in ("PR01", "RT01", "EX01"))
+
+
+@pytest.fixture(scope="module")
+def api_pages():
+    spec = importlib.util.spec_from_file_location("api_pages", DOCS / "api_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def documented():
+    """Dotted names of what is public, and whether each is a method."""
+    packages = ("tabdiff", *(f"tabdiff.{p}" for p in "diffusion nn training codecs evaluation datasets".split()))
+    seen = []
+    for package in packages:
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            found = getattr(module, name)
+            if found in seen or not (inspect.isclass(found) or inspect.isfunction(found)):
+                continue
+            seen.append(found)
+            yield f"{package}.{name}", False
+            if inspect.isclass(found):
+                for method, value in vars(found).items():
+                    if not method.startswith("_") and (
+                        inspect.isfunction(value) or isinstance(value, classmethod | staticmethod | property)
+                    ):
+                        yield f"{package}.{name}.{method}", True
+
+
+def test_docstrings_pass_the_checks_of_numpydoc():
+    validate = pytest.importorskip("numpydoc.validate").validate
+    names = list(documented())
+    assert len(names) > 300
+    faults = {
+        name: wrong
+        for name, is_method in names
+        if (wrong := [e for e in validate(name)["errors"] if e[0] in (OF_METHODS if is_method else CHECKS)])
+    }
+    assert faults == {}
+
+
+def test_every_public_name_has_a_place_in_the_reference(api_pages, tmp_path):
+    api_pages.write(tmp_path)
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.rst")}
+    assert set(pages) == {"index", *api_pages.PACKAGES}
+    for package in api_pages.PACKAGES:
+        for name in importlib.import_module(package).__all__:
+            assert re.search(rf"(^   |data:: |``){name}\b", pages[package], re.MULTILINE), f"{package}.{name}"
+
+
+def test_tutorials_are_linked_from_the_front_page_or_a_how_to():
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md"), *DOCS.glob("concepts/*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    tutorials = sorted(path.stem for path in (DOCS / "tutorials").glob("*.py"))
+    assert len(tutorials) == 10
+    assert [name for name in tutorials if f"gallery/{name}.rst" not in text] == []
+
+
+def test_the_version_is_told_alike_everywhere():
+    import tabdiff
+
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    assert f"\nversion: {tabdiff.__version__}\n" in citation
+    assert f'{{% set version = "{tabdiff.__version__}" %}}' in recipe
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
