@@ -92,8 +92,8 @@ def six_tables_errors() -> str:
         ratios[metric] = [a / b for a, b in zip(ours, reference)]
     least, most = ([short(f(ratios[m]), 2) for m in ratios] for f in (min, max))
     return wrapped(
-        f"Shape errors are {least[0]} to {most[0]} times those of a bootstrap of the real rows, trend errors {least[1]} to "
-        f"{most[1]} times."
+        f"Shape errors are {least[0]} to {most[0]} times those of a bootstrap of the real rows, trend errors "
+        f"{least[1]} to {most[1]} times."
     )
 
 
