@@ -30,7 +30,26 @@ CODECS: dict[str, Any] = {
 
 
 def is_anndata(X: Any) -> bool:
-    """Whether X is an AnnData, told without importing anndata."""
+    """Whether X is an AnnData, told without importing anndata.
+
+    Parameters
+    ----------
+    X : object
+        Any container.
+
+    Returns
+    -------
+    bool
+        Whether it is one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anndata import AnnData
+    >>> from tabdiff.codecs import is_anndata
+    >>> is_anndata(AnnData(np.ones((2, 3)))), is_anndata(np.ones((2, 3)))
+    (True, False)
+    """
     return any(t.__name__ == "AnnData" and t.__module__.startswith("anndata") for t in type(X).__mro__)
 
 
@@ -49,12 +68,24 @@ def make_codec(X: Any, codec: Codec | None = None, **flat: Any) -> Any:
     **flat
         `categorical_features`, `constraints` and `layer`, as the estimator has them.
 
+    Returns
+    -------
+    Codec
+        An unfitted codec.
+
     Raises
     ------
     ValueError
         If `codec` is for another container; for a setting that is given twice, or that the codec does not have.
     TypeError
         For another container.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tabdiff.codecs import make_codec
+    >>> make_codec(pd.DataFrame({"a": [1, 2]}))
+    TableCodec()
     """
     kinds = _kinds_for(X)
     if codec is not None and type(codec) not in kinds:
@@ -110,11 +141,45 @@ def _check_taken(name: str, value: Any, kind: type[Codec], X: Any) -> None:
 
 
 def codec_name(codec: Any) -> str:
-    """Return the name of a codec in `CODECS`."""
+    """Return the name of a codec in `CODECS`.
+
+    Parameters
+    ----------
+    codec : Codec
+        A codec, fitted or not.
+
+    Returns
+    -------
+    str
+        Its name in `CODECS`.
+
+    Examples
+    --------
+    >>> from tabdiff.codecs import TableCodec, codec_name
+    >>> codec_name(TableCodec())
+    'table'
+    """
     return next(name for name, kind in CODECS.items() if type(codec) is kind)
 
 
 def container_name(codec: Any) -> str:
-    """Return what a codec is for: "array", "table", "cells", "images" or "sequences"."""
+    """Return what a codec is for: "array", "table", "cells", "images" or "sequences".
+
+    Parameters
+    ----------
+    codec : Codec
+        A codec, fitted or not.
+
+    Returns
+    -------
+    str
+        The kind of container.
+
+    Examples
+    --------
+    >>> from tabdiff.codecs import CellCodec, container_name
+    >>> container_name(CellCodec())
+    'cells'
+    """
     name = codec_name(codec)
     return "images" if name == "latent_images" else name

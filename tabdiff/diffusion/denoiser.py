@@ -66,6 +66,20 @@ def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, T
         Time, 0-d or shape ``(B,)``.
     like : Tensor
         Rows, shape ``(B, *)``.
+
+    Returns
+    -------
+    tuple of Tensor
+        Signal and noise, each of shape ``(B, 1, ...)`` or 0-d.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, coefficients
+    >>> alpha, sigma = coefficients(CosineSchedule(), torch.tensor([0.2, 0.8]), torch.zeros(2, 3))
+    >>> alpha.shape, alpha.square() + sigma.square()
+    (torch.Size([2, 1]), tensor([[1.],
+            [1.]]))
     """
     t = t.detach().double() if t.device.type != "mps" else t.detach()
     shape = t.shape + (1,) * (like.dim() - 1) if t.dim() else t.shape

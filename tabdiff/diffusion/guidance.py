@@ -61,6 +61,15 @@ class ClassifierFreeGuidance(nn.Module):
     Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Kynkäänniemi et al., "Applying Guidance in a
     Limited Interval Improves Sample and Distribution Quality in Diffusion Models", 2024; Lin et al., "Common
     Diffusion Noise Schedules and Sample Steps are Flawed", 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import ClassifierFreeGuidance, CosineSchedule, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> guided = ClassifierFreeGuidance(denoiser, 2.0, interval=(0.2, 0.8))
+    >>> sample(guided, torch.ones(3, 2), steps=8).shape
+    torch.Size([3, 2])
     """
 
     def __init__(
@@ -148,6 +157,14 @@ class CFGPlusPlus(nn.Module):
     References
     ----------
     Chung et al., "CFG++: Manifold-constrained Classifier Free Guidance for Diffusion Models", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CFGPlusPlus, CosineSchedule, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(CFGPlusPlus(denoiser, 0.5), torch.ones(3, 2), method="ddim", steps=8).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, denoiser: DenoiserLike, scale: float) -> None:
@@ -191,6 +208,16 @@ class AutoGuidance(nn.Module):
     References
     ----------
     Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import AutoGuidance, CosineSchedule, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> weak = GaussianDenoiser(torch.zeros(2), 4 * torch.eye(2), CosineSchedule())
+    >>> led = AutoGuidance(denoiser, weak, 1.5)
+    >>> sample(led, torch.ones(3, 2), steps=8).shape
+    torch.Size([3, 2])
     """
 
     def __init__(
@@ -239,6 +266,15 @@ class MultiConditionGuidance(nn.Module):
     References
     ----------
     Liu et al., "Compositional Visual Generation with Composable Diffusion Models", 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, MultiConditionGuidance, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> guided = MultiConditionGuidance(denoiser, [2.0, 1.0])
+    >>> sample(guided, torch.ones(3, 2), condition=torch.zeros(3, 2), steps=8).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, denoiser: DenoiserLike, scales: Sequence[float]) -> None:
@@ -292,6 +328,17 @@ class ClassifierGuidance(nn.Module):
     References
     ----------
     Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import ClassifierGuidance, CosineSchedule, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> def log_probability(x, t, condition):
+    ...     return -(x - 1).square().sum(1)
+    >>> guided = ClassifierGuidance(denoiser, log_probability, scale=0.5)
+    >>> sample(guided, torch.ones(3, 2), condition=torch.zeros(3, 1), steps=8).shape
+    torch.Size([3, 2])
     """
 
     def __init__(

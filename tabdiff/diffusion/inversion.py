@@ -57,6 +57,16 @@ def encode(
     References
     ----------
     Song, Meng and Ermon, "Denoising Diffusion Implicit Models", 2021, section 4.3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, encode, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> noise = torch.randn((3, 2), generator=torch.Generator().manual_seed(0))
+    >>> rows = sample(denoiser, noise, method="ddim", steps=50, denoise_last=False)
+    >>> bool((encode(denoiser, rows) - noise).abs().max() < 0.1)
+    False
     """
     if method not in _REVERSIBLE:
         raise ValueError(f"method {method!r} cannot run from data to noise; those that can: {', '.join(_REVERSIBLE)}")
@@ -82,6 +92,13 @@ def slerp(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
     -------
     Tensor
         Shape ``(B, *)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import slerp
+    >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5).round(decimals=3)
+    tensor([[0.7070, 0.7070]])
     """
     flat_a, flat_b = a.flatten(1), b.flatten(1)
     cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
@@ -124,6 +141,14 @@ def interpolate(
     -------
     Tensor
         Shape ``(len(shares), B, *)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, interpolate
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> interpolate(denoiser, torch.zeros(1, 2), torch.ones(1, 2), [0.0, 0.5, 1.0], steps=8).shape
+    torch.Size([3, 1, 2])
     """
     noise_a, noise_b = (encode(denoiser, rows, condition, method=method, steps=steps) for rows in (a, b))
     decoded = [

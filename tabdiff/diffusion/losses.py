@@ -39,6 +39,27 @@ def x0_factor(alpha: Tensor, sigma: Tensor, target: str, sigma_data: float = 1.0
 
     SNR for "eps" and for "score" (whose error is taken of ``sigma * score``), SNR + 1 for "v" on a
     variance-preserving schedule, ``1 / t**2`` for "flow" on a rectified flow, ``1 / c_out**2`` for "edm".
+
+    Parameters
+    ----------
+    alpha, sigma : Tensor
+        Coefficients of the signal and of the noise.
+    target : str
+        A name of ``TARGETS``.
+    sigma_data : float, default=1.0
+        Standard deviation of the data, for "edm".
+
+    Returns
+    -------
+    Tensor
+        The factor, of the shape of `alpha`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import x0_factor
+    >>> x0_factor(torch.tensor(0.6), torch.tensor(0.8), "eps").round(decimals=3)
+    tensor(0.5620)
     """
     if target == "x0":
         return torch.ones_like(alpha)
@@ -68,6 +89,14 @@ class Loss:
     ------
     ValueError
         If the weighting is unknown or a scale is not above 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Loss
+    >>> loss = Loss("min_snr", gamma=5.0)
+    >>> loss(torch.ones(2, 3), CosineSchedule(), torch.tensor([0.2, 0.8]), "eps").round(decimals=3)
+    tensor([0.5280, 1.0000])
     """
 
     weighting: str = "simple"
@@ -144,9 +173,28 @@ def elbo_weight(schedule: Schedule, t: Tensor) -> Tensor:
     nats: ``1/2 (SNR(s) - SNR(t))`` times the number of steps in discrete time, ``-1/2 dSNR/dt`` times the
     length of time in continuous time.
 
+    Parameters
+    ----------
+    schedule : Schedule
+        The noise schedule.
+    t : Tensor of shape (B,)
+        Times.
+
+    Returns
+    -------
+    Tensor of shape (B,)
+        The weights.
+
     References
     ----------
     Kingma et al., "Variational Diffusion Models", 2021, equations 13 and 18.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import RectifiedFlowSchedule, elbo_weight
+    >>> elbo_weight(RectifiedFlowSchedule(), torch.tensor([0.25, 0.5])).round(decimals=2)
+    tensor([47.9000,  3.9900], dtype=torch.float64)
     """
     t = t.double()
     snr = schedule.log_snr(t).exp()
@@ -160,9 +208,25 @@ def elbo_weight(schedule: Schedule, t: Tensor) -> Tensor:
 def make_loss(loss: str | Loss) -> Loss:
     """Return a loss by its name; a `Loss` is returned as it is.
 
+    Parameters
+    ----------
+    loss : str or Loss
+        A name of ``LOSSES``, or a loss.
+
+    Returns
+    -------
+    Loss
+        The loss of that name.
+
     Raises
     ------
     ValueError
         If the name is unknown.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import make_loss
+    >>> make_loss("min_snr").gamma
+    5.0
     """
     return loss if isinstance(loss, Loss) else Loss(loss)

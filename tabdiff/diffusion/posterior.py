@@ -42,6 +42,12 @@ class RePaint:
     References
     ----------
     Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022, section 4.2.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import RePaint
+    >>> RePaint(n_resamples=10, jump_length=5).n_resamples
+    10
     """
 
     method: str | Sampler = "ddpm"
@@ -120,6 +126,17 @@ def sample_known(
     ----------
     Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
     algorithm 1 and section 4.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, sample_known
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> known, mask = torch.zeros(3, 2), torch.tensor([[True, False]]).expand(3, 2)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> rows = sample_known(denoiser, torch.ones(3, 2), known, mask, steps=8, generator=generator)
+    >>> rows[:, 0]
+    tensor([0., 0., 0.])
     """
     RePaint(method, n_resamples, jump_length)  # raises where a number is no count
     if mask.dtype != torch.bool:
@@ -197,6 +214,16 @@ class PosteriorGuidance(nn.Module):
     ----------
     Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2023; Song et al.,
     "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, PosteriorGuidance, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> operator, seen = torch.tensor([[1.0, 1.0]]), torch.full((3, 1), 2.0)
+    >>> guided = PosteriorGuidance(denoiser, operator, seen, noise_std=0.1)
+    >>> sample(guided, torch.ones(3, 2), steps=8).shape
+    torch.Size([3, 2])
     """
 
     def __init__(

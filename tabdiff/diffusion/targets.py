@@ -40,9 +40,21 @@ def edm_coefficients(alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> t
     sigma_data : float
         Standard deviation of the data.
 
+    Returns
+    -------
+    tuple of Tensor
+        Scales of the input, of what skips the network, and of its output.
+
     References
     ----------
     Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, table 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import edm_coefficients
+    >>> [round(float(c), 3) for c in edm_coefficients(torch.tensor(1.0), torch.tensor(2.0))]
+    [0.447, 0.2, 0.894]
     """
     c_in = (alpha**2 * sigma_data**2 + sigma**2).rsqrt()
     return c_in, alpha * sigma_data**2 * c_in**2, sigma * sigma_data * c_in
@@ -72,11 +84,23 @@ def to_x0(
     sigma_data : float
         Standard deviation of the data; only "edm" uses it.
 
+    Returns
+    -------
+    Tensor
+        The clean rows, of the shape of `x_t`.
+
     Raises
     ------
     ValueError
         If `target` is unknown, or is "eps" or "score" where `alpha` is 0: pure noise says nothing about the
         row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import to_x0
+    >>> to_x0(torch.tensor([0.5]), torch.tensor([1.0]), 0.6, 0.8, "eps").round(decimals=3)
+    tensor([1.])
     """
     alpha, sigma = _coefficients(alpha, sigma, x_t)
     check_target(target)
@@ -105,7 +129,29 @@ def _to_x0(output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, target: st
 
 
 def to_eps(x0: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-    """Return the noise that makes `x_t` of the clean row `x0`."""
+    """Return the noise that makes `x_t` of the clean row `x0`.
+
+    Parameters
+    ----------
+    x0 : Tensor
+        Clean rows, shape ``(B, *)``.
+    x_t : Tensor
+        Noisy rows, of the same shape.
+    alpha, sigma : Tensor or float
+        Coefficients of the signal and of the noise.
+
+    Returns
+    -------
+    Tensor
+        The noise, of the shape of `x_t`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import to_eps
+    >>> to_eps(torch.tensor([1.0]), torch.tensor([1.0]), 0.6, 0.8).round(decimals=3)
+    tensor([0.5000])
+    """
     return (x_t - alpha * x0) / sigma
 
 
@@ -131,10 +177,22 @@ def target_of(
     sigma_data : float
         Standard deviation of the data; only "edm" uses it.
 
+    Returns
+    -------
+    Tensor
+        The target, of the shape of `x0`.
+
     Raises
     ------
     ValueError
         If `target` is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import target_of
+    >>> target_of(torch.tensor([1.0]), torch.tensor([0.5]), 0.6, 0.8, "v").round(decimals=3)
+    tensor([-0.5000])
     """
     alpha, sigma = _coefficients(alpha, sigma, x0)
     check_target(target)
@@ -174,6 +232,11 @@ def convert(
         Two of ``TARGETS``.
     sigma_data : float
         Standard deviation of the data; only "edm" uses it.
+
+    Returns
+    -------
+    Tensor
+        The other prediction, of the same shape.
 
     Raises
     ------

@@ -56,6 +56,18 @@ def uniform(
         Where the result is wanted; by default where it was drawn.
     dtype : torch.dtype
         Of the result.
+
+    Returns
+    -------
+    Tensor of shape (batch_size,)
+        Times of the schedule.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, uniform
+    >>> uniform(4, CosineSchedule(), torch.Generator().manual_seed(0)).shape
+    torch.Size([4])
     """
     source = generator.device if generator is not None else device
     u = torch.rand(batch_size, generator=generator, device=source, dtype=torch.float32)
@@ -83,9 +95,21 @@ def stratified(
     permute : bool
         Whether to shuffle them. It matters only where the order of the rows in the batch means something.
 
+    Returns
+    -------
+    Tensor of shape (batch_size,)
+        Times of the schedule.
+
     References
     ----------
     Kingma et al., "Variational Diffusion Models", 2021, appendix I.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, stratified
+    >>> stratified(4, CosineSchedule(), torch.Generator().manual_seed(0)).shape
+    torch.Size([4])
     """
     source = generator.device if generator is not None else device
     offset = torch.rand(1, generator=generator, device=source, dtype=torch.float32)
@@ -116,6 +140,14 @@ class LogNormal:
     References
     ----------
     Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, table 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, LogNormal
+    >>> t = LogNormal()(1000, CosineSchedule(), torch.Generator().manual_seed(0))
+    >>> t.shape, bool((t > 0).all() and (t < 1).all())
+    (torch.Size([1000]), True)
     """
 
     mean: float = -1.2
@@ -150,6 +182,14 @@ class LogitNormal:
     ----------
     Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024, section
     3.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, LogitNormal
+    >>> t = LogitNormal()(1000, CosineSchedule(), torch.Generator().manual_seed(0))
+    >>> t.shape, bool((t > 0).all() and (t < 1).all())
+    (torch.Size([1000]), True)
     """
 
     mean: float = 0.0
@@ -199,6 +239,14 @@ class LossAware:
     References
     ----------
     Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, equation 18.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, LossAware
+    >>> times = LossAware(n_bins=10)
+    >>> times(4, CosineSchedule(), torch.Generator().manual_seed(0)).shape
+    torch.Size([4])
     """
 
     def __init__(self, n_bins: int = 100, history: int = 10, uniform_share: float = 0.001) -> None:
@@ -305,10 +353,26 @@ TIMES = tuple(_BY_NAME)
 def make_times(times: str | Times) -> Times:
     """Return a way to draw times by its name; a callable is returned as it is.
 
+    Parameters
+    ----------
+    times : str or Times
+        A name, or a callable that draws times.
+
+    Returns
+    -------
+    Times
+        What draws times.
+
     Raises
     ------
     ValueError
         If the name is unknown.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import make_times
+    >>> make_times("log_normal")
+    LogNormal(mean=-1.2, std=1.2)
     """
     if not isinstance(times, str):
         return times

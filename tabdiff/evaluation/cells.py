@@ -214,13 +214,35 @@ def gene_correlation_agreement(real: Any, synthetic: Any, *, n_genes: int = 200)
 
 
 def gene_mean_correlation(real: Any, synthetic: Any) -> float:
-    """Pearson correlation over genes of the mean log-normalised expression; 1 is ideal."""
+    """Pearson correlation over genes of the mean log-normalised expression; 1 is ideal.
+
+    Parameters
+    ----------
+    real, synthetic : array or sparse matrix of shape (n_cells, n_genes)
+        Counts, or normalised values, of the same genes.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; 1 is best.
+    """
     a, b = (log_normalize(x).mean(axis=0, dtype=np.float64) for x in check_pair(real, synthetic))
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def zero_fraction_gap(real: Any, synthetic: Any) -> float:
-    """Share of zero entries, synthetic minus real, in percentage points; 0 is ideal."""
+    """Share of zero entries, synthetic minus real, in percentage points; 0 is ideal.
+
+    Parameters
+    ----------
+    real, synthetic : array or sparse matrix of shape (n_cells, n_genes)
+        Counts, or normalised values, of the same genes.
+
+    Returns
+    -------
+    float
+        In percentage points; 0 is best.
+    """
 
     def zeros(x: Any) -> float:
         stored = x.count_nonzero() if sparse.issparse(x) else np.count_nonzero(x)

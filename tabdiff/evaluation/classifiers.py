@@ -226,6 +226,18 @@ def lr_c2st(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | 
 
     It sees means and level frequencies only, so independent columns score close to 1: a score below that
     betrays marginals that are off.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
+    random_state : int or None, default=0
+        Seed of what is drawn.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 is never told.
     """
     return lr_two_sample(real, synthetic, random_state=random_state).score
 

@@ -180,6 +180,13 @@ def alpha_precision(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state
     of α, on numbers scaled by the real range and one-hot categories: the "naive" form that published tables
     report. Alaa et al., *How Faithful is your Synthetic Data?*, ICML 2022.
 
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
+    random_state : int or None, default=0
+        Seed of what is drawn.
+
     Returns
     -------
     score : float
@@ -206,6 +213,13 @@ def beta_recall(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: in
     mean that holds a share β of the covering rows; the score is :math:`1 - \sum|β - \hat{β}| / \sum β` over
     30 levels of β, scaled as in `alpha_precision`. Alaa et al., *How Faithful is your Synthetic Data?*,
     ICML 2022.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
+    random_state : int or None, default=0
+        Seed of what is drawn.
 
     Returns
     -------

@@ -77,6 +77,16 @@ def column_shape_errors(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.Serie
 def shape_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
     """Return the mean of `column_shape_errors`: percent, lower is better.
 
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
+
+    Returns
+    -------
+    float
+        In percent; 0 is best.
+
     Examples
     --------
     >>> from tabdiff.datasets import load_penguins
@@ -134,6 +144,11 @@ def pair_trend_errors(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFra
     column, missing values a bin of their own. No pair is left out for being weak, and outliers in
     `synthetic` do not move the bins.
 
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
+
     Returns
     -------
     errors : DataFrame of float, shape (n_columns, n_columns)
@@ -160,7 +175,18 @@ def pair_trend_errors(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFra
 
 
 def trend_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
-    """Return the mean of `pair_trend_errors`: percent, lower is better; NaN for a single column."""
+    """Return the mean of `pair_trend_errors`: percent, lower is better; NaN for a single column.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
+
+    Returns
+    -------
+    float
+        In percent; 0 is best.
+    """
     errors = pair_trend_errors(real, synthetic).to_numpy()
     pairs = errors[np.triu_indices(len(errors), k=1)]
     return float(pairs.mean()) if len(pairs) else float("nan")
@@ -171,6 +197,11 @@ def missingness_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
 
     The mean absolute difference between the two frames in P(a missing) and P(a and b missing), over all
     columns a and pairs a, b that have a missing value in either frame.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame
+        Rows of the same columns.
 
     Returns
     -------

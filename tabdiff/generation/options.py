@@ -22,7 +22,7 @@ class SamplingOptions:
     They are keywords of `DiffusionGenerator.sample`, where each is described, and as ``**options`` of
     `DiffusionGenerator.sample_to` and `tabdiff.sample_pipeline`. They are checked when they are made.
 
-    Attributes
+    Parameters
     ----------
     guidance_scale : float, default=1.0
         Finite; 1 is no guidance.

@@ -43,7 +43,7 @@ MIN_SIDE = 4
 class Images:
     """Images that were given, taken to one form without a copy.
 
-    Attributes
+    Parameters
     ----------
     pixels : ndarray of shape (n, c, h, w) or ImageFiles
         uint8, or float as it was given.

@@ -223,7 +223,7 @@ def make_time_embedding(kind: str, size: int, n_timesteps: int | None = None) ->
 class VectorColumns(NamedTuple):
     """Which columns of a condition hold a vector, or tokens.
 
-    Attributes
+    Parameters
     ----------
     start : int
         The first of them.
@@ -254,7 +254,7 @@ class VectorColumns(NamedTuple):
 class Context(NamedTuple):
     """An embedded condition as one vector, and as tokens.
 
-    Attributes
+    Parameters
     ----------
     pooled : Tensor of shape (B, size)
         All attributes in one.

@@ -41,6 +41,13 @@ class Callback:
 
     ``training.step`` is the number of steps done and ``training.history`` what was logged, an entry every 50 steps.
     ``training.snapshot()`` returns a fitted `DiffusionGenerator` with the averaged weights of now, to sample from.
+
+    Examples
+    --------
+    >>> from tabdiff.training import Callback
+    >>> callback = Callback()
+    >>> print(callback.on_step_end(None))
+    None
     """
 
     def on_fit_begin(self, training: Training) -> None:
@@ -311,6 +318,12 @@ class TensorBoard(Callback):
     ------
     ImportError
         In `fit`, if tensorboard is not installed.
+
+    Examples
+    --------
+    >>> from tabdiff import DiffusionGenerator
+    >>> from tabdiff.training import TensorBoard
+    >>> gen = DiffusionGenerator(callbacks=[TensorBoard("logs")])
     """
 
     def __init__(self, log_dir: str | os.PathLike) -> None:

@@ -51,7 +51,14 @@ FREE = ("callbacks", "compile", "random_state", "verbose")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, of another version, or of another fit."""
+    """A checkpoint that is damaged, of another version, or of another fit.
+
+    Examples
+    --------
+    >>> from tabdiff.training import CheckpointError
+    >>> issubclass(CheckpointError, Exception)
+    True
+    """
 
 
 class Checkpoint(Callback):

@@ -30,6 +30,14 @@ class EMA(Generic[Model]):
         A copy of the model that holds the averaged weights.
     n_updates : int
         Number of updates so far; the first one copies.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.training import EMA
+    >>> average = EMA(torch.nn.Linear(2, 1), decay=0.9)
+    >>> average.decay
+    0.9
     """
 
     def __init__(self, model: Model, decay: float) -> None:

@@ -36,7 +36,7 @@ WINDOW_STEPS = 50
 class TrainingResult:
     """What training leaves.
 
-    Attributes
+    Parameters
     ----------
     denoiser : Denoiser
         The averaged denoiser, in evaluation mode, on the training device: with a validation the one that did best on

@@ -158,12 +158,28 @@ class TrainingOptions(BaseEstimator):
 def options_of(training: Any) -> TrainingOptions:
     """Return checked options for what a parameter `training` holds; None stands for the defaults.
 
+    Parameters
+    ----------
+    training : TrainingOptions or None
+        What the parameter `training` holds.
+
+    Returns
+    -------
+    TrainingOptions
+        Checked options.
+
     Raises
     ------
     TypeError
         If it is something else.
     ValueError
         If a value is out of range.
+
+    Examples
+    --------
+    >>> from tabdiff.training import options_of
+    >>> options_of(None).ema_decay
+    0.999
     """
     if training is None:
         return TrainingOptions()

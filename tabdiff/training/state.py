@@ -25,7 +25,7 @@ KEYS = ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "se
 class Run:
     """Which fit a training belongs to, and where it stood.
 
-    Attributes
+    Parameters
     ----------
     description : dict or None
         Seed, parameters and data in plain values, which tell whether another fit may go on with its checkpoints; empty

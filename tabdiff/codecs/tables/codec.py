@@ -93,6 +93,15 @@ class TableCodec(Codec):
     A column that another determines takes no part in `encode` and `log_jacobian`, and neither does a sum: rows that
     break such a relation get the tensor of those that keep it; `tabdiff.codecs.tables.unseen` tells them. A row that
     breaks an inequality is one with a gap below any that was seen, which is unlikely but finite.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tabdiff.codecs import TableCodec
+    >>> frame = pd.DataFrame({"x": [0.1, 0.5, 0.9] * 20, "k": ["a", "b", "a"] * 20})
+    >>> codec = TableCodec().fit(frame)
+    >>> codec.encode(frame).shape
+    torch.Size([60, 1])
     """
 
     refined_ = "by default"

@@ -32,6 +32,14 @@ class DDIM:
     References
     ----------
     Song, Meng and Ermon, "Denoising Diffusion Implicit Models", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, DDIM, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=DDIM(eta=0.5), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     eta: float = 0.0
@@ -67,6 +75,14 @@ class DDPM:
     ----------
     Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020; Nichol and Dhariwal, "Improved
     Denoising Diffusion Probabilistic Models", 2021, equation 15.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, DDPM, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=DDPM(variance="large"), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     variance: str | float = "auto"
@@ -124,6 +140,14 @@ class PredictorCorrector:
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021, algorithm
     5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, PredictorCorrector, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=PredictorCorrector(corrections=2), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     corrections: int = 1

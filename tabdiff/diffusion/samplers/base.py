@@ -38,6 +38,15 @@ class Model:
         The denoiser's schedule.
     has_learned_variance : bool
         Whether the denoiser, or the one that guidance wraps, says how wide an ancestral step is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, Model
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> model = Model(denoiser)
+    >>> model.x0(torch.ones(3, 2), model.node(0.5)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(

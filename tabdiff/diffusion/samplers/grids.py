@@ -21,6 +21,13 @@ class Node:
     """A stop of a sampler: a time and the schedule's values there, as float64 numbers.
 
     The clean end, after ``t_min``, has ``t = t_min``, ``alpha = 1`` and ``sigma = 0``.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule, node_at
+    >>> node = node_at(CosineSchedule(), 0.5)
+    >>> round(node.alpha, 3), round(node.sigma, 3)
+    (0.707, 0.707)
     """
 
     t: float
@@ -36,7 +43,27 @@ class Node:
 
 
 def node_at(schedule: Schedule, t: float) -> Node:
-    """Return the stop at time `t`."""
+    """Return the stop at time `t`.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The noise schedule.
+    t : float
+        A time in [0, 1].
+
+    Returns
+    -------
+    Node
+        The time with `alpha` and `sigma` there.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule, node_at
+    >>> node = node_at(CosineSchedule(), 0.5)
+    >>> round(node.alpha, 3), round(node.sigma, 3)
+    (0.707, 0.707)
+    """
     return Node(t, schedule.alpha(t).item(), schedule.sigma(t).item())
 
 
@@ -64,6 +91,12 @@ def time_grid(schedule: Schedule, n: int, grid: str = "uniform") -> Tensor:
     ValueError
         If the grid is unknown, `n` is below 1 or above the number of times of a discrete schedule, or the
         grid lives in the log-SNR of a schedule that leaves no signal at ``t_max``.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule, time_grid
+    >>> time_grid(CosineSchedule(), 3).round(decimals=3)
+    tensor([0.9990, 0.5000, 0.0010], dtype=torch.float64)
     """
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}; known ones are {', '.join(GRIDS)}")
@@ -139,10 +172,21 @@ def make_path(
     denoise_last : bool
         Whether the path ends with clean data rather than at ``t_min``.
 
+    Returns
+    -------
+    list of Node
+        From noise to data.
+
     Raises
     ------
     ValueError
         As `time_grid`; or if the times given do not decrease within ``[t_min, t_max]``.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule, make_path
+    >>> [round(node.t, 3) for node in make_path(CosineSchedule(), 3)]
+    [0.999, 0.5, 0.001, 0.001]
     """
     if isinstance(grid, str):
         if steps < 1:

@@ -48,6 +48,14 @@ class DPMpp2M:
     References
     ----------
     Lu et al., "DPM-Solver++", 2022, algorithm 2 and appendix A (SDE-DPM-Solver++).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, DPMpp2M, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=DPMpp2M(), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     stochastic: bool = False
@@ -92,6 +100,14 @@ class DPMpp3M:
     References
     ----------
     Lu et al., "DPM-Solver++", 2022, appendix B.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, DPMpp3M, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=DPMpp3M(), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     default_grid: ClassVar[str] = "log_snr"
@@ -166,6 +182,14 @@ class UniPC:
     References
     ----------
     Zhao et al., "UniPC", 2023, algorithms 5 to 8, with ``B(h) = exp(h) - 1`` (bh2) and data prediction.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, sample, UniPC
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=UniPC(order=2), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     default_grid: ClassVar[str] = "log_snr"

@@ -33,7 +33,16 @@ def drift(model: Model, x: Tensor, node: Node) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Euler:
-    """Euler's method in time: first order."""
+    """Euler's method in time: first order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Euler, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=Euler(), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
+    """
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
         """Walk the path; see `Sampler`."""
@@ -65,6 +74,14 @@ class Heun:
     References
     ----------
     Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithm 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, Heun, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=Heun(churn=5), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     churn: float = 0.0
@@ -99,7 +116,16 @@ class Heun:
 
 @dataclass(frozen=True)
 class RK4:
-    """The classical Runge-Kutta method: fourth order at four evaluations a step."""
+    """The classical Runge-Kutta method: fourth order at four evaluations a step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, RK4, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=RK4(), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
+    """
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:
         """Walk the path; see `Sampler`."""
@@ -146,6 +172,14 @@ class RK45:
     References
     ----------
     Dormand and Prince, "A family of embedded Runge-Kutta formulae", 1980.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, RK45, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=RK45(rtol=1e-3), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     rtol: float = 1e-4
@@ -194,6 +228,14 @@ class EulerMaruyama:
     References
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, EulerMaruyama, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> sample(denoiser, torch.ones(3, 2), method=EulerMaruyama(), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
     """
 
     default_grid: ClassVar[str] = "log_snr"

@@ -29,7 +29,7 @@ __all__ = ["METHODS", "SampleState", "check_method", "make_sampler", "sample"]
 class SampleState:
     """Where a sampler stands after a step, as a callback sees it.
 
-    Attributes
+    Parameters
     ----------
     step : int
         Number of steps done, from 1.
@@ -73,10 +73,26 @@ _KINDS = (*_RENOISING, Euler, Heun, RK4, RK45, DPMpp2M, DPMpp3M, UniPC, EulerMar
 def make_sampler(method: str | Sampler) -> Sampler:
     """Return a sampling method by its name; an object is returned as it is.
 
+    Parameters
+    ----------
+    method : str or Sampler
+        A name of ``METHODS``, or a method.
+
+    Returns
+    -------
+    Sampler
+        The method of that name.
+
     Raises
     ------
     ValueError
         If the name is unknown, or the object is no sampling method.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import make_sampler
+    >>> make_sampler("ddim")
+    DDIM(eta=0.0)
     """
     if not isinstance(method, str):
         if not callable(method) or isinstance(method, type):

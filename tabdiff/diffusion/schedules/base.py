@@ -42,6 +42,14 @@ class Schedule(ABC):
         Whether ``alpha**2 + sigma**2 == 1``.
     default_grid : str
         The step grid that suits it; see `tabdiff.diffusion.samplers.grids`.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule, Schedule
+    >>> isinstance(CosineSchedule(), Schedule)
+    True
+    >>> CosineSchedule().config()
+    {'name': 'cosine', 't_min': 0.001, 't_max': 0.999}
     """
 
     name: ClassVar[str]

@@ -35,6 +35,14 @@ class CosineSchedule(Schedule):
     ----------
     Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021; this continuous form is
     that of Salimans and Ho, "Progressive Distillation", 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule
+    >>> schedule = CosineSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 3.6900,  0.0000, -3.6900])
     """
 
     name = "cosine"
@@ -70,6 +78,14 @@ class OffsetCosineSchedule(Schedule):
     References
     ----------
     Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, equation 17.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import OffsetCosineSchedule
+    >>> schedule = OffsetCosineSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 3.5500, -0.0200, -3.7000])
     """
 
     name = "offset_cosine"
@@ -119,6 +135,14 @@ class SigmoidSchedule(Schedule):
     References
     ----------
     Jabri, Fleet and Chen, "Scalable Adaptive Computation for Iterative Generation", 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import SigmoidSchedule
+    >>> schedule = SigmoidSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 3.1900,  0.0000, -3.1900])
     """
 
     name = "sigmoid"
@@ -164,6 +188,14 @@ class VPSchedule(Schedule):
     References
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import VPSchedule
+    >>> schedule = VPSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 2.1600, -2.4600, -8.1500])
     """
 
     name = "vp"
@@ -201,6 +233,14 @@ class SubVPSchedule(VPSchedule):
     References
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import SubVPSchedule
+    >>> schedule = SubVPSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 4.4200, -2.3700, -8.1500])
     """
 
     name = "sub_vp"
@@ -226,6 +266,14 @@ class VESchedule(Schedule):
     References
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import VESchedule
+    >>> schedule = VESchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 7.5100,  0.6900, -6.1200])
     """
 
     name = "ve"
@@ -255,6 +303,14 @@ class EDMSchedule(Schedule):
     References
     ----------
     Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import EDMSchedule
+    >>> schedule = EDMSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([4.6100, 1.3900, 0.2100])
     """
 
     name = "edm"
@@ -288,6 +344,14 @@ class RectifiedFlowSchedule(Schedule):
     ----------
     Liu, Gong and Liu, "Flow Straight and Fast", 2022; Lipman et al., "Flow Matching for Generative Modeling",
     2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import RectifiedFlowSchedule
+    >>> schedule = RectifiedFlowSchedule()
+    >>> schedule.log_snr(torch.tensor([0.1, 0.5, 0.9])).round(decimals=2)
+    tensor([ 4.3900,  0.0000, -4.3900])
     """
 
     name = "rectified_flow"

@@ -95,6 +95,14 @@ class DiscreteLinearSchedule(_DiscreteSchedule):
     References
     ----------
     Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import DiscreteLinearSchedule
+    >>> schedule = DiscreteLinearSchedule(n_timesteps=100)
+    >>> schedule.log_snr(torch.tensor([0.01, 0.5, 1.0])).round(decimals=2)
+    tensor([  6.9100,  -2.5200, -10.8000])
     """
 
     name = "discrete_linear"
@@ -116,6 +124,14 @@ class DiscreteCosineSchedule(_DiscreteSchedule):
     References
     ----------
     Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import DiscreteCosineSchedule
+    >>> schedule = DiscreteCosineSchedule(n_timesteps=100)
+    >>> schedule.log_snr(torch.tensor([0.01, 0.5, 1.0])).round(decimals=2)
+    tensor([  7.3700,  -0.0200, -15.2300])
     """
 
     name = "discrete_cosine"
@@ -147,6 +163,14 @@ class ZeroTerminalSNRSchedule(Schedule):
     References
     ----------
     Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import DiscreteLinearSchedule, ZeroTerminalSNRSchedule
+    >>> schedule = ZeroTerminalSNRSchedule(DiscreteLinearSchedule())
+    >>> float(schedule.alpha(torch.tensor(1.0)))
+    0.0
     """
 
     name = "zero_terminal_snr"
@@ -207,6 +231,14 @@ class ShiftedSchedule(Schedule):
     ----------
     Hoogeboom, Heek and Salimans, "simple diffusion", 2023; Esser et al., "Scaling Rectified Flow
     Transformers", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, ShiftedSchedule
+    >>> t = torch.tensor([0.5])
+    >>> ShiftedSchedule(CosineSchedule(), 2.0).log_snr(t).round(decimals=3)
+    tensor([-1.3860])
     """
 
     name = "shifted"

@@ -79,6 +79,11 @@ def make_schedule(schedule: str | Schedule, n_timesteps: int | None = None) -> S
     n_timesteps : int, optional
         Number of steps of a discrete schedule ("cosine" and "linear"); None for continuous time.
 
+    Returns
+    -------
+    Schedule
+        The schedule of that name.
+
     Raises
     ------
     ValueError
@@ -115,10 +120,26 @@ def make_schedule(schedule: str | Schedule, n_timesteps: int | None = None) -> S
 def schedule_from_config(config: dict[str, Any]) -> Schedule:
     """Return the schedule that `Schedule.config` described.
 
+    Parameters
+    ----------
+    config : dict
+        What `Schedule.config` returned.
+
+    Returns
+    -------
+    Schedule
+        An equal schedule.
+
     Raises
     ------
     ValueError
         If the dict names no known schedule.
+
+    Examples
+    --------
+    >>> from tabdiff.diffusion import CosineSchedule, schedule_from_config
+    >>> schedule_from_config(CosineSchedule().config())
+    CosineSchedule(t_min=0.001, t_max=0.999)
     """
     if config.get("name") not in _BY_NAME:
         raise ValueError(f"unknown schedule {config.get('name')!r}; known ones are {', '.join(sorted(_BY_NAME))}")
