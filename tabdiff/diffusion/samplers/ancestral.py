@@ -38,7 +38,9 @@ class DDIM:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, DDIM, GaussianDenoiser, sample
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=DDIM(eta=0.5), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser, torch.ones(3, 2), method=DDIM(eta=0.5), steps=8, generator=torch.Generator().manual_seed(0)
+    ... ).shape
     torch.Size([3, 2])
     """
 
@@ -81,7 +83,13 @@ class DDPM:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, DDPM, GaussianDenoiser, sample
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=DDPM(variance="large"), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser,
+    ...     torch.ones(3, 2),
+    ...     method=DDPM(variance="large"),
+    ...     steps=8,
+    ...     generator=torch.Generator().manual_seed(0),
+    ... ).shape
     torch.Size([3, 2])
     """
 
@@ -146,7 +154,13 @@ class PredictorCorrector:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, PredictorCorrector, sample
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=PredictorCorrector(corrections=2), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser,
+    ...     torch.ones(3, 2),
+    ...     method=PredictorCorrector(corrections=2),
+    ...     steps=8,
+    ...     generator=torch.Generator().manual_seed(0),
+    ... ).shape
     torch.Size([3, 2])
     """
 

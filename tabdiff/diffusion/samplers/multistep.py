@@ -188,7 +188,9 @@ class UniPC:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, sample, UniPC
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=UniPC(order=2), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser, torch.ones(3, 2), method=UniPC(order=2), steps=8, generator=torch.Generator().manual_seed(0)
+    ... ).shape
     torch.Size([3, 2])
     """
 

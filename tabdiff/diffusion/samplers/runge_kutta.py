@@ -80,7 +80,9 @@ class Heun:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, Heun, sample
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=Heun(churn=5), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser, torch.ones(3, 2), method=Heun(churn=5), steps=8, generator=torch.Generator().manual_seed(0)
+    ... ).shape
     torch.Size([3, 2])
     """
 
@@ -178,7 +180,9 @@ class RK45:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, RK45, sample
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=RK45(rtol=1e-3), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser, torch.ones(3, 2), method=RK45(rtol=1e-3), steps=8, generator=torch.Generator().manual_seed(0)
+    ... ).shape
     torch.Size([3, 2])
     """
 
@@ -234,7 +238,9 @@ class EulerMaruyama:
     >>> import torch
     >>> from tabdiff.diffusion import CosineSchedule, EulerMaruyama, GaussianDenoiser, sample
     >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
-    >>> sample(denoiser, torch.ones(3, 2), method=EulerMaruyama(), steps=8, generator=torch.Generator().manual_seed(0)).shape
+    >>> sample(
+    ...     denoiser, torch.ones(3, 2), method=EulerMaruyama(), steps=8, generator=torch.Generator().manual_seed(0)
+    ... ).shape
     torch.Size([3, 2])
     """
 
