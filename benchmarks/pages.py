@@ -113,8 +113,8 @@ def cells_told() -> str:
     sizes, sets = {r["cells"] for r in rows if "cells" in r}, {r["task"] for r in rows}
     return wrapped(
         f"On {len(sets)} sets of {min(sizes):,} to {max(sizes):,} cells (`python benchmarks/cells.py`), a random "
-        f"forest tells drawn from real cells with an AUC of {ours[0]} to {ours[1]}; scVI's prior is told with {scvi[0]} to "
-        f"{scvi[1]}, independent negative binomials with {independent[0]} to {independent[1]}."
+        f"forest tells drawn from real cells with an AUC of {ours[0]} to {ours[1]}; scVI's prior is told with "
+        f"{scvi[0]} to {scvi[1]}, independent negative binomials with {independent[0]} to {independent[1]}."
     )
 
 

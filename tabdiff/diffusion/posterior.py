@@ -197,7 +197,7 @@ class PosteriorGuidance(nn.Module):
     operator : Tensor
         The matrix A, shape ``(m, d)``, on rows flattened to ``(B, d)``.
     measurements : Tensor
-        y, shape ``(m,)`` or ``(B, m)``.
+        Measured values y, shape ``(m,)`` or ``(B, m)``.
     noise_std : float
         Standard deviation of the measurements' noise, above 0.
     data_std : float

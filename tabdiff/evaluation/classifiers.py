@@ -201,6 +201,15 @@ def c2st(
     score : float
         1: cannot be told apart; 0: always told apart. Copies of the real rows score 1 too: read it beside
         `dcr_share` and `nearest_neighbour_ratio`.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import c2st
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, other = penguins[:170], penguins[170:340]
+    >>> c2st(real, other) > 0.5
+    True
     """
     return two_sample(real, synthetic, classifier=classifier, random_state=random_state).score
 
@@ -238,6 +247,15 @@ def lr_c2st(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | 
     -------
     float
         In [0, 1]; 1 is never told.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import lr_c2st
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, other = penguins[:170], penguins[170:340]
+    >>> lr_c2st(real, other) > 0.5
+    True
     """
     return lr_two_sample(real, synthetic, random_state=random_state).score
 
@@ -387,6 +405,14 @@ def downstream_score(
     ------
     ValueError
         If the target is no column, is a single class in `test`, or does not suit the metric.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import downstream_score
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> downstream_score(penguins[:170], penguins[170:], "species") > 0.9
+    True
     """
     found = downstream(train, test, target, metric=metric, random_state=random_state)
     return found.rmse() if metric == "rmse" else found.score()

@@ -191,6 +191,15 @@ def alpha_precision(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state
     -------
     score : float
         1 is best. A table of few distinct rows scores low even against itself: compare with real rows.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import alpha_precision
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, other = penguins[:170], penguins[170:340]
+    >>> 0 <= alpha_precision(real, other) <= 1
+    True
     """
     a, b = _equal_embeddings(real, synthetic, random_state)
     center = _mean_row(a)
@@ -225,6 +234,15 @@ def beta_recall(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: in
     -------
     score : float
         Higher is better, yet fresh real rows score about 0.5; far above that, rows were copied.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import beta_recall
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, other = penguins[:170], penguins[170:340]
+    >>> 0 <= beta_recall(real, other) <= 1
+    True
     """
     return recall_of(*coverage_distances(*_equal_embeddings(real, synthetic, random_state)))
 
@@ -294,6 +312,15 @@ def dcr_share(
     -------
     share : float
         Percent, ties counted half. About 50 is right; above 52 the synthetic rows follow the training rows.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import dcr_share
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, holdout = penguins[:170], penguins[170:340]
+    >>> dcr_share(real, real, holdout) > 90  # copies of the training rows
+    True
     """
     real, synthetic, holdout = check_frames(real=real, synthetic=synthetic, holdout=holdout)
     rng = np.random.default_rng(random_state)
@@ -322,6 +349,15 @@ def nearest_neighbour_ratio(real: pd.DataFrame, synthetic: pd.DataFrame, holdout
         1 is right, under 0.9 the rows are copied or interpolated, well above 1 they lie where no real rows
         are. Where more than half of the fresh real rows have an exact duplicate, it is 1 if that holds of the
         synthetic rows too, else inf.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import nearest_neighbour_ratio
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, other = penguins[:170], penguins[170:340]
+    >>> nearest_neighbour_ratio(real, real)
+    0.0
     """
     frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
     a, b, *c = encode(*check_frames(**frames))

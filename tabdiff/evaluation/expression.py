@@ -36,9 +36,31 @@ def check_pair(real: Any, synthetic: Any) -> tuple[Any, Any]:
 
 
 def log_normalize(cells: Any, *, target: float = 1e4) -> np.ndarray:
-    """log1p of counts scaled to `target` per cell, dense (n_cells, n_genes) float32.
+    """Return log1p of counts scaled to `target` per cell, dense (n_cells, n_genes) float32.
 
     A matrix with a negative or fractional value is taken as normalised already and returned as it is.
+
+    Parameters
+    ----------
+    cells : AnnData, array or sparse matrix of shape (n_cells, n_genes)
+        Counts.
+    target : float, default=10000.0
+        Total of a cell after scaling.
+
+    Returns
+    -------
+    ndarray of shape (n_cells, n_genes)
+        float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tabdiff.evaluation import log_normalize
+    >>> rng = np.random.default_rng(0)
+    >>> rate = rng.gamma(2.0, 1.0, 30) * rng.gamma(2.0, 1.0, (200, 1))
+    >>> real, other = rng.poisson(rate), rng.poisson(rate)
+    >>> log_normalize(real).shape
+    (200, 30)
     """
     x = as_matrix(cells)
     values = x.data if sparse.issparse(x) else x

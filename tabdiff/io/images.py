@@ -46,7 +46,7 @@ class Images:
     Parameters
     ----------
     pixels : ndarray of shape (n, c, h, w) or ImageFiles
-        uint8, or float as it was given.
+        Bytes (uint8), or floats as they were given.
     layout : {"hw", "hwc", "chw", "pil"}
         How images lie in what was given, and will in what is returned. Files come out as "hw" or "hwc".
     classes : list of str or None

@@ -41,7 +41,7 @@ class SinusoidalEmbedding(nn.Module):
     size : int
         Number of features d, an even number.
     scale : float, default=1000.0
-        s. Time runs from 0 to 1 here and from 0 to 1000 in the papers.
+        The factor s of time, which runs from 0 to 1 here and from 0 to 1000 in the papers.
     max_period : float, default=10000.0
         P, in units of ``1 / scale``.
 
@@ -233,6 +233,12 @@ class VectorColumns(NamedTuple):
         Number of vectors; of several, those that are NaN are absent.
     width : int
         Length of a vector.
+
+    Examples
+    --------
+    >>> from tabdiff.nn import VectorColumns
+    >>> VectorColumns(start=1, skip=1, n_tokens=1, width=8).width
+    8
     """
 
     start: int
@@ -262,6 +268,13 @@ class Context(NamedTuple):
         One for each attribute, as many as there are for one of tokens.
     mask : Tensor of shape (B, n_tokens)
         Boolean: which tokens there are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.nn import Context
+    >>> Context(torch.zeros(2, 8), torch.zeros(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)).tokens.shape
+    torch.Size([2, 3, 8])
     """
 
     pooled: Tensor

@@ -22,7 +22,7 @@ class EMA(Generic[Model]):
     model : nn.Module
         What is averaged.
     decay : float
-        d, in [0, 1); 0 keeps the last weights.
+        The decay d, in [0, 1); 0 keeps the last weights.
 
     Attributes
     ----------

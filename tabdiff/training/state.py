@@ -32,6 +32,12 @@ class Run:
         or None where none are written.
     saved : dict or None
         ``training.state_dict()`` of an interrupted run with the same arguments, to go on from.
+
+    Examples
+    --------
+    >>> from tabdiff.training import Run
+    >>> Run().saved is None
+    True
     """
 
     description: dict[str, Any] | None = None

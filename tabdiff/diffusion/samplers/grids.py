@@ -22,6 +22,13 @@ class Node:
 
     The clean end, after ``t_min``, has ``t = t_min``, ``alpha = 1`` and ``sigma = 0``.
 
+    Parameters
+    ----------
+    t : float
+        The time, in [0, 1].
+    alpha, sigma : float
+        Coefficients of the signal and of the noise there.
+
     Examples
     --------
     >>> from tabdiff.diffusion import CosineSchedule, node_at

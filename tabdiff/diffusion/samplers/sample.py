@@ -41,6 +41,15 @@ class SampleState:
         The rows at that time.
     x0 : Tensor
         The last estimate of the clean rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, sample
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> rows = sample(denoiser, torch.ones(3, 2), steps=2, callback=lambda state: print(state.step, state.n_steps))
+    1 2
+    2 2
     """
 
     step: int

@@ -31,6 +31,11 @@ class CosineSchedule(Schedule):
     range ±12.9, between those of the VP-SDE (-10.1) and of the discrete cosine schedule (-19.8) at the noisy
     end. What is lost is a shift of the start by 0.0016 data means.
 
+    Parameters
+    ----------
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
+
     References
     ----------
     Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021; this continuous form is
@@ -185,6 +190,13 @@ class VPSchedule(Schedule):
     The rate of noise :math:`\beta(t)` grows linearly from `beta_min` to `beta_max`, and
     :math:`B(t) = \int_0^t \beta = \beta_{min} t + (\beta_{max} - \beta_{min}) t^2 / 2`.
 
+    Parameters
+    ----------
+    beta_min, beta_max : float
+        Rate of the noise at the clean and at the noisy end.
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
+
     References
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021.
@@ -230,6 +242,13 @@ class VPSchedule(Schedule):
 class SubVPSchedule(VPSchedule):
     """Sub-VP SDE: the signal of the VP-SDE with less noise, ``sigma = 1 - exp(-B)``.
 
+    Parameters
+    ----------
+    beta_min, beta_max : float
+        Rate of the noise at the clean and at the noisy end.
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
+
     References
     ----------
     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021.
@@ -262,6 +281,13 @@ class SubVPSchedule(VPSchedule):
 @dataclass(frozen=True)
 class VESchedule(Schedule):
     """Variance-exploding SDE: ``alpha = 1`` and `sigma` grows geometrically on t in [0, 1].
+
+    Parameters
+    ----------
+    sigma_min, sigma_max : float
+        Noise at the clean and at the noisy end.
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
 
     References
     ----------
@@ -299,6 +325,11 @@ class EDMSchedule(Schedule):
     """EDM: ``alpha = 1`` and ``sigma = t``, on t in [0.002, 80].
 
     A network sees the logarithm of the noise, scaled to [0, 1] (``c_noise`` of the paper up to a linear map).
+
+    Parameters
+    ----------
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
 
     References
     ----------
@@ -339,6 +370,11 @@ class RectifiedFlowSchedule(Schedule):
 
     Time runs from data to noise here; papers that run from noise to data flip both `t` and the sign of the
     velocity.
+
+    Parameters
+    ----------
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
 
     References
     ----------

@@ -92,6 +92,13 @@ class _DiscreteSchedule(Schedule):
 class DiscreteLinearSchedule(_DiscreteSchedule):
     """The linear schedule of DDPM: T variances from `beta_min` to `beta_max`, scaled by ``1000 / T``, at most 0.999.
 
+    Parameters
+    ----------
+    n_timesteps : int
+        Number of steps, at least 1.
+    beta_min, beta_max : float
+        Rate of the noise at the clean and at the noisy end.
+
     References
     ----------
     Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020.
@@ -120,6 +127,15 @@ class DiscreteLinearSchedule(_DiscreteSchedule):
 @dataclass(frozen=True)
 class DiscreteCosineSchedule(_DiscreteSchedule):
     """The cosine schedule of improved DDPM: T variances of at most `max_beta`.
+
+    Parameters
+    ----------
+    n_timesteps : int
+        Number of steps, at least 1.
+    offset : float
+        The offset `s` of the paper, which keeps the first steps from being too small.
+    max_beta : float
+        Bound of the variance that one step adds.
 
     References
     ----------
