@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from tabdiff.evaluation import figures
-from tabdiff.evaluation.classifiers import Downstream, downstream, two_sample
+from tabdiff.evaluation.classifiers import two_sample
 from tabdiff.evaluation.distances import gower_nearest, nearer_share, nearest_by_group
 from tabdiff.evaluation.frames import check_frames, draw_rows, encode
 from tabdiff.evaluation.intervals import Z, bootstrap, jackknife_error
 from tabdiff.evaluation.joint import column_utilities
+from tabdiff.evaluation.prediction import Downstream, downstream
 from tabdiff.evaluation.report import Drawing
 from tabdiff.evaluation.tables import independent_columns
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabdiff.evaluation.classifiers import c2st, downstream_score, lr_c2st
+from tabdiff.evaluation.classifiers import c2st, lr_c2st
 from tabdiff.evaluation.distances import alpha_precision, beta_recall, dcr_share, nearest_neighbour_ratio
 from tabdiff.evaluation.frames import check_frames, encode
+from tabdiff.evaluation.prediction import downstream_score
 
 __all__ = [
     "alpha_precision",

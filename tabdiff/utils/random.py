@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RowStreams"]
+__all__ = ["RowStreams", "numpy_stream"]
 
 
 def _signed(constant: int) -> int:
@@ -119,3 +120,10 @@ def _mix(bits: Tensor) -> Tensor:
     bits = (bits ^ _shift(bits, 30)) * MULTIPLIERS[0]
     bits = (bits ^ _shift(bits, 27)) * MULTIPLIERS[1]
     return bits ^ _shift(bits, 31)
+
+
+def numpy_stream(generator: torch.Generator | RowStreams | None) -> np.random.Generator | RowStreams | None:
+    """Return a generator of NumPy that a generator of torch seeds; streams of the rows' own, and None, as they are."""
+    if generator is None or isinstance(generator, RowStreams):
+        return generator
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))

@@ -8,9 +8,8 @@ from scipy import sparse
 
 from tabdiff import evaluate
 from tabdiff.datasets import load_penguins
+from tabdiff.evaluation.cell_scores import cell_scorecard, cell_scores
 from tabdiff.evaluation.cells import (
-    cell_scorecard,
-    cell_scores,
     gene_correlation_agreement,
     gene_mean_correlation,
     log_fold_change_error,

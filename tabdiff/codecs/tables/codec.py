@@ -35,10 +35,9 @@ from tabdiff.codecs.tables.constraints import Constraints
 from tabdiff.codecs.tables.dependencies import Dependencies, DependentColumn
 from tabdiff.codecs.tables.equalities import Equalities
 from tabdiff.codecs.tables.joint_rules import MAX_ROWS, MIN_ROWS, JointRules
-from tabdiff.codecs.tables.schema import table_schema
+from tabdiff.codecs.tables.schema import table_schema, warn_of_identifiers
 from tabdiff.codecs.tables.survey import ColumnSurvey, TableSurvey
-from tabdiff.utils.random import RowStreams
-from tabdiff.utils.warnings import warn
+from tabdiff.utils.random import RowStreams, numpy_stream
 
 __all__ = ["TableCodec"]
 
@@ -170,7 +169,7 @@ class TableCodec(Codec):
             self._make_column(frame.iloc[:, j], frame.columns[j], sample_weight, surveyed.get(j))
             for j in range(frame.shape[1])
         ]
-        _warn_of_identifiers([c for c in self.columns_ if isinstance(c, LevelColumn) and c.is_identifier_])
+        warn_of_identifiers([c for c in self.columns_ if isinstance(c, LevelColumn) and c.is_identifier_])
         if all(isinstance(c, ConstantColumn) for c in self.columns_):
             # The network needs something to run on: one column stays, with a single level.
             constant = self.columns_[0]
@@ -338,7 +337,7 @@ class TableCodec(Codec):
 
         The same as `encode` as often, but the columns are read once.
         """
-        out = self._encode(self.read(frame), [_numpy_stream(generator) for _ in range(n_copies)])
+        out = self._encode(self.read(frame), [numpy_stream(generator) for _ in range(n_copies)])
         return torch.from_numpy(out.reshape(-1, out.shape[-1]))
 
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -352,7 +351,7 @@ class TableCodec(Codec):
 
     def encode_read(self, frame: pd.DataFrame, generator: torch.Generator | RowStreams | None = None) -> Tensor:
         """Map what `read` returned, as `encode` does."""
-        return torch.from_numpy(self._encode(frame, [_numpy_stream(generator)])[0])
+        return torch.from_numpy(self._encode(frame, [numpy_stream(generator)])[0])
 
     def _encode(self, frame: pd.DataFrame, rngs: Sequence[np.random.Generator | RowStreams | None]) -> np.ndarray:
         """Map a standardised, reduced frame (n, d) once for each source of places: an array (n_copies, n, ...)."""
@@ -391,7 +390,7 @@ class TableCodec(Codec):
         `generator` draws among the levels that share the code of the rare, and values for rows that contradict a
         dependency; None takes a fixed seed. Relations hold in every row, those with the condition (n, k) too.
         """
-        rng = _numpy_stream(generator)
+        rng = numpy_stream(generator)
         values = data.detach().cpu().numpy()
         series: list[pd.Series | None] = []
         missing = {j: values[:, self.first_mask_ + mask] > 0.5 for j, mask in self.mask_of_.items()}
@@ -494,23 +493,3 @@ class TableCodec(Codec):
         codec.joint_rules_ = JointRules.from_state(state.get("joint_rules", []))
         codec.constraints_ = Constraints.from_state(state["constraints"])
         return codec
-
-
-def _warn_of_identifiers(columns: list[LevelColumn]) -> None:
-    """Warn once, however many there are."""
-    if not columns:
-        return
-    names = ", ".join(repr(c.name) for c in columns[:10]) + (f" and {len(columns) - 10} more" if columns[10:] else "")
-    first = f"column {names} looks like an identifier: its {len(columns[0].levels_)} values are all different"
-    if len(columns) > 1:
-        first = f"columns {names} look like identifiers: no value of theirs repeats"
-    how = "New rows have new ones of the same form."
-    if any(c.form_ is None for c in columns):
-        how = "New rows repeat values that were seen, at random."
-    warn(f"{first}. {how} Drop what is not wanted, and in any case what names persons.")
-
-
-def _numpy_stream(generator: torch.Generator | RowStreams | None) -> np.random.Generator | RowStreams | None:
-    if generator is None or isinstance(generator, RowStreams):
-        return generator
-    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))

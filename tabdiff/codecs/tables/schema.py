@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from tabdiff.codecs.columns import ConstantColumn, NumericColumn, TimeColumn, is_time
+from tabdiff.codecs.columns import ConstantColumn, LevelColumn, NumericColumn, TimeColumn, is_time
 from tabdiff.codecs.tables.dependencies import DependentColumn
 from tabdiff.codecs.tables.rebuilt import Rebuilt
+from tabdiff.utils.warnings import warn
 
-__all__ = ["table_schema"]
+__all__ = ["table_schema", "warn_of_identifiers"]
 
 
 def table_schema(codec: Any) -> pd.DataFrame:
@@ -96,3 +97,17 @@ def _often_equals(codec: Any, j: int) -> dict[Any, float] | None:
     equalities = codec.equalities_
     shares = zip(equalities.sources_.get(j, []), equalities.shares_.get(j, []), strict=True)
     return {codec.columns_[a].name: round(share, 3) for a, share in shares} or None
+
+
+def warn_of_identifiers(columns: list[LevelColumn]) -> None:
+    """Warn of columns that look like identifiers, once however many there are."""
+    if not columns:
+        return
+    names = ", ".join(repr(c.name) for c in columns[:10]) + (f" and {len(columns) - 10} more" if columns[10:] else "")
+    first = f"column {names} looks like an identifier: its {len(columns[0].levels_)} values are all different"
+    if len(columns) > 1:
+        first = f"columns {names} look like identifiers: no value of theirs repeats"
+    how = "New rows have new ones of the same form."
+    if any(c.form_ is None for c in columns):
+        how = "New rows repeat values that were seen, at random."
+    warn(f"{first}. {how} Drop what is not wanted, and in any case what names persons.")
