@@ -78,7 +78,7 @@ SIZES = {
     "dit": (Sizes(128, 4), Sizes(96, 3)),
 }
 # Without a GPU a large table has a small MLP: what a step of a wide one learns more, narrow ones learn by more steps in
-# the same time, and a row is drawn several times as fast (see benchmarks/README.md). Wide rows, and long training on
+# the same time, and a row is drawn several times as fast (see docs/benchmarks). Wide rows, and long training on
 # many of them, fill more.
 CPU_SIZE, CPU_LARGE_SIZE = Sizes(128, 3), Sizes(256, 3)
 CPU_WIDTH = 512

@@ -74,7 +74,7 @@ LEARNED_ROWS = 50_000
 STAGES = ((31, 0.95), (4, 0.999))
 # Chances of both are multiplied by one factor, up to 1 each, which keeps more of the rows that both find rare. It is
 # the largest that moves so much of the kept rows' mass, in total variation, but keeps so many rows at least. On
-# Shoppers a row in three candidates stays in place of one in six (see benchmarks/README.md).
+# Shoppers a row in three candidates stays in place of one in six (see docs/benchmarks).
 MAX_SHIFT = 0.01
 MIN_KEPT = 0.2
 # What raking leaves uncut, whose weights are close to 1, and the rows that it keeps at least; None leaves it out.
