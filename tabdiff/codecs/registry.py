@@ -62,7 +62,8 @@ def make_codec(X: Any, codec: Codec | None = None, **flat: Any) -> Any:
 
     Parameters
     ----------
-    X : container
+    X : ndarray, DataFrame, AnnData, Images or Series
+        The data, of which only the kind matters here.
     codec : Codec, optional
         One with settings, which is cloned; by default the codec of the container as it comes.
     **flat

@@ -20,7 +20,27 @@ __all__ = ["TIMES", "LogNormal", "LogitNormal", "LossAware", "Times", "make_time
 
 
 class Times(Protocol):
-    """Anything that draws training times."""
+    """Anything that draws training times.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Options of the class that follows the protocol, where it is no function; the protocol itself cannot be made.
+
+    Examples
+    --------
+    A function that prefers the noisy end, and the loss at times that it draws:
+
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Denoiser, uniform
+    >>> def late(batch_size, schedule, generator=None, *, device=None, dtype=torch.float32):
+    ...     draws = [uniform(batch_size, schedule, generator, device=device, dtype=dtype) for _ in range(2)]
+    ...     return torch.maximum(*draws)
+    >>> denoiser = Denoiser(lambda x, t, c: torch.zeros_like(x), CosineSchedule())
+    >>> t = late(512, denoiser.schedule, torch.Generator().manual_seed(0))
+    >>> bool(t.mean() > 0.6), denoiser.loss(torch.zeros(512, 2), t=t, eps=torch.ones(512, 2)).shape
+    (True, torch.Size([512]))
+    """
 
     def __call__(
         self,

@@ -149,6 +149,7 @@ def privacy_report(
     Parameters
     ----------
     synthetic : DataFrame, AnnData or images
+        What is to be published; with the columns or genes of `train`, or images of its size.
     train : DataFrame, AnnData or images
         What the generator was fitted on, all of it.
     holdout : DataFrame, AnnData or images

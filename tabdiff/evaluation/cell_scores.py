@@ -70,6 +70,15 @@ def cell_scores(
     -------
     dict of str to float
         `log_fold_change_error` is NaN where fewer than two types are on both sides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> rate = rng.gamma(2.0, 1.0, 30) * rng.gamma(2.0, 1.0, (200, 1))
+    >>> scores = cell_scores(rng.poisson(rate), rng.poisson(rate), forest=False)
+    >>> list(scores)[:3], bool(scores["gene_mean_correlation"] > 0.9)
+    (['rbf_mmd', 'wasserstein2', 'gene_correlation_agreement'], True)
     """
     labels: dict[str, Any] = {}
     if real_labels is not None:

@@ -164,15 +164,26 @@ def wasserstein2(
 
     Parameters
     ----------
+    real, synthetic : AnnData, array or sparse matrix of shape (n_cells, n_genes)
+        Counts, or normalised values, of the same genes.
     real_labels, synthetic_labels : str, list of str or array, optional
         Types of the cells: an obs column or an array. None compares all cells at once.
-    max_cells : int
+    n_components : int, default=30
+        How many principal components of the real cells.
+    max_cells : int, default=1000
         Most cells per type and side.
+    seed : int, default=0
+        Of the cells that are drawn.
 
     Returns
     -------
     float
         Distance in units of log-normalised expression, >= 0.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of genes differ, or no type has at least two cells on both sides.
 
     Examples
     --------

@@ -319,6 +319,16 @@ def published_c2st(
     -------
     score : float
         As `c2st`. One-hot columns hide rare levels and joint rules from trees, so it is mostly higher.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import published_c2st
+    >>> penguins = load_penguins().sample(frac=1, random_state=0)
+    >>> real, other = penguins[:170], penguins[170:340]
+    >>> published_c2st(real, other, classifier=LogisticRegression) > 0.5
+    True
     """
     return published_two_sample(real, synthetic, classifier=classifier, random_state=random_state).score
 

@@ -307,6 +307,8 @@ def dcr_share(
     real, synthetic, holdout : DataFrame
         `real` trained the generator and `holdout` did not, both from one population. The larger of the two is
         subsampled to the size of the other, so that neither is nearer for being denser.
+    random_state : int, optional
+        Of the subsample; None draws afresh.
 
     Returns
     -------

@@ -77,6 +77,16 @@ class ClassifierFeatures:
     ------
     ValueError
         If all labels are the same.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tabdiff.evaluation import ClassifierFeatures
+    >>> images = np.zeros((20, 4, 4))
+    >>> images[10:, :, :2] = 1.0
+    >>> features = ClassifierFeatures(images, np.repeat(["dark", "half"], 10))
+    >>> features(images).shape, features.predict(images[[0, -1]]).tolist()
+    ((20, 64), ['dark', 'half'])
     """
 
     def __init__(self, images: Any, labels: Any, random_state: int = 0) -> None:

@@ -78,7 +78,8 @@ def triple_errors(
 
     Parameters
     ----------
-    real, synthetic : DataFrame
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
     max_triples : int, default=300
         Where there are more, so many are drawn.
     random_state : int, optional
@@ -88,6 +89,25 @@ def triple_errors(
     -------
     errors : DataFrame
         Columns "first", "second", "third" and "error" in percent, largest first; empty for fewer than three columns.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from tabdiff.evaluation import triple_errors
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.integers(0, 2, (2, 1000))
+    >>> real = pd.DataFrame({"a": a, "b": b, "c": a ^ b})  # each two columns are independent, the three are not
+    >>> synthetic = real.assign(c=rng.permutation(real["c"]))
+    >>> triple_errors(real, synthetic).round()
+      first second third  error
+    0     a      b     c   51.0
     """
     real, synthetic = check_frames(real=real, synthetic=synthetic)
     encoded = encode(real, synthetic)
@@ -117,7 +137,38 @@ def _triple_errors(
 
 
 def trivariate_error(real: pd.DataFrame, synthetic: pd.DataFrame, *, random_state: int | None = 0) -> float:
-    """Return the mean of `triple_errors`: percent, lower is better; NaN for fewer than three columns."""
+    """Average `triple_errors`: how far the joint distributions of three columns are from the real ones.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
+    random_state : int, optional
+        Of the triples that are drawn, where there are more than 300.
+
+    Returns
+    -------
+    error : float
+        Percent, in [0, 100], lower is better; NaN for fewer than three columns.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from tabdiff.evaluation import trivariate_error
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.integers(0, 2, (2, 1000))
+    >>> real = pd.DataFrame({"a": a, "b": b, "c": a ^ b})  # each two columns are independent, the three are not
+    >>> synthetic = real.assign(c=rng.permutation(real["c"]))
+    >>> round(trivariate_error(real, synthetic)), trivariate_error(real, real)
+    (51, 0.0)
+    """
     errors = triple_errors(real, synthetic, random_state=random_state)["error"]
     return float(errors.mean()) if len(errors) else float("nan")
 
@@ -154,10 +205,30 @@ def wnmis(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
     ones, numbers in ten bins that hold equally many real rows. The weights keep the many pairs that are independent on
     both sides from hiding the few that matter.
 
+    Parameters
+    ----------
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
+
     Returns
     -------
     score : float
-        1 is best; 1 where no two columns depend on each other; NaN for a single column.
+        In [0, 1], 1 is best; 1 where no two columns depend on each other; NaN for a single column.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> from tabdiff.datasets import load_penguins
+    >>> from tabdiff.evaluation import independent_columns, wnmis
+    >>> penguins = load_penguins()
+    >>> wnmis(penguins, penguins), wnmis(penguins, independent_columns(penguins)) < 0.9
+    (1.0, True)
     """
     real, synthetic = check_frames(real=real, synthetic=synthetic)
     return _wnmis(*coarse_codes(encode(real, synthetic), PAIR_BINS))
@@ -175,11 +246,38 @@ def _wnmis(a: np.ndarray, b: np.ndarray) -> float:
 def missing_patterns(real: pd.DataFrame, synthetic: pd.DataFrame, *, most: int = 20) -> pd.DataFrame:
     """Count the patterns of missing values: which columns are missing together in a row.
 
+    Parameters
+    ----------
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
+    most : int, default=20
+        Patterns that are listed at most.
+
     Returns
     -------
     patterns : DataFrame
         Columns "missing" (the names, joined), "real" and "synthetic" (percent of the rows), the largest difference
         first; a row with no missing value has the pattern "nothing".
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tabdiff.evaluation import missing_patterns
+    >>> real = pd.DataFrame({"a": [1.0, None, 2.0, 3.0], "b": [4.0, None, 5.0, 6.0]})
+    >>> synthetic = pd.DataFrame({"a": [1.0, None, 2.0, 3.0], "b": [4.0, 5.0, None, 6.0]})
+    >>> missing_patterns(real, synthetic)
+       missing  real  synthetic
+    0  nothing  75.0       50.0
+    1        b   0.0       25.0
+    2        a   0.0       25.0
+    3     a, b  25.0        0.0
     """
     real, synthetic = check_frames(real=real, synthetic=synthetic)
     table = _pattern_shares(real, synthetic)
@@ -203,7 +301,34 @@ def _pattern_shares(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame
 
 
 def pattern_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
-    """Total variation distance of the patterns of missing values: percent, lower is better."""
+    """Total variation distance of the patterns of missing values, which `missing_patterns` lists.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
+
+    Returns
+    -------
+    error : float
+        Percent, in [0, 100], lower is better; 0 where no value is missing.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tabdiff.evaluation import pattern_error
+    >>> real = pd.DataFrame({"a": [1.0, None, 2.0, 3.0], "b": [4.0, None, 5.0, 6.0]})
+    >>> synthetic = pd.DataFrame({"a": [1.0, None, 2.0, 3.0], "b": [4.0, 5.0, None, 6.0]})
+    >>> pattern_error(real, synthetic)  # as many are missing, but not together
+    50.0
+    """
     real, synthetic = check_frames(real=real, synthetic=synthetic)
     table = _pattern_shares(real, synthetic)
     return float((table["real"] - table["synthetic"]).abs().sum() / 2)
@@ -219,8 +344,10 @@ def column_utilities(
 
     Parameters
     ----------
-    train, test : DataFrame
-        Synthetic rows, and real ones.
+    train : DataFrame of shape (n, n_columns)
+        Synthetic rows.
+    test : DataFrame of shape (m, n_columns)
+        Real rows with the same columns.
     max_rows : int, default=4000
         Most rows of each that are used.
     random_state : int, optional
@@ -229,7 +356,25 @@ def column_utilities(
     Returns
     -------
     scores : Series of float, index the columns that were predicted
-        In [0, 1], higher is better.
+        In [0, 1], higher is better. Left out are columns of a single value, and those with fewer than ten numbers or of
+        which no level has ten rows.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from tabdiff.evaluation import column_utilities
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=400)
+    >>> table = pd.DataFrame({"x": x, "twice": 2 * x, "noise": rng.normal(size=400)})
+    >>> column_utilities(table[:200], table[200:]).round(1).to_dict()
+    {'x': 1.0, 'twice': 1.0, 'noise': 0.0}
     """
     test, train = check_frames(real=test, train=train)
     # Which columns: a function of the test rows alone, so that several synthetic frames are compared on the same.
@@ -303,6 +448,41 @@ def _category_utility(
 
 
 def global_utility(train: pd.DataFrame, test: pd.DataFrame, *, random_state: int | None = 0) -> float:
-    """Return the mean of `column_utilities`: in [0, 1], higher is better; NaN where no column can be predicted."""
+    """Average `column_utilities`: how well every column is predicted from the others, learned on synthetic rows.
+
+    Jiang et al., *TabStruct: Measuring Structural Fidelity of Tabular Data*, 2025, have it as "global utility".
+
+    Parameters
+    ----------
+    train : DataFrame of shape (n, n_columns)
+        Synthetic rows.
+    test : DataFrame of shape (m, n_columns)
+        Real rows with the same columns.
+    random_state : int, optional
+        Of the rows and columns that are drawn, where there are more than 4,000 and 16.
+
+    Returns
+    -------
+    utility : float
+        In [0, 1], higher is better; NaN where no column can be predicted.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from tabdiff.evaluation import global_utility, independent_columns
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=400)
+    >>> table = pd.DataFrame({"x": x, "twice": 2 * x, "noise": rng.normal(size=400)})
+    >>> drawn = independent_columns(table[:200], random_state=1)
+    >>> global_utility(table[:200], table[200:]) > 0.6 > global_utility(drawn, table[200:])
+    True
+    """
     scores = column_utilities(train, test, random_state=random_state)
     return float(scores.mean()) if len(scores) else float("nan")

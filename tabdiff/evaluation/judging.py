@@ -40,12 +40,14 @@ def evaluate(
 
     Parameters
     ----------
-    real, synthetic, holdout, target, condition, classifier, labels, features, max_rows, random_state
+    real, synthetic, holdout, target, condition
         As in `tabdiff.evaluate`.
     complete : callable, optional
         For tables: takes a frame with missing values and returns it with these filled.
     constraints : sequence of str, default=()
         For tables: declared rules, as in ``DiffusionGenerator(constraints=...)``.
+    classifier, labels, features, max_rows, random_state
+        As in `tabdiff.evaluate`.
 
     Returns
     -------

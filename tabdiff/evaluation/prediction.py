@@ -41,6 +41,7 @@ def downstream_score(
         "auto" is the area under the ROC curve for a categorical target (mean over one-against-rest where
         there are more than two classes), and R² for a numeric one.
     random_state : int, optional
+        Of the boosting; None draws afresh.
 
     Returns
     -------

@@ -46,11 +46,12 @@ class Drawing:
 class Report:
     """What `tabdiff.evaluate` and `tabdiff.privacy_report` return.
 
-    Attributes
+    Parameters
     ----------
     kind : {"table", "cells", "images", "sequences", "privacy"}
+        What was judged.
     scores : DataFrame
-        What `to_frame` returns.
+        What `to_frame` returns, a row a figure.
     details : dict of str to DataFrame
         What gives the rows away, by name: see `tabdiff.evaluate`.
     findings : list of str

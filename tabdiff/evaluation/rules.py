@@ -217,9 +217,34 @@ def _repeats(name: Any) -> Callable[[list[Encoded], int], np.ndarray]:
 
 
 def copied_keys(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
-    """Share of synthetic rows that have the key of a real row: percent, lower is better.
+    """Share of synthetic rows that have the key of a real row.
 
-    A key is a column of text or whole numbers of which hardly any value repeats in `real`. NaN where there is none.
+    A key is a column of text or whole numbers of which hardly any value repeats in `real`.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
+
+    Returns
+    -------
+    share : float
+        Percent, in [0, 100], lower is better; NaN where `real` has no key.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tabdiff.evaluation import copied_keys
+    >>> real = pd.DataFrame({"patient": [f"p{i}" for i in range(20)]})
+    >>> copied_keys(real, pd.DataFrame({"patient": ["p3", "p7", "x1", "x2"]}))
+    50.0
     """
     real, synthetic = check_frames(real=real, synthetic=synthetic)
     keys = key_columns(real)
@@ -310,9 +335,30 @@ def broken_rules(
 
 
 def rules_broken(real: pd.DataFrame, synthetic: pd.DataFrame, *, constraints: Sequence[str] = ()) -> float:
-    """Share of synthetic rows that break a rule which every real row keeps: percent, lower is better.
+    """Share of synthetic rows that break a rule which every real row keeps.
 
-    NaN where no rule was found; see `find_rules`.
+    The rules are those of `find_rules`: a column that determines another, equal columns, one that is never larger than
+    another, sums, keys that do not repeat, and what was declared.
+
+    Parameters
+    ----------
+    real, synthetic : DataFrame of shape (n, n_columns) and (m, n_columns)
+        The rows that the generator was fitted on, and rows with the same columns.
+    constraints : sequence of str, default=()
+        Declared rules between numbers or dates, as in ``DiffusionGenerator(constraints=...)``.
+
+    Returns
+    -------
+    share : float
+        Percent, in [0, 100], lower is better; NaN where no rule was found.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no data frame.
+    ValueError
+        If one is empty, or their columns differ; if a constraint cannot be read, or names a column that is no number or
+        date.
 
     Examples
     --------

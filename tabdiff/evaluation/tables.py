@@ -261,15 +261,24 @@ def independent_columns(df: pd.DataFrame, n: int | None = None, *, random_state:
 
     Parameters
     ----------
-    df : DataFrame
+    df : DataFrame of shape (n_rows, n_columns)
+        The real rows.
     n : int, optional
         Rows to draw, with replacement. Default: as many as `df` has.
     random_state : int, optional
+        Of the rows that are drawn; None draws afresh.
 
     Returns
     -------
     drawn : DataFrame, shape (n, n_columns)
         Same columns and dtypes, fresh index.
+
+    Raises
+    ------
+    TypeError
+        If `df` is no data frame.
+    ValueError
+        If `df` is empty, or `n` is negative.
 
     Examples
     --------

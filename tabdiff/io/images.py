@@ -53,6 +53,16 @@ class Images:
         The class of each, where subfolders say so.
     mode : str or None
         PIL's mode, of PIL images and files.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tabdiff.codecs import Images
+    >>> images = Images(np.zeros((5, 3, 8, 6), dtype=np.uint8), "hwc")
+    >>> len(images), images.size, images.dtype
+    (5, (3, 8, 6), dtype('uint8'))
+    >>> len(images.take(np.array([0, 0, 4])))
+    3
     """
 
     pixels: Any

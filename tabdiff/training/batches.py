@@ -118,7 +118,7 @@ class RowStream:
 class Batches:
     """Training rows, and how a batch of them becomes what the denoiser is shown.
 
-    Attributes
+    Parameters
     ----------
     data : Tensor of shape (n, *)
         Encoded rows; or any object with a length that gives rows for row numbers and goes to a device.

@@ -45,6 +45,19 @@ class TrainingResult:
         See `tabdiff.training.state.Training`.
     n_steps : int
         Number of optimiser steps done.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Denoiser
+    >>> from tabdiff.nn import ResidualMLP
+    >>> from tabdiff.training import Batches, train
+    >>> denoiser = Denoiser(ResidualMLP(2, 2, hidden_size=16, n_blocks=1), CosineSchedule())
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> rows = torch.randn(100, 2, generator=generator)
+    >>> result = train(denoiser, Batches(rows, size=32), generator=generator, max_steps=60)
+    >>> result.n_steps, result.history["step"], result.denoiser.training
+    (60, [50.0, 60.0], False)
     """
 
     denoiser: Denoiser
@@ -112,6 +125,20 @@ def train(
         If the loss is no longer finite.
     tabdiff.training.world.WorldError
         If another process ended.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Denoiser
+    >>> from tabdiff.nn import ResidualMLP
+    >>> from tabdiff.training import Batches, train
+    >>> denoiser = Denoiser(ResidualMLP(2, 2, hidden_size=16, n_blocks=1), CosineSchedule())
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> rows = torch.randn(100, 2, generator=generator)
+    >>> result = train(denoiser, Batches(rows, size=32), generator=generator, max_steps=60)
+    >>> from tabdiff.diffusion import sample
+    >>> sample(result.denoiser, torch.randn(5, 2, generator=generator), steps=4).shape
+    torch.Size([5, 2])
     """
     world = world if world is not None else OneProcess()
     device = generator.device

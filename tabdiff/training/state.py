@@ -48,13 +48,14 @@ class Run:
 class Training:
     """A fit in progress: what callbacks are told, and what a checkpoint holds.
 
-    Attributes
+    Parameters
     ----------
     denoiser : Denoiser
         The denoiser in training.
     ema : EMA
         Its average; ``ema.model`` is what samples.
     optimizer : torch.optim.Optimizer
+        The optimiser of the denoiser's weights.
     rows : RowStream
         Which rows come next.
     times : Times
@@ -71,6 +72,9 @@ class Training:
         Rows of a step and of an epoch.
     description : dict or None
         Which fit it is, in plain values, which tells whether another one may go on with its checkpoints.
+    snapshot : callable or None
+        Within `DiffusionGenerator.fit`, returns a fitted generator with the averaged weights as they are now, to
+        sample from, score or save. It is a copy, and not refined.
     history : dict of list
         For each window of 50 steps its last "step", the mean "loss" and "gradient_norm" (before clipping), the
         "learning_rate" at its end, "rows_per_second", "seconds" since the start and the peak of "memory"; see
@@ -81,9 +85,23 @@ class Training:
         Whether no step follows. It stays False where an error ends training.
     learning_rate : float
         Of the last step.
-    snapshot : callable or None
-        Within `DiffusionGenerator.fit`, returns a fitted generator with the averaged weights as they are now, to
-        sample from, score or save. It is a copy, and not refined.
+
+    Examples
+    --------
+    `train` makes one, and gives it to callbacks:
+
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Denoiser
+    >>> from tabdiff.nn import ResidualMLP
+    >>> from tabdiff.training import Batches, Callback, train
+    >>> denoiser = Denoiser(ResidualMLP(2, 2, hidden_size=16, n_blocks=1), CosineSchedule())
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> rows = torch.randn(100, 2, generator=generator)
+    >>> class Tell(Callback):
+    ...     def on_fit_end(self, training):
+    ...         print(training.step, training.finished, training.history["step"])
+    >>> result = train(denoiser, Batches(rows, size=32), generator=generator, max_steps=60, callbacks=[Tell()])
+    60 True [50.0, 60.0]
     """
 
     denoiser: Denoiser

@@ -54,6 +54,19 @@ class Validation:
         The state of the denoiser that had it.
     n_since : int
         Evaluations since then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, Denoiser
+    >>> from tabdiff.nn import ResidualMLP
+    >>> from tabdiff.training import Validation
+    >>> denoiser = Denoiser(ResidualMLP(2, 2, hidden_size=16, n_blocks=1), CosineSchedule())
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> rows = torch.randn(100, 2, generator=generator)
+    >>> validation = Validation(rows, denoiser=denoiser, event_shape=(2,), patience=3, generator=generator)
+    >>> validation.watch(denoiser) == validation.best, validation.is_over
+    (True, False)
     """
 
     def __init__(

@@ -33,7 +33,13 @@ MAX_HELD_OUT, TIME_SHARE = 1_000, 0.4
 class LatentImageCodec(ImageCodec):
     """Encode images as standardised draws from an autoencoder's posterior (Rombach et al., 2022).
 
-    Takes what :class:`ImageCodec` takes; augmentation happens before encoding. See `tabdiff.nn.image_autoencoder`.
+    Takes what :class:`ImageCodec` takes; see `tabdiff.nn.image_autoencoder`.
+
+    Parameters
+    ----------
+    augment : str, list of str or None
+        "flip" mirrors a random half of the training images left to right, "crop" shifts them by up to an eighth of
+        their sides, repeating what is at their edges; both before encoding.
 
     Attributes
     ----------

@@ -16,6 +16,16 @@ __all__ = ["ArrayCodec"]
 class ArrayCodec(TableCodec):
     """Encode arrays of shape (n, d) for diffusion and decode to the same dtype.
 
+    Parameters
+    ----------
+    categorical_features : "auto" or sequence of int, default="auto"
+        Numbers of the columns to treat as categories, from 0. "auto" is none: every column is numeric, however few
+        values it has.
+    dependencies : bool, default=True
+        Not used: columns of an array are drawn each by itself, so that every one counts in the score.
+    constraints : sequence of str, optional
+        For tables alone, since columns of an array have no names that a constraint could hold; `fit` refuses them.
+
     Examples
     --------
     >>> import numpy as np, torch

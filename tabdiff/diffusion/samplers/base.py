@@ -133,6 +133,30 @@ class Sampler(Protocol):
 
     Two attributes are read where a method has them: ``adaptive = True`` for one that chooses its own steps between the
     two ends of the path, and ``default_grid``, the name of the grid that suits it, which comes before the schedule's.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Options of the class that follows the protocol; the protocol itself cannot be made.
+
+    Examples
+    --------
+    A method of first order, whose steps put the estimated noise back:
+
+    >>> from itertools import pairwise
+    >>> import torch
+    >>> from tabdiff.diffusion import CosineSchedule, GaussianDenoiser, sample
+    >>> class FirstOrder:
+    ...     def __call__(self, model, x, path):
+    ...         for now, then in pairwise(path):
+    ...             x0, eps = model.x0_and_eps(x, now)
+    ...             x = then.alpha * x0 + then.sigma * eps
+    ...             yield then.t, x, x0
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2), CosineSchedule())
+    >>> noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    >>> rows = sample(denoiser, noise, method=FirstOrder(), steps=8)
+    >>> torch.allclose(rows, sample(denoiser, noise, method="ddim", steps=8), atol=1e-5)
+    True
     """
 
     def __call__(self, model: Model, x: Tensor, path: list[Node]) -> Iterator[Step]:

@@ -79,6 +79,8 @@ class OffsetCosineSchedule(Schedule):
     ----------
     offset : float
         The `s` of the paper, at least 0.
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
 
     References
     ----------
@@ -136,6 +138,8 @@ class SigmoidSchedule(Schedule):
         The stretch of the logistic function, in its own units.
     tau : float
         Temperature: a smaller one makes the fall steeper in the middle.
+    t_min, t_max : float
+        The ends of the times at which the denoiser is asked, in [0, 1].
 
     References
     ----------
