@@ -1,6 +1,6 @@
 """How good are synthetic tables, cells and images, beside what real data score and what a trivial baseline scores."""
 
-from tabdiff.evaluation.cell_scores import cell_scorecard, cell_scores
+from tabdiff.evaluation.cell_summary import cell_scorecard, cell_scores
 from tabdiff.evaluation.cells import (
     gene_correlation_agreement,
     gene_mean_correlation,

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from tabdiff.evaluation import cell_figures
-from tabdiff.evaluation.cell_scores import cell_scores
+from tabdiff.evaluation.cell_summary import cell_scores
 from tabdiff.evaluation.cells import forest_aucs, nb_baseline
 from tabdiff.evaluation.expression import log_normalize, principal_components
 from tabdiff.evaluation.frames import draw_rows

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from tabdiff import evaluate
 from tabdiff.datasets import load_penguins
-from tabdiff.evaluation.cell_scores import cell_scorecard, cell_scores
+from tabdiff.evaluation.cell_summary import cell_scorecard, cell_scores
 from tabdiff.evaluation.cells import (
     gene_correlation_agreement,
     gene_mean_correlation,
