@@ -27,6 +27,7 @@ def test_each_script_says_how_it_is_used(script):
     assert "--threads" in done.stdout and "--max-time" in done.stdout
 
 
+@pytest.mark.slow
 def test_quality_and_speed_are_printed_a_line_a_run():
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "quality_speed.py"), "--table"], capture_output=True, text=True, check=False
@@ -243,6 +244,7 @@ def test_drawn_sequences_have_the_probabilities_that_are_called_exact(benchmark_
     assert (sequences.to_codes(sequences.to_text(codes[:50])) == codes[:50]).all()
 
 
+@pytest.mark.slow
 def test_the_width_of_equal_parameters_is_one(benchmark_module):
     denoisers = benchmark_module("denoisers")
     width = denoisers.equal_width("digits", 0)
@@ -254,6 +256,7 @@ def test_the_width_of_equal_parameters_is_one(benchmark_module):
     assert mlp == pytest.approx(transformer, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_speed_of_training_is_measured_beside_a_product():
     command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--sections", "growth", "--seconds", "30"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -261,6 +264,7 @@ def test_the_speed_of_training_is_measured_beside_a_product():
     assert "Matrix product" in done.stdout and "| 128 | 6 | 10 | 64 |" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_said():
     command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--sections", "sampling", "--seconds", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

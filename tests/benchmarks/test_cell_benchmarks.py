@@ -129,6 +129,7 @@ def test_simulated_counts_have_the_density_and_a_hash_that_sees_every_change(ben
         assert scale.fingerprint(other) != first, change
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_what_is_allocated(benchmark_module):
     systems = benchmark_module("cell_systems")
     before = systems.peak_mb()

@@ -41,6 +41,7 @@ def test_table_demo_prints_a_scorecard_and_writes_a_picture(tmp_path, capsys):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_cell_demo_prints_a_scorecard_and_writes_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     scores = demo_cells(tmp_path, max_steps=20, max_time=2)

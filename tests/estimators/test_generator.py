@@ -282,6 +282,7 @@ def test_verbose_shows_progress(penguins, capsys):
 # ----------------------------------------------------------------- scores
 
 
+@pytest.mark.slow
 def test_score_prefers_the_rows_of_its_own_kind():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 2)) @ np.array([[1.0, 0.95], [0.0, 0.3]])

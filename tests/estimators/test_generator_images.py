@@ -46,6 +46,7 @@ def fitted(digits):
 # ------------------------------------------------------------- fit and sample
 
 
+@pytest.mark.slow
 def test_images_are_learned(digits):
     images, y = digits
     chosen = np.isin(y, [0, 1])

@@ -183,6 +183,7 @@ class TestEvaluate:
             synthetic, floor, independent = scores.loc[metric, ["synthetic", "floor", "independent"]].astype(float)
             assert abs(synthetic - floor) < abs(independent - floor), metric
 
+    @pytest.mark.slow
     def test_without_a_holdout_both_halves_of_the_real_cells_stand_in(self) -> None:
         real = cells(400, seed=1)
         scores = evaluate(real, cells(400, seed=2), condition="type").to_frame().set_index("metric")
@@ -191,6 +192,7 @@ class TestEvaluate:
         # Copies of the real cells: half of them are in the half that they are compared with.
         assert evaluate(real, real, condition="type").to_frame().set_index("metric").loc["rbf_mmd", "synthetic"] > 0
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_frame(self) -> None:
         real, synthetic = cells(100, seed=1), cells(100, seed=2)
         first, second, other = (evaluate(real, synthetic, condition="type", random_state=s) for s in (0, 0, 1))

@@ -77,6 +77,7 @@ def classifier(digits):
     return ClassifierFeatures(digits[0], digits[2])
 
 
+@pytest.mark.slow
 def test_the_classifier_reads_real_digits_it_has_not_seen(digits, classifier):
     _, test, _, y_test = digits
     assert np.mean(classifier.predict(test) == y_test) > 0.97
@@ -84,6 +85,7 @@ def test_the_classifier_reads_real_digits_it_has_not_seen(digits, classifier):
     assert "classifier of 10 classes, trained on 1078 real images" in classifier.name
 
 
+@pytest.mark.slow
 def test_the_default_features_are_a_classifier_of_the_real_images(digits):
     train, test, y_train, y_test = digits
     labels = {"real": y_train[:200], "holdout": y_test}

@@ -104,6 +104,7 @@ def test_workers_and_kills_change_no_byte(table, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_gone_on_with(table, tmp_path):
     table.save(tmp_path / "model")
     command = [sys.executable, "-m", "tabdiff", "sample", str(tmp_path / "model"), "-n", "3000", "--shard-size", "50"]
@@ -276,6 +277,7 @@ def test_refined_rows_are_the_same_in_any_process(tmp_path, monkeypatch):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_dask_draws_the_same(table, tmp_path):
     distributed = pytest.importorskip("distributed")
     table.sample_to(tmp_path / "one", 40, shard_size=10, **DRAW)

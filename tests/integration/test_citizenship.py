@@ -40,6 +40,7 @@ def numbers():
     return np.random.default_rng(0).normal(size=(80, 2))
 
 
+@pytest.mark.slow
 def test_searches_prefer_what_is_likelier(numbers):
     rng = np.random.default_rng(0)
     X = rng.multivariate_normal([0, 0], [[1, 0.95], [0.95, 1]], size=400)

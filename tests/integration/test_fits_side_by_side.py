@@ -53,6 +53,7 @@ def global_states():
     return random.getstate(), numpys, torch.random.get_rng_state().tolist()
 
 
+@pytest.mark.slow
 def test_fits_in_threads_give_what_they_give_alone_and_leave_the_callers_random_state(work, alone):
     before = global_states()
     with ThreadPoolExecutor(4) as pool:
@@ -62,6 +63,7 @@ def test_fits_in_threads_give_what_they_give_alone_and_leave_the_callers_random_
     assert global_states() == before
 
 
+@pytest.mark.slow
 def test_fits_in_processes_give_what_they_give_alone(work, alone):
     before = global_states()
     jobs = [

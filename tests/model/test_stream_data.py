@@ -254,6 +254,7 @@ print(gen.n_samples_fit_, next(int(line.split()[1]) for line in status if line.s
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is read from /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Three times the rows: 60 MB more of them, and less than 40 MB more of memory."""
     peaks = []
@@ -271,6 +272,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     assert peaks[1] - peaks[0] < 40, peaks
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_killed_goes_on(tmp_path):
     write(frame(2000), tmp_path / "lake")
     code = (

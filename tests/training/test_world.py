@@ -38,7 +38,7 @@ def alike(a, b):
     pd.testing.assert_frame_equal(a["drawn"], b["drawn"], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", ["plain", "learned"])
+@pytest.mark.parametrize("case", ["plain", pytest.param("learned", marks=pytest.mark.slow)])
 def test_two_processes_do_what_one_does(tmp_path, case):
     (one,), both = fit(case, tmp_path, 1), fit(case, tmp_path, 2)
     for each in both:
@@ -46,6 +46,7 @@ def test_two_processes_do_what_one_does(tmp_path, case):
     assert torch.equal(both[0]["weights"], both[1]["weights"])
 
 
+@pytest.mark.slow
 def test_a_fit_goes_on_with_another_number_of_processes(tmp_path):
     whole = fit("short", tmp_path, 2)[0]
     assert min(p.name for p in (tmp_path / "checkpoints").iterdir()).endswith("0000060.safetensors")
@@ -53,6 +54,7 @@ def test_a_fit_goes_on_with_another_number_of_processes(tmp_path):
         alike(whole, fit("rest", tmp_path, processes)[0])
 
 
+@pytest.mark.slow
 def test_rows_in_files_are_encoded_once(tmp_path):
     sys.path.insert(0, str(SCRIPT.parent))
     try:
@@ -65,6 +67,7 @@ def test_rows_in_files_are_encoded_once(tmp_path):
     assert torch.equal(both[0]["weights"], both[1]["weights"])
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_leaves_the_last_checkpoint(tmp_path):
     ended = run("dies", tmp_path, 2)
     assert ended.returncode != 0
@@ -84,6 +87,7 @@ def test_other_data_and_errors_are_told(tmp_path):
     assert ended.returncode != 0 and "x <= y" in ended.stderr and "process 0 failed: ValueError" in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_under_torchrun(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "lake").mkdir()

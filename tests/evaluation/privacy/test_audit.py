@@ -75,6 +75,7 @@ def test_no_false_alarm_on_fresh_rows(seed):
     assert controls["synthetic"] == controls["fresh real"] == "passes"
 
 
+@pytest.mark.slow
 def test_an_overfitted_model_is_recognised_from_inside_and_a_fresh_one_is_not():
     train, holdout = draw(90, 6), draw(900, 7)
     settings = {"refine": False, "early_stopping": False, "random_state": 0, "hidden_size": 256}
