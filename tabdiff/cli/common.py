@@ -94,7 +94,7 @@ def positive_int(text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, however: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1; got {text!r}")
     return value
 
 
@@ -105,7 +105,7 @@ def seed(text: str) -> int:
     except ValueError:
         value = -1
     if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1, however: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1; got {text!r}")
     return value
 
 
@@ -116,7 +116,7 @@ def number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, however: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a finite number; got {text!r}")
     return value
 
 
@@ -124,7 +124,7 @@ def positive_number(text: str) -> float:
     """Read a positive number."""
     value = number(text)
     if value <= 0:
-        raise argparse.ArgumentTypeError(f"must be positive, however: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be positive; got {text!r}")
     return value
 
 
@@ -136,7 +136,7 @@ def separator(text: str) -> str:
 def name_value(text: str) -> str:
     """Check the form NAME=VALUE."""
     if text.find("=") < 1:
-        raise argparse.ArgumentTypeError(f"must have the form NAME=VALUE, however: {text!r}")
+        raise argparse.ArgumentTypeError(f"must have the form NAME=VALUE; got {text!r}")
     return text
 
 

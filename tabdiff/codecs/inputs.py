@@ -361,14 +361,14 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
     X = check_container(X)
     if container == "cells":
         if not is_anndata(X):
-            raise TypeError(f"the model was fitted on an AnnData, so X must be one too, however: {type(X).__name__}.")
+            raise TypeError(f"the model was fitted on an AnnData, so X must be one too; got {type(X).__name__}.")
         has_condition = source == "obs" and all(name in X.obs or name in X.obsm for name in names)
         return X, cell_conditions(X, names) if has_condition else None
     if container == "images" or isinstance(X, Images):
         if not isinstance(X, Images) or container != "images":
             there = f"on {'images' if container == 'images' else 'no images'}"
             here = f"images of shape {X.shape}" if isinstance(X, Images) else type(X).__name__
-            raise TypeError(f"the model was fitted {there}, however: X is {here}.")
+            raise TypeError(f"the model was fitted {there}; got X that is {here}.")
         names_known = source == "given" and X.classes is not None and names == ["class"]
         return X, pd.DataFrame({"class": X.classes}) if names_known else None
     if (container == "sequences") != isinstance(X, pd.Series):
@@ -379,7 +379,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
     if container == "array":
         return _check_array(estimator, X, reset=False), None
     if not isinstance(X, pd.DataFrame):
-        raise TypeError(f"the model was fitted on a DataFrame, so X must be one too, however: {type(X).__name__}.")
+        raise TypeError(f"the model was fitted on a DataFrame, so X must be one too; got {type(X).__name__}.")
     if source != "columns":
         validate_data(estimator, X, reset=False, skip_check_array=True)
         return X, None
@@ -389,7 +389,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
     expected = [name for name in estimator.feature_names_in_ if name not in names]
     if list(X.columns) != expected:
         raise ValueError(
-            f"X must have the columns {list(estimator.feature_names_in_)}, or all but the condition's {names}, "
-            f"however: {list(X.columns)}."
+            f"X must have the columns {list(estimator.feature_names_in_)}, or all but the condition's {names}; "
+            f"got {list(X.columns)}."
         )
     return X, None

@@ -62,7 +62,7 @@ def guide(denoiser: DenoiserLike, scale: float, guidance: Any) -> DenoiserLike:
 def check_guidance(guidance: Any) -> None:
     """Raise a ValueError if guidance is neither a name nor a callable."""
     if not callable(guidance) and not (isinstance(guidance, str) and guidance in GUIDANCE):
-        raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable, however: {guidance!r}.")
+        raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable; got {guidance!r}.")
 
 
 def draw(
@@ -134,7 +134,7 @@ def draw(
         steps = default_steps(method, schedule)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value != "auto" and not is_integer(value, 1):
-            raise ValueError(f"{name} must be 'auto' or an integer of at least 1, however: {value!r}.")
+            raise ValueError(f"{name} must be 'auto' or an integer of at least 1; got {value!r}.")
     size = rows_at_once(denoiser, width, batch_size)
     # The noise to start from is drawn at once on the CPU, and that of steps from streams of the rows' own, so that rows
     # do not depend on the batch size. A GPU draws all of it where it is needed, a batch at a time, from such streams.

@@ -113,7 +113,7 @@ class MixedDenoiser(Denoiser):
         entropy = torch.tensor([float(-(f.double() * f.double().clamp(min=1e-12).log()).sum()) for f in frequencies])
         self.register_buffer("entropy", entropy.clamp(min=MIN_ENTROPY))
         if shared and len(set(self.n_levels)) > 1:
-            raise ValueError(f"columns that share their levels must have as many, however: {self.n_levels}")
+            raise ValueError(f"columns that share their levels must have as many; got {self.n_levels}")
         self._copies = len(self.n_levels) if shared else 1
         self.levels = nn.Parameter(torch.randn(sum(self.n_levels) // self._copies, embedding_size))
 

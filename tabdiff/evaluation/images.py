@@ -285,16 +285,16 @@ def _feature_errors(real: np.ndarray, synthetic: np.ndarray, *, rng: np.random.G
 def _pair(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     real, synthetic = read_array(real, "real", np.float64), read_array(synthetic, "synthetic", np.float64)
     if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
-        raise ValueError(f"features must have shapes (n, k) and (m, k), however: {real.shape} and {synthetic.shape}.")
+        raise ValueError(f"features must have shapes (n, k) and (m, k); got {real.shape} and {synthetic.shape}.")
     if min(len(real), len(synthetic)) < 2:
-        raise ValueError(f"at least two rows of each are needed, however: {len(real)} and {len(synthetic)}.")
+        raise ValueError(f"at least two rows of each are needed; got {len(real)} and {len(synthetic)}.")
     return real, synthetic
 
 
 def _read(name: str, value: Any) -> Images:
     images = read_images(value, name)
     if images is None:
-        raise TypeError(f"{name} must be images as real is, however: {type(value).__name__}.")
+        raise TypeError(f"{name} must be images as real is; got {type(value).__name__}.")
     return images
 
 
@@ -306,9 +306,7 @@ def _labels(labels: Mapping[str, Any] | None, images: dict[str, Images]) -> dict
             raise ValueError(f"labels has {name!r}, which is none of the images: {list(images)}.")
         found[name] = read_array(values, f"labels[{name!r}]")
         if found[name].shape != (len(images[name]),):
-            raise ValueError(
-                f"labels of {name!r} must have shape ({len(images[name])},), however: {found[name].shape}."
-            )
+            raise ValueError(f"labels of {name!r} must have shape ({len(images[name])},); got {found[name].shape}.")
     if found and "real" not in found:
         raise ValueError("labels need those of 'real' too, from which the classifier learns.")
     return found

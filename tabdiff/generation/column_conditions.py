@@ -109,7 +109,7 @@ class Held:
         check_masks(model, "holding columns that were not declared as conditions")
         counts = [name for name, value in held.items() if isinstance(value, Mapping)]
         if len(counts) > 1:
-            raise ValueError(f"only one column can be given as counts, however: {counts}.")
+            raise ValueError(f"only one column can be given as counts; got {counts}.")
         columns: dict[int, pd.Series] = {}
         lengths: dict[Any, int] = {}
         example = pd.DataFrame(_example(model.codec))

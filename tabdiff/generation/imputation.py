@@ -100,11 +100,11 @@ def impute(
         them gets the k-th draw.
     """
     if not is_integer(n_draws, 1):
-        raise ValueError(f"n_draws must be an integer of at least 1, however: {n_draws!r}.")
+        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
     if strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {STRATEGIES}, however: {strategy!r}.")
+        raise ValueError(f"strategy must be one of {STRATEGIES}; got {strategy!r}.")
     if strategy == "mean" and n_draws > 1:
-        raise ValueError(f"strategy='mean' gives one estimate, however: {n_draws=}. Use strategy='draw'.")
+        raise ValueError(f"strategy='mean' gives one estimate; got {n_draws=}. Use strategy='draw'.")
     frame = pd.DataFrame(features).reset_index(drop=True)
     codes = None
     if condition is not None:

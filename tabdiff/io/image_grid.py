@@ -108,7 +108,7 @@ def _bytes(images: Any) -> np.ndarray:
     """Return images as bytes (n, c, h, w)."""
     read = read_images(images)
     if read is None:
-        raise ValueError(f"images must be an array of images or a list of them, however: {type(images).__name__}.")
+        raise ValueError(f"images must be an array of images or a list of them; got {type(images).__name__}.")
     pixels = read.array()
     if pixels.dtype != np.uint8:
         low = -1.0 if pixels.min() < 0 else 0.0

@@ -127,7 +127,7 @@ def check_image_condition(parameters: Any, network: str) -> None:
     """Raise a ValueError for what does not go with a condition that is an image."""
     if network != "unet":
         raise ValueError(
-            f"a condition that is an image needs denoiser='unet', however: {parameters.denoiser!r}. To others an "
+            f"a condition that is an image needs denoiser='unet'; got {parameters.denoiser!r}. To others an "
             "image is a vector, image.reshape(n, -1)."
         )
     if isinstance(parameters.codec, LatentImageCodec):

@@ -106,7 +106,9 @@ class RowStreams:
             If `size` is not the number of rows.
         """
         if size != len(self):
-            raise ValueError(f"there is a stream for each of {len(self)} rows, however: {size} numbers were asked for.")
+            raise ValueError(
+                f"there is a stream for each of {len(self)} rows; got {size} as the number that is asked for."
+            )
         return self.uniform(1)[:, 0].cpu().numpy()
 
 

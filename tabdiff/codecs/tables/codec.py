@@ -217,7 +217,7 @@ class TableCodec(Codec):
         if isinstance(self.categorical_features, str):
             if self.categorical_features != "auto":
                 raise ValueError(
-                    f"categorical_features must be 'auto' or a list of columns, however: {self.categorical_features!r}"
+                    f"categorical_features must be 'auto' or a list of columns; got {self.categorical_features!r}"
                 )
             return
         unknown = [c for c in self.categorical_features if c not in frame.columns]
