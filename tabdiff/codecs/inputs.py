@@ -368,7 +368,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
         if not isinstance(X, Images) or container != "images":
             there = f"on {'images' if container == 'images' else 'no images'}"
             here = f"images of shape {X.shape}" if isinstance(X, Images) else type(X).__name__
-            raise TypeError(f"the model was fitted {there}; got X that is {here}.")
+            raise TypeError(f"the model was fitted {there}; got {here} as X.")
         names_known = source == "given" and X.classes is not None and names == ["class"]
         return X, pd.DataFrame({"class": X.classes}) if names_known else None
     if (container == "sequences") != isinstance(X, pd.Series):

@@ -216,5 +216,7 @@ def test_one_image_and_files_that_are_none_say_what_to_pass(tmp_path):
     assert "pass a list of them" in message_of(PIL.fromarray(GREY[0]))
     PIL.fromarray(GREY[0]).save(tmp_path / "one.png")
     assert "[PIL.Image.open(" in message_of(tmp_path / "one.png")
-    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    assert f"Pass pandas.read_csv({str(tmp_path / 'table.csv')!r})" in message_of(str(tmp_path / "table.csv"))
+    (tmp_path / "table.json").write_text('[{"a": 1}]')
+    assert f"Pass pandas.read_json({str(tmp_path / 'table.json')!r})" in message_of(str(tmp_path / "table.json"))
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")  # is read, as any table in a file
+    assert "Found 1 row(s) in the files" in message_of(str(tmp_path / "table.csv"))
