@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from tabdiff.io.atomic import ScratchFolder
 from tabdiff.io.csv_files import CsvForm, read_csv
 from tabdiff.io.csv_layout import CsvOptions
 from tabdiff.io.data_files import DataFileError
@@ -280,7 +281,7 @@ def open_frames(X: Any, cache_dir: str | os.PathLike | None = None) -> FrameSour
         return _open_path(os.fspath(X))
     if isinstance(X, ds.Dataset):
         return FrameSource(X, ForeignFrame("pyarrow", X.schema.serialize().to_pybytes()))
-    folder = tempfile.TemporaryDirectory(prefix="tabdiff-rows-", dir=cache_dir)
+    folder = ScratchFolder("tabdiff-rows-", cache_dir)
     if type(X).__name__ == "LazyFrame":
         _, origin = ForeignFrame.read(X.head(0).collect())
         try:
