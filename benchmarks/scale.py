@@ -128,7 +128,7 @@ def _quality(folder: Path) -> dict[str, Any]:
         gen = DiffusionGenerator(random_state=0, max_steps=QUALITY_STEPS).fit(data)
         found[f"{name}_seconds"] = time.perf_counter() - start
         drawn = gen.sample(len(other), random_state=1)
-        scores = evaluate(other, drawn).set_index("metric")["synthetic"]
+        scores = evaluate(other, drawn).to_frame().set_index("metric")["synthetic"]
         found[f"{name}_c2st"] = float(scores["c2st"])
     return found
 

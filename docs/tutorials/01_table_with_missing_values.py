@@ -38,7 +38,7 @@ axes[0].legend(frameon=False)
 
 # %%
 # How good is it? Each score stands beside its floor and a baseline; see :doc:`/concepts/judging`.
-evaluate(penguins, drawn).round(2)
+evaluate(penguins, drawn)
 
 # %%
 # Fill what is missing

@@ -37,9 +37,9 @@ def parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any
     Raises
     ------
     ValueError
-        For a model without conditions, a name given twice, and a value that cannot be of its kind.
+        For a model without conditions that is of no table, a name given twice, and a value that cannot be of its kind.
     """
-    if given and gen.conditions_ is None:
+    if given and gen.conditions_ is None and not _columns(gen):
         raise ValueError(f"--condition {given[0]}: the model was fitted without conditions. Fit it with --condition.")
     attributes = {str(a.name): a for a in gen.conditions_.attributes} if gen.conditions_ is not None else {}
     parsed: dict[Any, Any] = {}
@@ -48,7 +48,7 @@ def parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any
         name = max((n for n in attributes if text.startswith(f"{n}=")), key=len, default=text.partition("=")[0])
         value: Any = text[len(name) + 1 :]
         attribute = attributes.get(name)
-        key = attribute.name if attribute is not None else name
+        key = attribute.name if attribute is not None else _columns(gen).get(name, (name,))[0]
         if key in parsed:
             raise ValueError(f"--condition {name} is given more than once; each condition takes one value.")
         if attribute is not None and attribute.kind == "class":
@@ -68,6 +68,14 @@ def parse_conditions(gen: DiffusionGenerator, given: list[str]) -> dict[Any, Any
             )
         parsed[key] = value
     return parsed
+
+
+def _columns(gen: DiffusionGenerator) -> dict[str, tuple[Any, Any]]:
+    """Name and codec of each column of a table by its name as text; none of what is no table."""
+    codec: Any = gen.codec_
+    if gen.model_.container not in ("array", "table"):
+        return {}
+    return {str(name): (name, column) for name, column in zip(codec.index_, codec.columns_, strict=True)}
 
 
 def _vector(name: str, text: str) -> Any:
@@ -94,13 +102,7 @@ def _level(text: str, levels: list) -> Any:
 
 def _held_level(gen: DiffusionGenerator, name: str, text: str) -> Any:
     """Return what a text means for a column that was not declared as a condition: one of its levels, or a number."""
-    codec: Any = gen.codec_
-    columns = (
-        dict(zip(map(str, codec.index_), codec.columns_, strict=True))
-        if gen.model_.container in ("array", "table")
-        else {}
-    )
-    column = columns.get(name)
+    _, column = _columns(gen).get(name, (name, None))
     column = column.column if isinstance(column, DependentColumn) else column
     if isinstance(column, LevelColumn) and column.levels_:
         return _level(text, column.levels_)

@@ -22,6 +22,7 @@ from tabdiff.cli.common import (
     write,
 )
 from tabdiff.cli.common import seed as read_seed
+from tabdiff.cli.sharding import is_lake
 
 __all__ = ["FAILED", "add_commands"]
 
@@ -145,6 +146,13 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in READ_OPTIONS if getattr(args, name) is not None}
 
 
+def _read(path: str, options: dict[str, Any]) -> Any:
+    """Read a file, or a folder or glob of tables as a whole, such as shards that were drawn."""
+    from tabdiff.io.frame_source import read_frames
+
+    return read_frames(path) if is_lake(path, options) else read(path, options)
+
+
 def _impute(args: argparse.Namespace) -> None:
     import pandas as pd
 
@@ -154,7 +162,7 @@ def _impute(args: argparse.Namespace) -> None:
         if args.output != STDOUT:
             check_output(args.output)
             check_fits(args.output, cells=False)
-        rows = read(args.file, _options(args))
+        rows = _read(args.file, _options(args))
         if not isinstance(rows, pd.DataFrame):
             raise CommandError(f"{args.file} holds no table, and only tables are imputed on the command line.")
     gen = load(args.model, args.device)
@@ -189,7 +197,7 @@ def _score(args: argparse.Namespace) -> None:
         if args.output != STDOUT:
             check_output(args.output)
             check_fits(args.output, cells=False)
-        rows = read(args.file, _options(args))
+        rows = _read(args.file, _options(args))
     gen = load(args.model, args.device)
     with requests():
         if is_cells(gen):
@@ -244,7 +252,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     with requests():
         _check_report(args.output)
         options = _options(args)
-        data = [None if f is None else read(f, options) for f in (args.real, args.synthetic, args.holdout)]
+        data = [None if f is None else _read(f, options) for f in (args.real, args.synthetic, args.holdout)]
     model = None if args.model is None else load(args.model, args.device)
     given: dict[str, Any] = {} if args.max_rows is None else {"max_rows": args.max_rows}
     with requests():
@@ -267,7 +275,7 @@ def _privacy(args: argparse.Namespace) -> int:
     with requests():
         _check_report(args.output)
         options = _options(args)
-        synthetic, train, holdout = (read(f, options) for f in (args.synthetic, args.train, args.holdout))
+        synthetic, train, holdout = (_read(f, options) for f in (args.synthetic, args.train, args.holdout))
     model = None if args.model is None else load(args.model, args.device)
     with requests():
         report = privacy_report(

@@ -291,6 +291,8 @@ def _sample(args: argparse.Namespace) -> None:
     from tabdiff.io.image_grid import save_images
 
     out = args.output == STDOUT
+    if out and ((args.shard_size, args.shard) != (None, None) or args.format != "auto"):
+        raise CommandError("shards go to a file or folder: give -o, or leave --shard, --shard-size and --format out.")
     if Path(args.output).suffix and not goes_in_shards(args):
         with requests():
             check_output(args.output)
@@ -317,6 +319,7 @@ def _sample(args: argparse.Namespace) -> None:
             guidance_scale=args.guidance_scale,
             steps="auto" if args.steps is None else args.steps,
             random_state=seed,
+            n_jobs=args.jobs,
             return_condition=True,
         )
         if folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
         "--shard-size", metavar="N", type=positive_int, help="rows of a shard (default: by the columns)"
     )
     shards.add_argument(
-        "--shard", metavar="I/K", type=_shard, help="draw the I-th of K shards only, for arrays of jobs"
+        "--shard", metavar="I/K", type=_shard, help="draw the I-th of K shards only, for arrays of jobs with one --seed"
     )
     shards.add_argument("--jobs", metavar="J", type=int, help="processes that draw; -1: one for each core")
     shards.add_argument("--format", metavar="F", default="auto", help="of the files of a folder, such as csv or zarr")
@@ -64,23 +65,30 @@ def goes_in_shards(args: argparse.Namespace, *, cells: bool = False, images: boo
 def sample_shards(args: argparse.Namespace, gen: DiffusionGenerator) -> None:
     """Draw rows shard by shard."""
     from tabdiff.cli.conditions import parse_conditions
+    from tabdiff.generation.shards import is_begun
 
+    if args.shard is not None and args.shard_size is not None:
+        raise CommandError("--shard-size follows from the K of --shard I/K. Leave one of them out.")
     gen.verbose = int(not args.quiet and sys.stderr.isatty())
     with requests():
+        # A run that was begun goes on with its seed, and jobs of an array must agree on one: that of the model.
+        seed = args.seed
+        if seed is None and args.shard is None and not is_begun(gen.model_, args.output, args.format):
+            seed = secrets.randbelow(2**31)
         gen.sample_to(
             args.output,
             args.n_samples,
             parse_conditions(gen, args.condition) or None,
             guidance_scale=args.guidance_scale,
             steps="auto" if args.steps is None else args.steps,
-            random_state=args.seed,
+            random_state=seed,
             shard_size="auto" if args.shard_size is None else args.shard_size,
             shard=args.shard,
             format=args.format,
             n_jobs=args.jobs,
         )
     what = f"{args.n_samples:,} rows" if args.shard is None else f"shard {args.shard[0]} of {args.shard[1]}"
-    say(args, f"{args.output}: {what}")
+    say(args, f"{args.output}: {what}" + ("" if seed is None else f", seed {seed}"))
 
 
 def is_lake(file: str, options: dict[str, Any]) -> bool:

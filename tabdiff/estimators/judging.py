@@ -201,6 +201,11 @@ def privacy_report(
     losses = None
     if model is not None:
         check_is_fitted(model)
+        if (kind := model.model_.container) in ("cells", "sequences"):
+            raise TypeError(
+                f"model must be of a table, an array or images, for its losses to be attacked; got one of {kind}. "
+                "Leave it out to audit the rows alone."
+            )
 
         def losses(rows: Any) -> np.ndarray:
             return denoising_losses(model.model_, *model._scored_rows(rows, None, "privacy_report"))

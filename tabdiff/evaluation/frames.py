@@ -70,8 +70,8 @@ def _as_pandas(frame: Any, name: str) -> pd.DataFrame:
         ) from None
 
 
-def check_frames(*, real: Any, **others: Any) -> list[pd.DataFrame]:
-    """Return the frames as pandas frames with the columns of `real`, in its order.
+def check_frames(*, real: Any, called: str = "real", **others: Any) -> list[pd.DataFrame]:
+    """Return the frames as pandas frames with the columns of `real`, in its order; errors call it `called`.
 
     Raises
     ------
@@ -80,17 +80,17 @@ def check_frames(*, real: Any, **others: Any) -> list[pd.DataFrame]:
     ValueError
         If one is empty, or its columns are not those of `real`.
     """
-    frames = {name: _as_pandas(frame, name) for name, frame in {"real": real, **others}.items()}
-    columns = frames["real"].columns
+    frames = {name: _as_pandas(frame, name) for name, frame in {called: real, **others}.items()}
+    columns = frames[called].columns
     repeated = columns[columns.duplicated()].tolist()
     if repeated:
-        raise ValueError(f"real has columns of the same name: {repeated}. Rename them.")
+        raise ValueError(f"{called} has columns of the same name: {repeated}. Rename them.")
     for name, frame in frames.items():
         missing = [c for c in columns if c not in frame.columns]
         extra = [c for c in frame.columns if c not in columns]
         if missing or extra or len(frame.columns) != len(columns):
             raise ValueError(
-                f"{name} must have the columns of real: missing {missing}, not in real {extra}. "
+                f"{name} must have the columns of {called}: missing {missing}, not in {called} {extra}. "
                 "Pass the same columns in each frame."
             )
         if frame.empty:

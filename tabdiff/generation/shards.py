@@ -36,7 +36,7 @@ from tabdiff.utils.validation import is_integer
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
 
-__all__ = ["Shards", "as_table", "sample_to"]
+__all__ = ["Shards", "as_table", "is_begun", "sample_to"]
 
 MANIFEST = "_tabdiff.json"
 # Of images, which lie beside each other, a note for each shard that is whole.
@@ -196,11 +196,10 @@ def sample_to(
     check_n_jobs(n_jobs)
     options = replace(options, n_jobs=1)  # processes draw shards, not parts of them
     kind, single = output_format(path, model.container, format)
-    path = Path(path)
+    path, folder = Path(path), _folder(Path(path), single)
     model = model.in_pandas()
     if kind == "fasta" and not model.codec.text_:
         raise ValueError(f"path must end in .parquet or .csv for sequences of numbers; got {path.name!r}.")
-    folder = path.with_name(f".{path.name}.shards") if single else path
     if folder.exists() and not (folder / MANIFEST).exists() and any(_visible(folder)):
         raise FileExistsError(f"{folder} holds other files than shards of this package. Choose another path.")
     before = read_manifest(folder / MANIFEST)
@@ -239,8 +238,7 @@ def sample_to(
         missing = [i for i in wanted if not request.path(i).exists()]
         if not missing and not own_seed and not single and shard is None:
             raise FileExistsError(
-                f"{folder} holds all rows of a run that is over (seed {seed}). For others, choose another path, or "
-                "remove the folder."
+                f"{folder} holds all rows of a run that is over. For others, choose another path, or remove the folder."
             )
         _draw_shards(request, missing, n_jobs, verbose)
         if single and shard is None:
@@ -250,6 +248,29 @@ def sample_to(
         # Of a run that has not finished a shard there is nothing to keep.
         if single and folder.is_dir() and not any(p.name.startswith("part-") for p in folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_begun(model: FittedModel, path: str | os.PathLike, format: str = "auto") -> bool:
+    """Whether a run into `path` was begun, whose seed a call without one goes on with.
+
+    Parameters
+    ----------
+    model : FittedModel
+    path, format
+        As in `sample_to`.
+
+    Raises
+    ------
+    ValueError, ImportError
+        For another ending or format.
+    """
+    _, single = output_format(path, model.container, format)
+    return (_folder(Path(path), single) / MANIFEST).exists()
+
+
+def _folder(path: Path, single: bool) -> Path:
+    """Return where shards lie until one file is whole, or for good."""
+    return path.with_name(f".{path.name}.shards") if single else path
 
 
 def _visible(folder: Path) -> Iterator[Path]:

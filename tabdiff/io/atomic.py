@@ -1,14 +1,37 @@
-"""Files that appear when they are whole, or not at all."""
+"""Files that appear when they are whole, or not at all, and folders that go with what uses them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["ScratchFolder", "replacing"]
+
+
+class ScratchFolder:
+    """A temporary folder that goes, without a warning, when the last thing that keeps it does.
+
+    Parameters
+    ----------
+    prefix : str
+        Of its name.
+    dir : path-like, optional
+        Where it is made; by default where the system has temporary files.
+
+    Attributes
+    ----------
+    name : str
+        Its path.
+    """
+
+    def __init__(self, prefix: str, dir: str | os.PathLike | None = None) -> None:
+        self.name = tempfile.mkdtemp(prefix=prefix, dir=dir)
+        weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from tabdiff.io.atomic import ScratchFolder
 from tabdiff.io.csv_files import CsvForm, read_csv
 from tabdiff.io.csv_layout import CsvOptions
 from tabdiff.io.data_files import DataFileError
@@ -22,7 +23,7 @@ from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.image_files import IMAGE_SUFFIXES
 from tabdiff.utils.warnings import warn
 
-__all__ = ["FrameSource", "frames_of", "is_frame_source", "open_frames"]
+__all__ = ["FrameSource", "frames_of", "is_frame_source", "open_frames", "read_frames"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -280,7 +281,7 @@ def open_frames(X: Any, cache_dir: str | os.PathLike | None = None) -> FrameSour
         return _open_path(os.fspath(X))
     if isinstance(X, ds.Dataset):
         return FrameSource(X, ForeignFrame("pyarrow", X.schema.serialize().to_pybytes()))
-    folder = tempfile.TemporaryDirectory(prefix="tabdiff-rows-", dir=cache_dir)
+    folder = ScratchFolder("tabdiff-rows-", cache_dir)
     if type(X).__name__ == "LazyFrame":
         _, origin = ForeignFrame.read(X.head(0).collect())
         try:
@@ -290,6 +291,32 @@ def open_frames(X: Any, cache_dir: str | os.PathLike | None = None) -> FrameSour
     else:
         origin = _spool(X, Path(folder.name))
     return FrameSource(ds.dataset(folder.name, format="parquet"), origin, folder)
+
+
+def read_frames(path: str) -> pd.DataFrame:
+    """Read all files of a table into memory, such as the shards that a model drew.
+
+    Parameters
+    ----------
+    path : str
+        Folder or glob.
+
+    Raises
+    ------
+    DataFileError, ImportError
+        As in `open_frames`.
+    """
+    source = open_frames(path)
+    if isinstance(source.origin, CsvForm) and "://" not in path:
+        parts = [read_csv(Path(fragment.path), CsvOptions()) for fragment in source.fragments]
+        whole = pd.concat(parts, ignore_index=True)
+        whole.attrs = parts[0].attrs
+        return whole
+    frames: list[pd.DataFrame] = []
+    for fragment in source.fragments:
+        with _named_errors(fragment):
+            frames.append(fragment.to_table(schema=source.schema).to_pandas())
+    return pd.concat(frames, ignore_index=True)
 
 
 def _open_path(path: str) -> FrameSource:

@@ -76,7 +76,11 @@ def claim_folder(path: Path, description: dict[str, Any]) -> dict[str, Any]:
     before, now = _flat(there), _flat(description)
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
-        said = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now[key])}" for key in differ)
+        said = "; ".join(
+            # A seed is derived from what was given, and would not be known again.
+            "seed was another" if key == "seed" else f"{key} was {_short(before.get(key))} and is {_short(now[key])}"
+            for key in differ
+        )
         raise DataFileError(
             f"{path.parent} holds shards of another request: {said}. Ask for what it was begun with to go on, choose "
             "another path, or remove the folder."

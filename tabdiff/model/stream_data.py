@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from tabdiff.codecs.columns import LevelColumn
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.codecs.tables.survey import TableSurvey
-from tabdiff.io.atomic import replacing
+from tabdiff.io.atomic import ScratchFolder, replacing
 from tabdiff.io.data_files import DataFileError
 from tabdiff.io.frame_source import FrameSource
 from tabdiff.io.row_store import RowStore, StoredColumns, record_dtype
@@ -93,7 +92,7 @@ class Folder:
         self.kept = cache_dir is not None
         try:
             if cache_dir is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="tabdiff-rows-")
+                self._temporary = ScratchFolder("tabdiff-rows-")
                 self.path = Path(self._temporary.name)
             else:
                 self.path = Path(cache_dir) / f"tabdiff-{name[:24]}"

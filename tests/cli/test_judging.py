@@ -118,6 +118,52 @@ def test_cells_go_to_zarr(tmp_path):
     assert read_zarr(tmp_path / "o.zarr").shape == (5, 6)
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_shards_that_were_drawn_are_judged_and_scored_as_one_table(folder, tmp_path, capsys, form):
+    shards = f"{tmp_path}/drawn"
+    assert main(f"sample {folder}/model -n 60 --shard-size 25 --format {form} -o {shards} --quiet".split()) == 0
+    whole = pd.concat([read_data(p) for p in sorted((tmp_path / "drawn").glob("part*"))], ignore_index=True)
+    whole.to_csv(tmp_path / "whole.csv", index=False)
+    found = [
+        run(capsys, f"evaluate {folder}/train.csv {drawn} --format csv --quiet")
+        for drawn in (shards, f"{shards}/*.{form}", f"{tmp_path}/whole.csv")
+    ]
+    assert found[0][0] == 0 and found[0][1].startswith("metric,") and found[0] == found[1] == found[2]
+    code, out, _ = run(capsys, f"score {folder}/model {shards} --quiet")
+    assert code == 0 and len(out.splitlines()) == 61
+    fails(capsys, ["evaluate", folder / "train.csv", tmp_path / "no" / "*.csv"], 1, "no such files")
+    fails(capsys, ["evaluate", folder / "train.csv", shards, "--drop", "k"], 1, "--drop is for a table in one file")
+
+
+def test_shards_without_a_seed_get_a_new_one_that_is_printed(folder, tmp_path, capsys):
+    drawn = []
+    for name in ("a", "b"):
+        code, out, _ = run(capsys, f"sample {folder}/model -n 9 --shard-size 5 -o {tmp_path}/{name}")
+        assert code == 0
+        drawn.append((pd.read_parquet(tmp_path / name), out.strip().rpartition("seed ")[2]))
+    assert not drawn[0][0].equals(drawn[1][0])
+    assert main(f"sample {folder}/model -n 9 --shard-size 5 -o {tmp_path}/c --seed {drawn[0][1]} --quiet".split()) == 0
+    assert pd.read_parquet(tmp_path / "c").equals(drawn[0][0])
+
+
+def test_shards_of_a_run_that_was_begun_without_a_seed_go_on(folder, tmp_path):
+    command = f"sample {folder}/model -n 9 --shard-size 3 -o {tmp_path}/s --quiet".split()
+    assert main(command) == 0
+    whole = pd.read_parquet(tmp_path / "s")
+    (tmp_path / "s" / "part-00002-of-00003.parquet").unlink()
+    assert main(command) == 0
+    assert pd.read_parquet(tmp_path / "s").equals(whole)
+
+
+def test_jobs_draw_to_standard_output_too_and_shards_do_not(folder, tmp_path, capsys):
+    one, two = (run(capsys, f"sample {folder}/model -n 7 --seed 3 --jobs {n}") for n in (1, 2))
+    assert one[0] == 0 and one[1] == two[1]
+    sample = ["sample", folder / "model", "-n", 7]
+    for option in (["--shard", "1/3"], ["--shard-size", "3"], ["--format", "csv"]):
+        fails(capsys, [*sample, *option], 1, "give -o")
+    fails(capsys, [*sample, "-o", tmp_path / "s", "--shard", "1/3", "--shard-size", "3"], 1, "Leave one of them out")
+
+
 def test_what_cannot_be_done_is_one_line(folder, tmp_path, capsys):
     both = [folder / "train.csv", folder / "drawn.csv"]
     fails(capsys, ["evaluate", *both, "-o", tmp_path / "r.pdf"], 1, ".html, .json or .csv", ".pdf")

@@ -328,10 +328,13 @@ def test_bad_condition_values(folder, tmp_path, capsys, condition, words):
 def test_condition_or_guidance_without_one_at_fit(folder, tmp_path, capsys):
     assert main(f"fit {folder}/table.csv -o {tmp_path}/m --max-steps 2 --quiet".split()) == 0
     sample = ["sample", tmp_path / "m", "-n", 2, "-o", tmp_path / "o.csv"]
-    _fails(capsys, [*sample, "--condition", "colour=red"], 1, "without conditions")
+    _fails(capsys, [*sample, "--condition", "color=red"], 1, "Did you mean 'colour'?")
     _fails(capsys, [*sample, "--guidance-scale", "2"], 1, "guidance_scale=2")
     assert main(["info", str(tmp_path / "m")]) == 0
     assert "conditions   none" in capsys.readouterr().out
+    assert main([str(a) for a in [*sample, "--condition", "colour=red", "grade=2", "--quiet"]]) == 0
+    drawn = pd.read_csv(tmp_path / "o.csv")
+    assert drawn["colour"].to_list() == ["red"] * 2 and drawn["grade"].to_list() == [2] * 2
 
 
 def test_damaged_models(folder, tmp_path, capsys):

@@ -37,7 +37,7 @@ def as_frames(synthetic: Any, train: Any, holdout: Any) -> tuple[list[pd.DataFra
     images = [read_images(value, name) for name, value in given.items()]
     if all(found is not None for found in images):
         return _components([f.array().reshape(len(f), -1) for f in images if f is not None]), "images"
-    frames = check_frames(real=train, synthetic=synthetic, holdout=holdout)
+    frames = check_frames(real=train, called="train", synthetic=synthetic, holdout=holdout)
     return [frame.reset_index(drop=True) for frame in frames], "table"
 
 

@@ -126,7 +126,7 @@ def test_what_cannot_be_audited_is_refused(train, holdout):
         privacy_report(train, train, holdout[:20])
     with pytest.raises(ValueError, match="secrets must be columns; got 'salary'"):
         privacy_report(train, train, holdout, secrets=["salary"])
-    with pytest.raises(ValueError, match="synthetic must have the columns of real"):
+    with pytest.raises(ValueError, match="synthetic must have the columns of train"):
         privacy_report(train[["n0"]], train, holdout)
 
 
@@ -201,3 +201,18 @@ def test_neighbours_leave_the_row_itself_out():
     (rows,) = encode(pd.DataFrame({"x": [0.0, 1.0, 1.0, 5.0]}))
     near = neighbours(rows, rows, rows, 2, own=np.arange(4))
     assert near.tolist() == [[1, 2], [2, 0], [1, 0], [1, 2]]
+
+
+def test_a_model_whose_losses_say_nothing_of_rows_is_refused_with_what_to_do():
+    letters = ["TATAAT", "TATGAT", "TACAAT", "TATACT"] * 20
+    gen = DiffusionGenerator(max_steps=2, random_state=0).fit(letters)
+    with pytest.raises(TypeError, match=r"got one of sequences\. Leave it out"):
+        privacy_report(letters[:5], letters[:40], letters[40:], gen)
+
+
+def test_errors_name_the_argument_that_was_given():
+    frame = pd.DataFrame({"a": np.arange(80.0)})
+    with pytest.raises(TypeError, match=r"^train is a ndarray.*pandas.DataFrame\(array\)"):
+        privacy_report(frame, frame.to_numpy(), frame)
+    with pytest.raises(ValueError, match="holdout must have the columns of train"):
+        privacy_report(frame, frame, frame.rename(columns={"a": "b"}))
