@@ -75,8 +75,8 @@ MUTANTS = (
     Mutant(
         "learned times are told weighted losses",
         STEP_FILE,
-        "self.times.update(t, losses, schedule)",
-        "self.times.update(t, importance * losses, schedule)",
+        "self.times.update(t, self.world.whole(losses, n), schedule)",
+        "self.times.update(t, self.world.whole(importance * losses, n), schedule)",
         (STEP + "test_learned_times_are_told_the_losses_without_their_weights",),
     ),
     Mutant(
@@ -138,8 +138,8 @@ MUTANTS = (
     Mutant(
         "guidance goes by scale - 1 in the estimator",
         "tabdiff/generation/sampling.py",
-        "guide(model.denoiser, guidance_scale, guidance)",
-        "guide(model.denoiser, guidance_scale - 1, guidance)",
+        "guide(self.model.denoiser, self.options.guidance_scale, self.guidance)",
+        "guide(self.model.denoiser, self.options.guidance_scale - 1, self.guidance)",
         (GUIDED + "test_the_scale_reaches_guidance_as_it_is",),
     ),
     Mutant(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from tabdiff import MLP, DiffusionGenerator
+from tabdiff import MLP, DiffusionGenerator, DiT
 from tabdiff.datasets import load_penguins
 from tabdiff.training import Callback, Checkpoint, CheckpointError
 
@@ -94,8 +94,8 @@ def test_cells_go_on_also_from_a_file(tmp_path):
         ({"n_timesteps": 10}, "schedule was"),
         ({"denoiser": lambda n, m, c: torch.nn.Identity()}, "denoiser is another"),
         ({"denoiser": "another"}, "denoiser is another"),
-        ({"denoiser": MLP(conditioning="addition")}, "conditioning was 'adaln' and is 'addition'"),
-        ({"denoiser": MLP(time_embedding="learned")}, "time_embedding was 'sinusoidal' and is 'learned'"),
+        ({"settings": {"conditioning": "addition"}}, "conditioning was 'adaln' and is 'addition'"),
+        ({"settings": {"time_embedding": "learned"}}, "time_embedding was 'sinusoidal' and is 'learned'"),
         ({"X": "new level"}, "unknown|Gento"),
         ({"X": "new missing"}, "NaN|missing"),
     ],
@@ -116,6 +116,8 @@ def test_what_does_not_match_is_refused_and_leaves_the_model(penguins, case, mes
     before = gen.sample(5, random_state=0)
     if case.get("denoiser") == "another":
         case = {"denoiser": {"mlp": "dit", "dit": "mlp"}[gen.denoiser]}
+    if "settings" in case:
+        case = {"denoiser": {"mlp": MLP, "dit": DiT}[gen.denoiser](**case["settings"])}
     gen.set_params(**{k: v for k, v in case.items() if k not in ("X", "arguments")})
     with pytest.raises(ValueError, match=message):
         gen.fit(X, **arguments)

@@ -332,7 +332,7 @@ def fitted_vectors():
         (lambda: quick().fit(X, condition={"e": np.full((N, 4), np.nan)}), "no value but missing"),
         (
             lambda: quick(denoiser=MLP(conditioning="cross_attention")).fit(X, condition={"e": VECTORS}),
-            "needs attention",
+            "which has attention",
         ),
         (lambda: quick(text_encoder=letters).fit(X, condition={"e": VECTORS}), "none of the conditions .* holds text"),
         (lambda: quick(text_encoder={"x": letters}).fit(X, TEXTS), r"text_encoder names \['x'\]"),
