@@ -147,8 +147,7 @@ def fit_model(
         validation=_validation(start, options, settings["precision"], device),
         callbacks=[*([ProgressBar()] if options.verbose else []), *(options.callbacks or ())] if world.is_first else [],
         snapshot=snapshot,
-        run=Run(start.description, start.saved),
-        world=world,
+        run=Run(start.description, start.saved, world),
     )
     deadline = math.inf if options.max_time is None else started + options.max_time
 

@@ -25,7 +25,6 @@ from tabdiff.training.options import TrainingOptions
 from tabdiff.training.state import Run, Training
 from tabdiff.training.step import TrainingStep
 from tabdiff.training.validation import Validation
-from tabdiff.training.world import OneProcess
 
 __all__ = ["TrainingResult", "train"]
 
@@ -79,7 +78,6 @@ def train(
     callbacks: Sequence[Callback] = (),
     snapshot: Callable[[Training], Any] | None = None,
     run: Run | None = None,
-    world: OneProcess | None = None,
 ) -> TrainingResult:
     """Train a denoiser with warm-up and decay of the learning rate, clipping and weight averaging.
 
@@ -110,10 +108,7 @@ def train(
     snapshot : callable, optional
         From the `Training` to a fitted estimator, for callbacks.
     run : Run, optional
-        Which fit it is, and where it stood when it was interrupted.
-    world : OneProcess, optional
-        The processes that train together, all called with the same arguments, but for callbacks, which only the first
-        has; by default this one alone.
+        Which fit it is, where it stood when it was interrupted, and the processes that train together.
 
     Returns
     -------
@@ -140,11 +135,11 @@ def train(
     >>> sample(result.denoiser, torch.randn(5, 2, generator=generator), steps=4).shape
     torch.Size([5, 2])
     """
-    world = world if world is not None else OneProcess()
     device = generator.device
     batches = batches.to(device)
     options = options if options is not None else TrainingOptions()
     run = run if run is not None else Run()
+    world = run.world
     draw_times = copy.deepcopy(make_times(options.times))  # one that learns must not carry over to the next fit
     optimizer = options.make_optimizer([p for p in denoiser.parameters() if p.requires_grad], learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)

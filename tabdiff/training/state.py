@@ -14,6 +14,7 @@ from tabdiff.diffusion import Denoiser, Times
 from tabdiff.training.batches import RowStream
 from tabdiff.training.ema import EMA
 from tabdiff.training.validation import Validation
+from tabdiff.training.world import OneProcess
 from tabdiff.utils.device import peak_memory
 
 __all__ = ["Run", "Training"]
@@ -32,6 +33,9 @@ class Run:
         or None where none are written.
     saved : dict or None
         ``training.state_dict()`` of an interrupted run with the same arguments, to go on from.
+    world : OneProcess
+        The processes that train together, all called with the same arguments, but for callbacks, which only the first
+        has; by default this one alone.
 
     Examples
     --------
@@ -42,6 +46,7 @@ class Run:
 
     description: dict[str, Any] | None = None
     saved: dict[str, Any] | None = None
+    world: OneProcess = field(default_factory=OneProcess)
 
 
 @dataclass
