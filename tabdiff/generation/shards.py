@@ -196,7 +196,9 @@ def sample_to(
     check_n_jobs(n_jobs)
     options = replace(options, n_jobs=1)  # processes draw shards, not parts of them
     kind, single = output_format(path, model.container, format)
-    path, folder = Path(path), _folder(Path(path), single)
+    # Processes that joblib keeps from an earlier call stand in the folder where they were started.
+    path = Path(path).absolute()
+    folder = _folder(path, single)
     model = model.in_pandas()
     if kind == "fasta" and not model.codec.text_:
         raise ValueError(f"path must end in .parquet or .csv for sequences of numbers; got {path.name!r}.")

@@ -121,6 +121,14 @@ def test_a_process_that_is_killed_is_gone_on_with(table, tmp_path):
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
 
 
+def test_a_relative_path_is_that_of_the_caller(table, tmp_path, monkeypatch):
+    for name in ("one", "two"):  # joblib keeps the processes of the first call, in whose folder they stand
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        table.sample_to("rows", 12, shard_size=6, n_jobs=2, **DRAW)
+        assert len(list((tmp_path / name / "rows").glob("*.parquet"))) == 2
+
+
 def test_conditions_by_row_are_cut(table, tmp_path):
     wanted = ["u"] * 7 + ["v"] * 13
     table.sample_to(tmp_path / "lake", condition={"kind": {"u": 7, "v": 13}}, shard_size=6, **DRAW)
