@@ -23,7 +23,7 @@ from tabdiff.diffusion import (
 from tabdiff.nn import ResidualMLP
 from tabdiff.training import Batches, TrainingOptions, train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 SCHEDULES = {
     "cosine": make_schedule("cosine"),

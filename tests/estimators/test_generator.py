@@ -358,6 +358,7 @@ def test_saving_follows_what_was_fitted_and_keeps_parameters(penguins, tmp_path)
 
 @pytest.mark.parametrize("target", ["eps", "score"])
 @pytest.mark.parametrize("method", ["ddim", "dpmpp_2m", "ddpm"])
+@pytest.mark.slow
 def test_noise_targets_stay_on_the_data(target, method):
     X = np.random.default_rng(0).normal(size=(500, 2)) @ np.array([[1.0, 0.9], [0.0, 0.4]])
     sample = (

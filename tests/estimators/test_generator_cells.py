@@ -79,6 +79,7 @@ def test_strings_in_obs_come_back_as_categories_and_files_open(adata, tmp_path):
     assert (again.X != cells.X).nnz == 0
 
 
+@pytest.mark.slow
 def test_views_backed_files_and_layers_work_and_stay_as_they_are(adata, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")

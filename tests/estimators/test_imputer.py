@@ -89,6 +89,7 @@ def test_other_frames_come_back_as_such():
     assert out.schema["n"] == frame.schema["n"] and out["missingindicator_n"].to_list() == [False, False, True] * 20
 
 
+@pytest.mark.slow
 def test_the_best_guess_follows_what_was_learned_and_draws_have_its_spread():
     rng, rho = np.random.default_rng(0), 0.9
     X = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=1500)

@@ -107,6 +107,7 @@ def test_originals_come_first_and_everything_keeps_its_kind(penguins):
     assert not new.merge(X).shape[0] == len(new)
 
 
+@pytest.mark.slow
 def test_rows_of_a_class_are_like_that_class():
     X, y = imbalanced(600)
     parameters = {

@@ -219,6 +219,7 @@ def test_declared_rules_are_checked_and_their_names_too():
         rules_broken(table, table, constraints=["c <= b"])
 
 
+@pytest.mark.slow
 def test_a_model_adds_rows_that_were_given_in_part_and_its_constraints():
     penguins = load_penguins().dropna().reset_index(drop=True).drop(columns="year")
     gen = DiffusionGenerator(max_steps=20, refine=False, random_state=0).fit(penguins)

@@ -323,6 +323,7 @@ class TestFrames:
 
 
 class TestEvaluate:
+    @pytest.mark.slow
     def test_floor_and_baseline_stand_beside_the_score(self, train, holdout):
         scores = evaluate(train, draw(1500, 3), holdout=holdout, target="kind").to_frame().set_index("metric")
         assert list(scores.columns) == ["synthetic", "low", "high", "floor", "independent", "better", "meaning"]
@@ -335,6 +336,7 @@ class TestEvaluate:
                 # Fresh rows of the true distribution are as good as the floor, independent columns are not.
                 assert abs(synthetic - floor) < abs(independent - floor), metric
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_frame(self):
         penguins = load_penguins()
         synthetic = independent_columns(penguins, 200)

@@ -172,6 +172,7 @@ def test_conditions_of_the_rows_are_used_and_their_holes_stay(by_species, pengui
     )
 
 
+@pytest.mark.slow
 def test_imputation_of_a_gaussian_has_the_conditional_mean_and_variance():
     rng, rho = np.random.default_rng(0), 0.8
     X = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=3000)
@@ -234,6 +235,7 @@ def on_planted():
     return DiffusionGenerator(**LEARNS).fit(planted(3000, 0))
 
 
+@pytest.mark.slow
 def test_the_rest_follows_the_conditional_distribution(on_planted):
     rows = on_planted.sample(600, condition={"group": "c"}, random_state=0)
     assert (rows["group"] == "c").all()

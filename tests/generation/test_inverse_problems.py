@@ -43,6 +43,7 @@ def coloured(shape, dtype=np.uint8):
     return images, DiffusionGenerator(max_steps=2, hidden_size=8, n_blocks=1, random_state=0).fit(images)
 
 
+@pytest.mark.slow
 def test_known_pixels_stay_and_the_others_follow_them(learned, digits, knn):
     images, y = digits[0][:60], digits[1][:60]
     mask = np.zeros((8, 8), dtype=bool)

@@ -132,6 +132,7 @@ def test_all_that_is_public_can_be_imported_by_name():
         assert getattr(tabdiff, name).__doc__ and name in dir(tabdiff)
 
 
+@pytest.mark.slow
 def test_cells_are_cross_validated_and_searched():
     rng = np.random.default_rng(0)
     kind = rng.choice(["B", "T"], 60)

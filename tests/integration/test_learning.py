@@ -6,7 +6,7 @@ import pytest
 
 from tabdiff import DiffusionGenerator
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 N = 4000
 

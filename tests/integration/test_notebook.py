@@ -12,7 +12,7 @@ import torch
 
 from tabdiff.codecs.cells import counts as count_codec
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "cells.ipynb"
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from tabdiff import DiffusionGenerator
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 LARGEST, TINY = np.finfo(np.float64).max, 5e-324
 FLOATS = ("float64", "float32", "float16")

@@ -13,7 +13,7 @@ from random_frames import ARROW, KINDS, NAMES, NUMBERS, REFUSED_KINDS, TEXT, TIM
 from tabdiff.codecs import TableCodec
 from tabdiff.io.serialization import pack, unpack
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 def noise(codec, n):

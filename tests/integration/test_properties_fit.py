@@ -9,7 +9,7 @@ from random_frames import ARROW, KINDS, NAMES, NUMBERS, REFUSED_KINDS, TEXT, TIM
 
 from tabdiff import DiffusionGenerator
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 SMALL = st.integers(1, 60)
 

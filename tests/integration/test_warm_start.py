@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from exhaustive import exhaustive
 
 from tabdiff import MLP, DiffusionGenerator, DiT
 from tabdiff.datasets import load_penguins
@@ -11,7 +12,7 @@ from tabdiff.training import Callback, Checkpoint, CheckpointError
 QUICK = {"max_steps": 60, "hidden_size": 16, "n_blocks": 1, "batch_size": 64, "random_state": 0, "warm_start": True}
 
 
-@pytest.fixture(scope="module", params=["mlp", "dit"], autouse=True)
+@pytest.fixture(scope="module", params=exhaustive(["mlp", "dit"]), autouse=True)
 def denoiser(request):
     """Every test here holds for every network."""
     QUICK["denoiser"] = request.param

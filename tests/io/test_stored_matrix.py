@@ -77,6 +77,7 @@ def test_a_disk_that_is_full_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.slow
 def test_paths_of_cells_are_fitted(tmp_path, monkeypatch, kind):
     obs = pd.DataFrame({"t": ["a", "b", "c"] * 100}, index=[f"c{i}" for i in range(300)])
     adata = anndata.AnnData(counts(), obs=obs, layers={"counts": counts()})

@@ -34,6 +34,7 @@ def led():
     return DiffusionGenerator(max_steps=400, autoguidance=1.5, **QUICK).fit(table(3000))
 
 
+@pytest.mark.slow
 def test_numbers_follow_the_other_columns_more_closely(led):
     plain = DiffusionGenerator(max_steps=400, autoguidance=1.0, **QUICK).fit(table(3000))
     assert plain.guiding_denoiser_ is None
@@ -42,6 +43,7 @@ def test_numbers_follow_the_other_columns_more_closely(led):
     assert spreads[1] < 0.8 * spreads[0]
 
 
+@pytest.mark.slow
 def test_the_scale_is_the_one_at_which_rows_are_told_from_real_ones_least():
     def drawn(scale):
         rng = np.random.default_rng(int(100 * scale))

@@ -25,6 +25,7 @@ def as_numbers(frame):
     return frame[list("abcd")].assign(sign=frame["sign"].eq("up").astype(float))
 
 
+@pytest.mark.slow
 def test_the_order_of_columns_means_nothing_to_the_transformer(table):
     settings = {"denoiser": "dit", "max_steps": 250, "hidden_size": 32, "n_blocks": 2, "batch_size": 128}
     errors = []
@@ -37,6 +38,7 @@ def test_the_order_of_columns_means_nothing_to_the_transformer(table):
     assert max(errors) < 0.2 and abs(errors[0] - errors[1]) < 0.12
 
 
+@pytest.mark.slow
 def test_a_thousand_columns_share_tokens(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(40, 990)), columns=[f"x{j}" for j in range(990)])

@@ -161,6 +161,7 @@ def groups(n=600):
 
 
 @pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.slow
 def test_samples_follow_the_weights_also_when_they_are_refined(refine):
     frame, weight = groups()
     parameters = {"max_steps": 400, "hidden_size": 64, "n_blocks": 2, "random_state": 0, "learning_rate": 3e-3}

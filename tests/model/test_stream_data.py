@@ -60,6 +60,7 @@ def test_few_rows_are_fitted_as_in_memory(tmp_path):
 
 
 @pytest.mark.usefixtures("streamed")
+@pytest.mark.slow
 def test_many_rows_are_learned_from_their_file(tmp_path):
     data = frame()
     lake = write(data, tmp_path / "lake")

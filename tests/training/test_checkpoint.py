@@ -516,6 +516,7 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_the_work_is_done(pen
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
+@pytest.mark.slow
 def test_fits_that_are_killed_end_bit_by_bit_like_one_that_is_not():
     command = [sys.executable, str(KILL), "--case", "table", "--kills", "3"]
     environment = {**os.environ, "PYTHONPATH": str(KILL.parents[1]), "OMP_NUM_THREADS": "1"}

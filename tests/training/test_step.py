@@ -209,7 +209,7 @@ def test_a_loss_that_cannot_be_compiled_is_run_with_one_warning():
     assert len(caught) == 1 and losses == run(make_step(TrainingOptions(compile=False)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_compiled_loss_is_that_of_the_network():
     eager, step = (make_step(TrainingOptions(compile=c)) for c in (False, "default"))
     assert run(step) == pytest.approx(run(eager), rel=1e-3)

@@ -80,6 +80,7 @@ def test_a_process_that_dies_leaves_the_last_checkpoint(tmp_path):
     assert rest["history"]["step"][-1] == 200
 
 
+@pytest.mark.slow
 def test_other_data_and_errors_are_told(tmp_path):
     ended = run("other", tmp_path, 2)
     assert ended.returncode != 0 and "process 1 of 2 got other data than process 0" in ended.stderr

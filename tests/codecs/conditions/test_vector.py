@@ -145,6 +145,7 @@ def test_a_missing_vector_is_the_null_token():
 
 
 @pytest.mark.parametrize("denoiser", ["mlp", "dit"])
+@pytest.mark.slow
 def test_samples_follow_a_vector_that_was_never_seen(denoiser):
     rng = np.random.default_rng(1)
     vectors, mix = rng.normal(size=(1500, 4)), np.array([[1.0, 0.5], [-1.0, 0.5], [0.5, 1.0], [0.0, -0.5]])
@@ -296,6 +297,7 @@ def test_a_warm_fit_knows_the_texts_of_both():
     ],
     ids=lambda network: f"{network.network}-{network.conditioning}",
 )
+@pytest.mark.slow
 def test_every_mechanism_learns_the_condition_and_is_saved(network, tmp_path):
     rng = np.random.default_rng(3)
     label = rng.choice(["low", "high"], size=800)

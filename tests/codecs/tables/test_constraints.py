@@ -317,6 +317,7 @@ def test_the_input_is_left_alone(orders):
 # -------------------------------------------------------------------- estimator
 
 
+@pytest.mark.slow
 def test_the_estimator_keeps_them_through_save_load_and_pickle(tmp_path):
     penguins = load_penguins()
     gen = DiffusionGenerator(

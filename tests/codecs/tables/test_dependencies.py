@@ -286,6 +286,7 @@ def test_a_feature_that_determines_the_condition_agrees_with_it():
 # ------------------------------------------------------------------- estimator
 
 
+@pytest.mark.slow
 def test_the_estimator_keeps_them_through_save_load_and_pickle(tmp_path, levels_of_education):
     frame = levels_of_education
     gen = DiffusionGenerator(max_steps=20, hidden_size=32, random_state=0).fit(frame, condition="education")

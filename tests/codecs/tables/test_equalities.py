@@ -160,6 +160,7 @@ def model():
     return frame, DiffusionGenerator(random_state=0, **settings).fit(frame)
 
 
+@pytest.mark.slow
 def test_rows_repeat_values_as_often_as_real_ones(model):
     frame, gen = model
     rows = gen.sample(2000, random_state=0)

@@ -138,6 +138,7 @@ def model():
     return frame, DiffusionGenerator(random_state=0, **settings).fit(frame)
 
 
+@pytest.mark.slow
 def test_drawn_rows_keep_the_rules_and_others_do_not(model, tmp_path):
     frame, gen = model
     rows = gen.sample(2000, random_state=0)
