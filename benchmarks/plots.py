@@ -1,7 +1,7 @@
 """Pictures of docs/benchmarks, drawn from results/.
 
     python benchmarks/plots.py                   # into docs/benchmarks/plots, which the build of the site does too
-    python benchmarks/plots.py -o /tmp/pictures
+    python benchmarks/plots.py -o pictures
 
 A picture a page, for a look; the tables below it have every figure.
 """

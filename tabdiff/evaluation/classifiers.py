@@ -40,6 +40,7 @@ _N_FOLDS = 3
 
 
 def boosting(kind: Literal["classifier", "regressor"], seed: int) -> Any:
+    """Return unfitted boosted trees that take category columns as they are."""
     if kind == "classifier":
         return HistGradientBoostingClassifier(categorical_features="from_dtype", random_state=seed)
     return HistGradientBoostingRegressor(categorical_features="from_dtype", random_state=seed)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tabdiff.codecs import make_codec
 from tabdiff.diffusion import Denoiser
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.model.config import ModelConfig
@@ -26,7 +27,7 @@ from tabdiff.nn import (
 )
 from tabdiff.utils.seeding import borrowed_rng
 
-__all__ = ["build_denoiser", "make_network"]
+__all__ = ["build_denoiser", "make_network", "new_codec"]
 
 # Entries of the embedded condition.
 CONDITION_SIZE = 64
@@ -165,3 +166,14 @@ def build_denoiser(spec: ModelConfig, denoiser: str | Callable[[int, int, int], 
             missing_levels=spec.missing_levels,
             shared=spec.layout["kind"] == "sequence",
         )
+
+
+def new_codec(options: Any, features: Any) -> Any:
+    """Return the unfitted codec for data (n, ...) that the parameters of `DiffusionGenerator` ask for."""
+    return make_codec(
+        features,
+        options.codec,
+        categorical_features=options.categorical_features,
+        constraints=options.constraints,
+        layer=options.layer,
+    )

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs import make_codec
 from tabdiff.codecs.columns import LevelColumn
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.inputs import FitInputs
@@ -30,6 +29,7 @@ from tabdiff.io.atomic import ScratchFolder, replacing
 from tabdiff.io.data_files import DataFileError
 from tabdiff.io.frame_source import FrameSource
 from tabdiff.io.row_store import RowStore, StoredColumns, record_dtype
+from tabdiff.model.build import new_codec
 from tabdiff.model.fitted import FittedModel
 from tabdiff.training.checkpoint import describe_parameters
 from tabdiff.utils.random import RowStreams
@@ -348,13 +348,7 @@ def fit_table_codec(
     features = frame[[name for name in frame.columns if name not in names]]
     conditions = Conditions(frame[names], None, None) if names else None
     codes = None if conditions is None else torch.from_numpy(conditions.codes)
-    codec = make_codec(
-        features,
-        options.codec,
-        categorical_features=options.categorical_features,
-        constraints=options.constraints,
-        layer=options.layer,
-    )
+    codec = new_codec(options, features)
     levels = conditions.n_levels if conditions is not None else []
     codec.fit(features, codes, levels, survey=survey, seed=seed, device=device)
     if conditions is not None and codes is not None:

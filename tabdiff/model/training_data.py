@@ -22,7 +22,7 @@ from tabdiff.codecs.tables.survey import TableSurvey
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.diffusion.masks import DrawGiven
 from tabdiff.io.frame_source import FrameSource
-from tabdiff.model.build import build_denoiser
+from tabdiff.model.build import build_denoiser, new_codec
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import resolve_condition_dropout
 from tabdiff.model.fitted import FittedModel
@@ -355,13 +355,7 @@ def _fit_codec(
     seed: int,
     device: torch.device,
 ) -> Any:
-    codec = make_codec(
-        features,
-        options.codec,
-        categorical_features=options.categorical_features,
-        constraints=options.constraints,
-        layer=options.layer,
-    )
+    codec = new_codec(options, features)
     settings: dict[str, Any] = {"seed": seed, "device": device, "max_time": options.max_time}
     if weight is None:
         return codec.fit(features, codes, levels, **settings)
