@@ -32,6 +32,7 @@ __all__ = [
     "positive_int",
     "positive_number",
     "read",
+    "read_options",
     "requests",
     "say",
     "seed",
@@ -167,6 +168,11 @@ def kind(gen: DiffusionGenerator) -> str:
 def column_word(gen: DiffusionGenerator) -> str:
     """What the columns of a model are called."""
     return {"cells": "genes", "images": "values"}.get(kind(gen), "columns")
+
+
+def read_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of csv files that were given."""
+    return {name: getattr(args, name) for name in READ_OPTIONS if getattr(args, name) is not None}
 
 
 def read(path: str, options: dict[str, Any] | None = None) -> Any:

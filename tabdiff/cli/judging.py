@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tabdiff.cli.common import (
-    READ_OPTIONS,
     STDOUT,
     CommandError,
     is_cells,
     load,
     positive_int,
     read,
+    read_options,
     requests,
     say,
     write,
@@ -142,10 +142,6 @@ def _add_report(parser: Any, add_csv: Any) -> None:
     parser.set_defaults(seed=0)
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in READ_OPTIONS if getattr(args, name) is not None}
-
-
 def _read(path: str, options: dict[str, Any]) -> Any:
     """Read a file, or a folder or glob of tables as a whole, such as shards that were drawn."""
     from tabdiff.io.frame_source import read_frames
@@ -162,7 +158,7 @@ def _impute(args: argparse.Namespace) -> None:
         if args.output != STDOUT:
             check_output(args.output)
             check_fits(args.output, cells=False)
-        rows = _read(args.file, _options(args))
+        rows = _read(args.file, read_options(args))
         if not isinstance(rows, pd.DataFrame):
             raise CommandError(f"{args.file} holds no table, and only tables are imputed on the command line.")
     gen = load(args.model, args.device)
@@ -197,7 +193,7 @@ def _score(args: argparse.Namespace) -> None:
         if args.output != STDOUT:
             check_output(args.output)
             check_fits(args.output, cells=False)
-        rows = _read(args.file, _options(args))
+        rows = _read(args.file, read_options(args))
     gen = load(args.model, args.device)
     with requests():
         if is_cells(gen):
@@ -251,7 +247,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     with requests():
         _check_report(args.output)
-        options = _options(args)
+        options = read_options(args)
         data = [None if f is None else _read(f, options) for f in (args.real, args.synthetic, args.holdout)]
     model = None if args.model is None else load(args.model, args.device)
     given: dict[str, Any] = {} if args.max_rows is None else {"max_rows": args.max_rows}
@@ -274,7 +270,7 @@ def _privacy(args: argparse.Namespace) -> int:
 
     with requests():
         _check_report(args.output)
-        options = _options(args)
+        options = read_options(args)
         synthetic, train, holdout = (_read(f, options) for f in (args.synthetic, args.train, args.holdout))
     model = None if args.model is None else load(args.model, args.device)
     with requests():

@@ -31,7 +31,6 @@ from typing import Any
 
 from tabdiff.cli.common import (
     PROG,
-    READ_OPTIONS,
     STDOUT,
     CommandError,
     Parser,
@@ -47,6 +46,7 @@ from tabdiff.cli.common import (
     positive_int,
     positive_number,
     read,
+    read_options,
     requests,
     say,
     separator,
@@ -252,7 +252,7 @@ def _fit(args: argparse.Namespace) -> None:
 
     with requests():
         check_model_output(args.output)
-        options = {name: getattr(args, name) for name in READ_OPTIONS if getattr(args, name) is not None}
+        options = read_options(args)
         # A glob or folder of tables is read some rows at a time; another folder is images, with a subfolder for each
         # class if there are any. `fit` reads both.
         several = is_lake(args.file, options)

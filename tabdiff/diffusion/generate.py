@@ -65,6 +65,13 @@ def check_guidance(guidance: Any) -> None:
         raise ValueError(f"guidance must be one of {sorted(GUIDANCE)} or a callable; got {guidance!r}.")
 
 
+def check_batches(steps: Any, batch_size: Any) -> None:
+    """Raise a ValueError if `steps` or `batch_size` is neither "auto" nor an integer of at least 1."""
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if not (isinstance(value, str) and value == "auto") and not is_integer(value, 1):
+            raise ValueError(f"{name} must be 'auto' or an integer of at least 1; got {value!r}.")
+
+
 def draw(
     denoiser: Denoiser,
     n: int,
@@ -132,9 +139,7 @@ def draw(
         method = "ddim" if isinstance(guided, CFGPlusPlus) else "dpmpp_2m"
     if steps == "auto":
         steps = default_steps(method, schedule)
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value != "auto" and not is_integer(value, 1):
-            raise ValueError(f"{name} must be 'auto' or an integer of at least 1; got {value!r}.")
+    check_batches(steps, batch_size)
     size = rows_at_once(denoiser, width, batch_size)
     # The noise to start from is drawn at once on the CPU, and that of steps from streams of the rows' own, so that rows
     # do not depend on the batch size. A GPU draws all of it where it is needed, a batch at a time, from such streams.

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from tabdiff.diffusion.generate import check_guidance
+from tabdiff.diffusion.generate import check_batches, check_guidance
 from tabdiff.utils.processes import check_n_jobs
-from tabdiff.utils.validation import did_you_mean, is_integer
+from tabdiff.utils.validation import did_you_mean
 
 __all__ = ["SamplingOptions"]
 
@@ -68,9 +68,7 @@ class SamplingOptions:
             raise ValueError(f"guidance_scale must be a finite number; got {scale!r}.")
         check_guidance(self.guidance)
         check_n_jobs(self.n_jobs)
-        for name, value in (("steps", self.steps), ("batch_size", self.batch_size)):
-            if not (isinstance(value, str) and value == "auto") and not is_integer(value, 1):
-                raise ValueError(f"{name} must be 'auto' or an integer of at least 1; got {value!r}.")
+        check_batches(self.steps, self.batch_size)
 
     @classmethod
     def of(cls, **keywords: Any) -> Self:
