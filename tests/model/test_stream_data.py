@@ -17,6 +17,7 @@ import torch
 
 from tabdiff import DiffusionGenerator
 from tabdiff.cli.main import main
+from tabdiff.codecs import make_codec
 from tabdiff.codecs.tables import survey
 from tabdiff.io import frame_source
 from tabdiff.io.data_files import DataFileError
@@ -98,7 +99,7 @@ def test_rows_are_encoded_as_a_codec_does(tmp_path):
     found = survey.TableSurvey(names, [], 5)
     for chunk in source.chunks():
         found.add(chunk)
-    codec = stream_data.make_codec(data).fit(found.sample()[0], survey=found)
+    codec = make_codec(data).fit(found.sample()[0], survey=found)
     folder = stream_data.Folder(None, "x")
     encoded = stream_data.encode_stream(source, found, codec, None, seed=3, folder=folder)
     rows = encoded.data[torch.arange(6000)]
