@@ -101,6 +101,9 @@ class Codec(BaseEstimator, ABC):
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Correct what is decoded by rows (m, d) that the model drew at training conditions (m, k)."""
 
+    def mark_present(self, data: Tensor) -> None:
+        """Write into encoded rows (n, d) that no value is missing, where the kind of data has such marks."""
+
     def data_std(self, data: Any) -> float:
         """Return the standard deviation of encoded rows (n, d) as the network sees them; numbers are standardised."""
         return 1.0

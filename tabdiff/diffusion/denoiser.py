@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from tabdiff.diffusion.schedules.registry import Schedule
 from tabdiff.diffusion.targets import _to_x0, check_target, edm_coefficients, target_of
 from tabdiff.utils.random import RowStreams
 
-__all__ = ["Denoiser", "DenoiserLike", "LikelihoodParts", "coefficients", "learned_variance"]
+__all__ = ["Denoiser", "DenoiserLike", "LikelihoodParts", "PairedDenoiser", "coefficients", "learned_variance"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,16 @@ class DenoiserLike(Protocol):
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the estimate of the clean row, of the shape of `x_t`."""
+
+
+@runtime_checkable
+class PairedDenoiser(Protocol):
+    """A denoiser whose estimate of the noise is not the one that follows from its estimate of the clean row."""
+
+    schedule: Schedule
+
+    def x0_and_eps(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the estimates of the clean row and of the noise, each of the shape of `x_t`."""
 
 
 def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tabdiff.diffusion.denoiser import DenoiserLike, learned_variance
+from tabdiff.diffusion.denoiser import DenoiserLike, PairedDenoiser, learned_variance
 from tabdiff.diffusion.guidance import ClassifierGuidance
 from tabdiff.utils.graphs import capture, is_ours, on_side_stream, reason_of
 from tabdiff.utils.warnings import warn
@@ -48,7 +48,7 @@ class RecordedDenoiser:
         self._record = record
         self._places: dict[Any, _Place] = {}
         self._fails = False
-        if hasattr(denoiser, "x0_and_eps"):
+        if isinstance(denoiser, PairedDenoiser):
             self.x0_and_eps = self._x0_and_eps
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:

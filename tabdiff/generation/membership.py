@@ -59,7 +59,7 @@ def denoising_losses(
     denoiser = copy.deepcopy(model.denoiser).cpu().float().eval()
     if isinstance(codec, ImageCodec):
         data: Tensor = codec.read(features)
-    elif getattr(codec, "columns_known_", False):
+    elif codec.columns_known_:
         rows = read_rows(codec, pd.DataFrame(features), model.n_samples, codes)
         data, surprise = rows.data.float(), rows.surprise
     else:

@@ -452,8 +452,7 @@ def _example(model: FittedModel) -> pd.DataFrame:
     data = torch.randn(n, codec.n_continuous_ + len(codec.n_levels_), generator=generator)
     for j, levels in enumerate(codec.n_levels_, start=codec.n_continuous_):
         data[:, j] = torch.arange(n) % max(levels, 1)
-    if hasattr(codec, "first_mask_"):  # nothing is missing
-        data[:, codec.first_mask_ :] = 0
+    codec.mark_present(data)
     codes = None
     if model.conditions is not None:
         known = model.conditions.codes[~np.isnan(model.conditions.codes).any(axis=1)]

@@ -46,7 +46,11 @@ class EMA(Generic[Model]):
         self.decay = decay
         self.n_updates = 0
         self.model: Model = copy.deepcopy(model).requires_grad_(False)
-        first = next(self.model.parameters(), None)
+        # Looking through all modules for them in each step takes as long as a small network's own work.
+        self._averages: list[Tensor] = list(self.model.parameters())
+        self._modules = list(self.model.modules())
+        self._of: tuple[nn.Module, list[Tensor], list[nn.Module]] | None = None
+        first = next(iter(self._averages), None)
         # On a GPU the share is a tensor, which a recorded step reads anew each time.
         on_gpu = first is not None and first.device.type == "cuda"
         self._share: float | Tensor = torch.ones((), device=first.device) if first is not None and on_gpu else 1.0
@@ -69,15 +73,21 @@ class EMA(Generic[Model]):
     @torch.no_grad()
     def move(self, model: nn.Module) -> None:
         """Move the average towards the model's present weights by the share that was set."""
-        averages: list[Tensor] = list(self.model.parameters())
-        weights: list[Tensor] = list(model.parameters())
+        if self._of is None or self._of[0] is not model:
+            self._of = (model, list(model.parameters()), list(model.modules()))
+        averages, weights = self._averages, self._of[1]
         if isinstance(self._share, Tensor):
             differences = torch._foreach_sub(weights, averages)
             torch._foreach_mul_(differences, self._share)
             torch._foreach_add_(averages, differences)
         else:
             torch._foreach_lerp_(averages, weights, self._share)
-        pairs = list(zip(self.model.buffers(), model.buffers(), strict=True))
+        # A module may put another tensor in the place of a buffer, which a list of buffers would miss.
+        pairs = list(zip(_buffers(self._modules), _buffers(self._of[2]), strict=True))
         for dtype in {mine.dtype for mine, _ in pairs}:  # of one type, all are copied by one kernel
             same = [pair for pair in pairs if pair[0].dtype == dtype]
             torch._foreach_copy_([mine for mine, _ in same], [theirs for _, theirs in same])
+
+
+def _buffers(modules: list[nn.Module]) -> list[Tensor]:
+    return [b for module in modules for b in module.buffers(recurse=False)]

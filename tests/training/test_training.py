@@ -115,6 +115,15 @@ def test_ema_first_copies_then_lags_and_keeps_constants():
     torch.testing.assert_close(ema.model.weight, torch.full((3,), 5.0 * decay + 6.0 * (1 - decay)))
 
 
+def test_ema_follows_a_buffer_that_a_module_puts_in_the_place_of_another():
+    model = nn.BatchNorm1d(3)
+    ema = EMA(model, 0.9)
+    ema.update(model)
+    model.running_mean = torch.full((3,), 7.0)
+    ema.update(model)
+    assert torch.equal(ema.model.running_mean, model.running_mean)
+
+
 def test_devices_and_precisions_by_name():
     assert resolve_device("cpu").type == "cpu"
     expected = torch.bfloat16 if cpu_multiplies_bfloat16() else None

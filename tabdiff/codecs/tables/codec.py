@@ -307,6 +307,10 @@ class TableCodec(Codec):
         """Tensor column of the first of those that mark missing numbers."""
         return len(self.value_positions_) + len(self.equalities_.sources_)
 
+    def mark_present(self, data: Tensor) -> None:
+        """Write into encoded rows (n, d) that none of their numbers is missing."""
+        data[:, self.first_mask_ :] = 0
+
     @property
     def schema_(self) -> pd.DataFrame:
         """What was decided for each column; see :func:`tabdiff.codecs.tables.schema.table_schema`."""

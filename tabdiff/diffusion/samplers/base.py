@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tabdiff.diffusion.denoiser import DenoiserLike, learned_variance
+from tabdiff.diffusion.denoiser import DenoiserLike, PairedDenoiser, learned_variance
 from tabdiff.diffusion.samplers.grids import Node, node_at
 from tabdiff.diffusion.targets import to_eps
 from tabdiff.utils.random import RowStreams
@@ -59,7 +59,7 @@ class Model:
         self._denoiser = denoiser
         self._condition = condition
         self._generator = generator
-        self._paired = getattr(denoiser, "x0_and_eps", None)
+        self._paired = denoiser.x0_and_eps if isinstance(denoiser, PairedDenoiser) else None
         self._learned = learned_variance(denoiser)
         self.has_learned_variance = self._learned is not None
 
