@@ -3,6 +3,8 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The networks here are small: a second thread gains little, and stalls where other work shares the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And where numba's threads are two, so are torch's from then on.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import hypothesis
 import pytest

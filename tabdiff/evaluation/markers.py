@@ -9,6 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
+from tabdiff.utils.processes import torch_threads
+
 __all__ = [
     "dropout_error",
     "expression_scores",
@@ -51,7 +53,7 @@ def rank_genes(cells: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     if not groups:
         return {}
     adata = AnnData(cells, obs=pd.DataFrame({"type": pd.Categorical(texts)}, index=[str(i) for i in range(len(texts))]))
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+    with warnings.catch_warnings(), np.errstate(all="ignore"), torch_threads():
         # Of fold changes, which are not used: where values are no logarithms of counts, they have none.
         warnings.simplefilter("ignore")
         scanpy.tl.rank_genes_groups(adata, "type", groups=groups, method="wilcoxon", use_raw=False)

@@ -30,7 +30,7 @@ from tabdiff.io.data_files import DataFileError
 from tabdiff.io.manifest import claim_folder, read_manifest
 from tabdiff.io.serialization import pack
 from tabdiff.io.shard_files import join_shards, output_format, parquet_schema, write_images, write_shard
-from tabdiff.utils.processes import check_n_jobs
+from tabdiff.utils.processes import check_n_jobs, torch_threads
 from tabdiff.utils.validation import is_integer
 
 if TYPE_CHECKING:
@@ -402,13 +402,8 @@ def _one_thread(device: str) -> Iterator[None]:
     """Compute with one thread on the CPU: with others, sums differ in their last bits."""
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    with threadpool_limits(1):
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    with torch_threads(1), threadpool_limits(1):
+        yield
 
 
 def _draw_shard(request: _Request, i: int, plan: SamplePlan | None) -> None:

@@ -1,8 +1,9 @@
-"""Work in several processes."""
+"""Work in several processes, and the threads of this one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 
 from tabdiff.utils.validation import is_integer
 
-__all__ = ["check_n_jobs", "processes"]
+__all__ = ["check_n_jobs", "processes", "torch_threads"]
 
 
 def check_n_jobs(n_jobs: int | None) -> None:
@@ -44,11 +45,21 @@ def _run(n_jobs: int, function: Callable[..., Any], arguments: Iterable[tuple]) 
 
 
 def _on_one_thread(function: Callable[..., Any], arguments: tuple) -> Any:
+    with torch_threads(1):  # a joblib of threads, which users may choose, runs in their own process
+        return function(*arguments)
+
+
+@contextmanager
+def torch_threads(n: int | None = None) -> Iterator[None]:
+    """Have torch compute with `n` threads, by default as many as now, and afterwards with as many as before.
+
+    Numba's first parallel function sets the threads of every OpenMP runtime in the process, that of torch too.
+    """
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(before if n is None else n)
     try:
-        return function(*arguments)
-    finally:  # a joblib of threads, which users may choose, runs in their own process
+        yield
+    finally:
         torch.set_num_threads(before)

@@ -1,8 +1,12 @@
 """Single-cell metrics: closed forms, invariances, and the order of copies, baselines and noise."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
+import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -21,6 +25,7 @@ from tabdiff.evaluation.cells import (
     within_type_correlation,
     zero_fraction_gap,
 )
+from tabdiff.evaluation.markers import rank_genes
 
 
 def cells(n: int = 200, genes: int = 30, seed: int = 0) -> AnnData:
@@ -256,3 +261,15 @@ class TestEvaluate:
         log.X = log_normalize(real)
         with pytest.raises(ValueError, match="real holds counts, but synthetic does not"):
             evaluate(real, log)
+
+
+def test_threads_stay_as_they_were_whatever_scanpy_makes_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks, before = scanpy.tl.rank_genes_groups, torch.get_num_threads()
+
+    def rank_genes_groups(*args: Any, **kwargs: Any) -> None:
+        ranks(*args, **kwargs)
+        torch.set_num_threads(before + 1)  # as numba does in some processes, for all runtimes of OpenMP
+
+    monkeypatch.setattr(scanpy.tl, "rank_genes_groups", rank_genes_groups)
+    found = rank_genes(np.random.default_rng(0).random((40, 8)), np.repeat(["a", "b"], 20))
+    assert set(found) == {"a", "b"} and torch.get_num_threads() == before

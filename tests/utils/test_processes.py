@@ -4,7 +4,7 @@ import joblib
 import pytest
 import torch
 
-from tabdiff.utils.processes import processes
+from tabdiff.utils.processes import processes, torch_threads
 
 
 def area(a, b):
@@ -27,3 +27,13 @@ def test_results_come_in_order_from_processes_of_one_thread():
     run = processes(2)
     assert run is not None
     assert list(run(area, ((i, 3) for i in range(5)))) == [(3 * i, 1) for i in range(5)]
+
+
+def test_threads_are_as_many_as_before_whatever_sets_them_meanwhile():
+    before = torch.get_num_threads()
+    with torch_threads():
+        torch.set_num_threads(before + 1)
+    assert torch.get_num_threads() == before
+    with torch_threads(before + 2):
+        assert torch.get_num_threads() == before + 2
+    assert torch.get_num_threads() == before
