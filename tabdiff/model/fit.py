@@ -177,8 +177,9 @@ def _finish(
         model = fit_autoguidance(
             model, start, scale, batches, settings, trained=trained, refined=refined, max_time=left, device=device
         )
-    if refined:
-        return _refine(model, start, trained, deadline)
+    wanted = refinement_rows(start.n_rows, trained, asked=options.refine is True) if refined else 0
+    if wanted:
+        return _refine(model, start, wanted, deadline)
     # A codec that goes on from another fit knows the rows of that one only.
     return model if start.n_steps else _calibrate(model, start, deadline)
 
@@ -305,9 +306,8 @@ def _model(
     )
 
 
-def _refine(model: FittedModel, start: Start, trained: int, deadline: float) -> FittedModel:
+def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> FittedModel:
     """Compare samples at the training conditions with the training rows; return the model with what corrects them."""
-    wanted = refinement_rows(start.n_rows, trained)
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
     seconds = REFINED_DRAWN_SHARE * (deadline - time.perf_counter())

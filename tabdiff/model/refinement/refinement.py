@@ -61,7 +61,8 @@ MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
 # A row of a training step costs as much as so many evaluations, and drawing to learn from may take so much of that. It
 # is counted in evaluations, not in seconds, so that the same seed gives the same model.
 TRAINING_EVALUATIONS, WORK_SHARE = 3, 0.2
-LEAST_DRAWN = 5000
+# Of fewer drawn rows trees learn next to nothing.
+LEAST_DRAWN = 1000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
 # of a bootstrap, 7 leave 1.1.
 DRAWN_PER_ROW = 12
@@ -358,8 +359,8 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     return bool(refine)
 
 
-def refinement_rows(n_rows: int, trained: int | None = None) -> int:
-    """Return how many rows are drawn to learn from, where there is time.
+def refinement_rows(n_rows: int, trained: int | None = None, *, asked: bool = False) -> int:
+    """Return how many rows are drawn to learn from, where there is time; 0 where so short a training is not refined.
 
     Parameters
     ----------
@@ -367,12 +368,16 @@ def refinement_rows(n_rows: int, trained: int | None = None) -> int:
         Training rows.
     trained : int, optional
         Rows that all training steps saw together: a short training is followed by a short refinement.
+    asked : bool, default=False
+        Whether it is refined however short that was.
     """
     wanted = min(max(DRAWN_PER_ROW * n_rows, MIN_DRAWN), MAX_DRAWN)
     if trained is None:
         return wanted
     affordable = int(WORK_SHARE * TRAINING_EVALUATIONS * trained / REFINED_STEPS)
-    return min(wanted, max(affordable, LEAST_DRAWN))
+    if affordable < LEAST_DRAWN:
+        return LEAST_DRAWN if asked else 0
+    return min(wanted, affordable)
 
 
 def row_features(codec: Any, rows: Tensor, codes: Tensor | None) -> np.ndarray:

@@ -145,7 +145,9 @@ def planted():
 
 @pytest.fixture(scope="module")
 def fitted(planted):
-    return DiffusionGenerator(max_steps=50, hidden_size=64, n_blocks=2, random_state=0).fit(planted, condition="kind")
+    return DiffusionGenerator(max_steps=50, hidden_size=64, n_blocks=2, refine=True, random_state=0).fit(
+        planted, condition="kind"
+    )
 
 
 def test_refined_rows_are_harder_to_tell_from_real_ones(planted, fitted):
@@ -180,9 +182,10 @@ def test_refinement_is_for_tables_with_enough_rows(planted):
 def test_a_short_training_is_followed_by_a_short_refinement():
     whole = refinement_rows(30_000)
     assert refinement_rows(30_000, 10_000 * 512) < whole == refinement_rows(30_000, 10**9)
-    assert LEAST_DRAWN == refinement_rows(30_000, 60 * 512) < refinement_rows(30_000, 2_000 * 512)
-    # Drawing takes at most the share of the training's own evaluations that it may.
-    for trained in (10**6, 3 * 10**6):
+    assert LEAST_DRAWN <= refinement_rows(30_000, 60 * 512) < refinement_rows(30_000, 2_000 * 512)
+    assert refinement_rows(30_000, 20 * 512) == 0 < LEAST_DRAWN == refinement_rows(30_000, 20 * 512, asked=True)
+    # Drawing takes at most the share of the training's own evaluations that it may, however short that was.
+    for trained in (10**3, 30_000, 10**6, 3 * 10**6):
         assert refinement_rows(30_000, trained) * REFINED_STEPS <= 0.25 * TRAINING_EVALUATIONS * trained
 
 
