@@ -109,7 +109,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     >>> import numpy as np
     >>> from tabdiff import DiffusionGenerator, DiffusionOutlierDetector
     >>> X = np.random.default_rng(0).normal(size=(300, 2))
-    >>> quick = DiffusionGenerator(max_steps=20, random_state=0)  # 20 steps show the API; leave generator out
+    >>> quick = DiffusionGenerator(hidden_size=32, max_steps=20, random_state=0)  # to show the API; leave it out
     >>> detector = DiffusionOutlierDetector(quick, contamination=0.05).fit(X)
     >>> int((detector.predict(X) == -1).sum())
     15

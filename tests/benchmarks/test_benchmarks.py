@@ -18,6 +18,7 @@ def benchmark_module(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["tables.py", "forest.py", "images.py"])
 def test_each_script_says_how_it_is_used(script):
     done = subprocess.run(
@@ -171,6 +172,7 @@ def test_imputation_errors_are_one_for_the_mean_and_nought_for_the_truth(benchma
         imputation.measure(frame, holes, imputation.Filled(punched, [], {}))
 
 
+@pytest.mark.slow
 def test_a_system_in_its_own_process_returns_the_dtypes_and_says_what_it_took(tmp_path):
     pytest.importorskip("pyarrow")
     rng = np.random.default_rng(0)

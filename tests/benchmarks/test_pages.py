@@ -32,6 +32,7 @@ def test_a_changed_figure_is_noticed(pages):
     assert pages.filled(text.replace("| .976 |", "| .979 |", 1)) == text
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_page_is_drawn(pages, tmp_path):
     plots = importlib.import_module("plots")
     drawn = {path.name for path in plots.draw(tmp_path)}

@@ -25,6 +25,7 @@ def test_halves_share_no_row_and_have_the_labels_alike():
     np.testing.assert_array_equal(seen, _random_half(species, 0))
 
 
+@pytest.mark.slow
 def test_table_demo_prints_a_scorecard_and_writes_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     scores = demo_table(tmp_path, seed=1, max_steps=60)

@@ -59,6 +59,7 @@ def test_impute_fills_and_keeps_what_is_there(folder, tmp_path, capsys):
     assert two["draw"].value_counts().to_dict() == {1: 180, 2: 180}
 
 
+@pytest.mark.slow
 def test_score_gives_a_number_a_row_or_the_mean(folder, capsys):
     code, out, _ = run(capsys, f"score {folder}/model {folder}/drawn.csv --quiet")
     scores = pd.read_csv(io.StringIO(out))["log_likelihood"]
@@ -69,6 +70,7 @@ def test_score_gives_a_number_a_row_or_the_mean(folder, capsys):
     assert scores.mean() == pytest.approx(gen.score(read_data(folder / "drawn.csv")))
 
 
+@pytest.mark.slow
 def test_three_commands_from_a_csv_to_a_report(folder, tmp_path, capsys):
     code, out, err = run(capsys, f"evaluate {folder}/train.csv {folder}/drawn.csv -o {tmp_path}/report.html")
     assert code == 0 and "c2st" in out and "report.html: the report" in err
@@ -83,6 +85,7 @@ def test_three_commands_from_a_csv_to_a_report(folder, tmp_path, capsys):
     assert list(pd.read_csv(tmp_path / "r.csv")["metric"]) == [row["metric"] for row in found["scores"]]
 
 
+@pytest.mark.slow
 def test_privacy_says_so_by_its_exit_code_where_that_is_asked_for(folder, tmp_path, capsys):
     rest = f"--train {folder}/train.csv --holdout {folder}/holdout.csv --format csv --quiet"
     code, out, _ = run(capsys, f"privacy {folder}/train.csv {rest} -o {tmp_path}/p.html")
@@ -107,6 +110,7 @@ def test_sequences_go_from_fasta_to_fasta(tmp_path, capsys):
     assert code == 0 and "kmer_error" in out
 
 
+@pytest.mark.slow
 def test_cells_go_to_zarr(tmp_path):
     pytest.importorskip("zarr")
     from anndata import AnnData, read_zarr
@@ -118,6 +122,7 @@ def test_cells_go_to_zarr(tmp_path):
     assert read_zarr(tmp_path / "o.zarr").shape == (5, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_shards_that_were_drawn_are_judged_and_scored_as_one_table(folder, tmp_path, capsys, form):
     shards = f"{tmp_path}/drawn"

@@ -143,6 +143,7 @@ def test_parquet_round_trip_keeps_dtypes(folder, tmp_path):
     assert drawn.dtypes.equals(frame.dtypes) and len(drawn) == 7
 
 
+@pytest.mark.slow
 def test_h5ad_in_h5ad_out_keeps_counts_genes_and_labels(cell_model, tmp_path, capsys):
     out = tmp_path / "o.h5ad"
     assert main(f"sample {cell_model} -n 9 --condition type=B -o {out} --seed 1".split()) == 0

@@ -293,6 +293,7 @@ def test_accepted_containers_keep_values_names_and_missing_ones(name):
     assert np.isfinite(gen.score_samples(make())).all()
 
 
+@pytest.mark.slow
 def test_a_masked_table_is_imputed_as_one_with_nan():
     masked = np.ma.array(A, mask=MASK)
     gen = quick().fit(masked)

@@ -226,6 +226,7 @@ def test_options_are_checked():
         variational_bound(oracle, x, steps=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_chains_of_any_length_have_a_finite_bound(schedule):
     x = corners(1.0)
@@ -285,6 +286,7 @@ def mixed(schedule):
     return denoiser.double(), shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [CosineSchedule(), DiscreteCosineSchedule(1000)], ids=name)
 def test_bound_of_numbers_and_categories_and_missing_numbers(schedule):
     denoiser, shares = mixed(schedule)
@@ -342,6 +344,7 @@ def sum_of_a_chain(oracle, x, n_timesteps):
     return total - math.log(2 * math.pi * variance) - squared_error(first) / (2 * variance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_timesteps", exhaustive([10, 2, 100]))
 @pytest.mark.parametrize("schedule", exhaustive(["cosine", "linear"]))
 def test_the_sum_of_a_chain_is_right_for_a_mixture_that_has_no_closed_form(schedule, n_timesteps, mixture):

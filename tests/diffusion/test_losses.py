@@ -44,6 +44,7 @@ class Network(nn.Module):
 TOLERANCE = 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "target", "loss", "times", "n_timesteps"), exhaustive(WAYS, quick=3))
 def test_a_mixture_is_learned(schedule, target, loss, times, n_timesteps, mixture, sliced_wasserstein):
     generator = torch.Generator().manual_seed(0)

@@ -42,6 +42,7 @@ def fitted(correlated):
     return detector(parameters).fit(correlated[0])
 
 
+@pytest.mark.slow
 def test_an_odd_combination_of_ordinary_values_is_found(fitted, correlated):
     inliers, odd = correlated
     scores = fitted.score_samples(np.vstack([inliers, odd]))
@@ -51,6 +52,7 @@ def test_an_odd_combination_of_ordinary_values_is_found(fitted, correlated):
     assert 0.005 < (fitted.predict(inliers) == -1).mean() < 0.09
 
 
+@pytest.mark.slow
 def test_auto_is_the_lower_fence_of_the_training_scores(fitted, correlated):
     low, high = np.percentile(fitted.score_samples(correlated[0]), [25, 75])
     assert fitted.offset_ == pytest.approx(low - 1.5 * (high - low))
@@ -75,6 +77,7 @@ def test_mixed_frames_with_missing_values(correlated):
     assert (fitted.score_samples(far) < scores[:3]).all() and np.isfinite(fitted.score_samples(far)).all()
 
 
+@pytest.mark.slow
 def test_a_value_that_repeats_is_no_odder_than_one_that_does_not():
     # A probability beside densities would rank all rounded values last.
     x = np.random.default_rng(0).normal(size=600)
@@ -122,6 +125,7 @@ def test_by_default_a_broken_rule_counts():
     assert DiffusionOutlierDetector().fit(frame.head(30)).generator_.codec.dependencies is False
 
 
+@pytest.mark.slow
 def test_seeds_clone_and_pickle(correlated):
     X = correlated[0][:100]
     a, b, c = (detector({"random_state": None}, random_state=seed).fit(X) for seed in (0, 0, 1))
@@ -131,6 +135,7 @@ def test_seeds_clone_and_pickle(correlated):
     assert not hasattr(clone(a), "offset_") and not hasattr(a.generator, "codec_")
 
 
+@pytest.mark.slow
 def test_at_the_end_of_a_pipeline(correlated):
     X = correlated[0][:150]
     pipe = make_pipeline(StandardScaler(), detector(contamination=0.1)).fit(X)

@@ -205,6 +205,7 @@ def test_methods_targets_and_discrete_time_work_together(method, n_timesteps, ta
     assert np.isfinite(gen.sample(4, method=method, steps=5)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -248,6 +249,7 @@ def test_guidance_by_name_and_by_callable(fitted):
         fitted.sample(3, condition=condition, guidance="strong")
 
 
+@pytest.mark.slow
 def test_flow_likelihood_agrees_with_the_bound_and_with_the_data():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(800, 1)) * 2
@@ -293,6 +295,7 @@ def test_score_prefers_the_rows_of_its_own_kind():
     assert gen.score(X[:2], sample_weight=[1, 0]) == pytest.approx(gen.score_samples(X[:2])[0])
 
 
+@pytest.mark.slow
 def test_score_takes_the_condition_from_the_frame_from_y_or_from_the_argument(fitted, penguins):
     rows = penguins.dropna()[:20]
     own = fitted.score_samples(rows)

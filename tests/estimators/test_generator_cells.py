@@ -39,6 +39,7 @@ def fitted(adata):
     return quick().fit(adata, condition=["cell_type", "dose"])
 
 
+@pytest.mark.slow
 def test_fit_and_sample_as_a_biologist_types_it(adata):
     gen = quick().fit(adata, condition="cell_type")
     cells = gen.sample(30, condition="B cell")
@@ -54,6 +55,7 @@ def test_fit_and_sample_as_a_biologist_types_it(adata):
     assert cells.X[:, 15:].sum() < 0.05 * cells.X[:, :15].sum()
 
 
+@pytest.mark.slow
 def test_a_dose_that_was_never_measured(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -71,6 +73,7 @@ def test_composition_is_drawn_or_exact(fitted, adata):
     assert exact["B cell"] == 7 and exact["T cell"] == 3
 
 
+@pytest.mark.slow
 def test_strings_in_obs_come_back_as_categories_and_files_open(adata, tmp_path):
     cells = quick().fit(adata, condition="batch").sample(10)
     assert list(cells.obs["batch"].cat.categories) == ["one", "two"]
@@ -133,6 +136,7 @@ def test_bad_input_says_what_and_where(adata, fitted):
         fitted.score_samples(np.ones((3, 30)))
 
 
+@pytest.mark.slow
 def test_counts_of_half_precision_give_no_warning():
     counts = np.random.default_rng(0).poisson(1, (40, 6)).astype(np.float16)
     with warnings.catch_warnings():

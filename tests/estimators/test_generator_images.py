@@ -114,6 +114,7 @@ def test_pil_images_come_back_as_pil_images():
     assert [image.size for image in drawn] == [(6, 6)] * 4 and drawn[0].mode == "RGB"
 
 
+@pytest.mark.slow
 def test_labels_guidance_and_every_sampler(fitted):
     drawn, labels = fitted.sample(3, "digit 7", guidance_scale=2.0, steps=4, return_condition=True)
     assert drawn.shape == (3, 8, 8) and labels.tolist() == ["digit 7"] * 3
@@ -125,6 +126,7 @@ def test_labels_guidance_and_every_sampler(fitted):
         assert fitted.sample(2, method=method, steps=4).shape == (2, 8, 8)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_images_in_batches_of_any_size(fitted, digits):
     one, other = (fitted.sample(5, random_state=1, batch_size=size) for size in (5, 2))
     assert np.abs(one.astype(int) - other.astype(int)).max() <= 1  # sums in another order
@@ -132,6 +134,7 @@ def test_the_same_seed_gives_the_same_images_in_batches_of_any_size(fitted, digi
     np.testing.assert_array_equal(again.sample(5, random_state=1), fitted.sample(5, random_state=1))
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_images_beside(fitted, digits):
     images = digits[0][:6]
     scores = fitted.score_samples(images)

@@ -115,6 +115,7 @@ def test_the_best_guess_follows_what_was_learned_and_draws_have_its_spread():
 # ------------------------------------------------------------ a function of rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample_posterior", [False, True])
 def test_what_fills_a_row_depends_on_nothing_but_the_row(penguins, sample_posterior):
     X = holed(penguins).drop_duplicates()
@@ -167,6 +168,7 @@ def test_equal_rows_get_one_guess_but_draws_of_their_own(penguins):
     assert drawn.nunique() > 10
 
 
+@pytest.mark.slow
 def test_seeds(penguins):
     X = penguins.head(80)
     parameters = {"random_state": None}
@@ -238,6 +240,7 @@ def test_indicators_are_those_of_simple_imputer():
     assert frame.columns.to_list() == theirs.get_feature_names_out().tolist()
 
 
+@pytest.mark.slow
 def test_other_values_that_stand_for_missing(penguins):
     X = pd.DataFrame({"n": [1, -1, 3, 4] * 10, "c": pd.Categorical(["a", "b", "?", "a"] * 10), "x": np.arange(40.0)})
     out = imputer(missing_values=-1).fit_transform(X)
@@ -274,6 +277,7 @@ def test_checks_that_scikit_learn_keeps_for_its_own_transformers(name):
     getattr(checks, name)("DiffusionImputer", imputer({"max_steps": 2}))
 
 
+@pytest.mark.slow
 def test_in_column_transformers_pipelines_and_searches(penguins):
     X = penguins.drop(columns="body_mass_g")
     y = penguins["body_mass_g"].astype(float).fillna(4000.0)

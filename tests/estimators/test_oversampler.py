@@ -226,6 +226,7 @@ def test_in_a_pipeline_of_imbalanced_learn():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.slow
 def test_without_imbalanced_learn():
     code = (
         "import sys; sys.modules['imblearn'] = None\n"

@@ -142,6 +142,7 @@ def test_mismatched_genes_are_an_error() -> None:
         rf_auc(cells(), cells(genes=29))
 
 
+@pytest.mark.slow
 def test_scorecard_has_floor_and_baseline() -> None:
     real, synthetic, floor = cells(seed=1), cells(seed=2), cells(seed=3)
     table = cell_scorecard(real, synthetic, by="type", floor=floor)
@@ -161,6 +162,7 @@ def test_scores_without_labels_leave_out_what_needs_types() -> None:
 
 
 class TestEvaluate:
+    @pytest.mark.slow
     def test_fresh_cells_score_like_the_floor_and_independent_genes_do_not(self) -> None:
         train, unseen, fresh = (cells(400, seed=seed) for seed in (1, 2, 3))
         scores = evaluate(train, fresh, condition="type", holdout=unseen).to_frame().set_index("metric")
@@ -204,6 +206,7 @@ class TestEvaluate:
         pd.testing.assert_frame_equal(first.to_frame(), second.to_frame())
         assert not first.to_frame().equals(other.to_frame())
 
+    @pytest.mark.slow
     def test_counts_are_found_where_a_fit_finds_them_and_nothing_changes(self) -> None:
         real, synthetic = cells(100, seed=1), cells(100, seed=2)
         plain = evaluate(real, synthetic, condition="type").to_frame()
@@ -214,6 +217,7 @@ class TestEvaluate:
         pd.testing.assert_frame_equal(evaluate(layered, synthetic, condition="type").to_frame(), plain)
         np.testing.assert_array_equal(layered.X, before)
 
+    @pytest.mark.slow
     def test_numbers_are_types_or_bins_of_the_real_range(self) -> None:
         real, synthetic = cells(120, seed=1), cells(120, seed=2)
         real.obs["dose"], synthetic.obs["dose"] = np.repeat([0, 1, 2], 40), np.repeat([0.0, 1.0, 2.0], 40)
@@ -222,6 +226,7 @@ class TestEvaluate:
         real.obs["time"], synthetic.obs["time"] = np.linspace(0, 1, 120), np.linspace(0.01, 1.02, 120)
         assert evaluate(real, synthetic, condition="time").to_frame()["synthetic"].notna().all()
 
+    @pytest.mark.slow
     def test_continuous_values_have_a_baseline_without_dependence_too(self) -> None:
         real, fresh = cells(300, seed=1), cells(300, seed=2)
         for one in (real, fresh):

@@ -96,6 +96,7 @@ def test_the_default_features_are_a_classifier_of_the_real_images(digits):
     assert one.attrs["features"] == other.attrs["features"]  # the same weights
 
 
+@pytest.mark.slow
 def test_better_images_score_better(digits, classifier):
     train, test, y_train, y_test = digits
     half = len(test) // 2

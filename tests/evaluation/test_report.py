@@ -169,6 +169,7 @@ def test_identical_rows_score_best_in_every_figure_of_fidelity(real):
     assert c2st(real, again) > 0.9
 
 
+@pytest.mark.slow
 def test_fresh_rows_score_like_the_floor(reports):
     scores = reports["fresh"].to_frame().set_index("metric")
     for metric, row in scores.iterrows():
@@ -179,6 +180,7 @@ def test_fresh_rows_score_like_the_floor(reports):
         assert min(ends) < (0.08 if MEANINGS[metric].high == 1 else 4.0), metric
 
 
+@pytest.mark.slow
 def test_copies_pass_the_classifier_and_no_figure_of_copying(real, holdout):
     few = ["height", "width", "good"]
     report = evaluate(real[few], real[few].sample(frac=1, random_state=0), holdout=holdout[few])
@@ -188,6 +190,7 @@ def test_copies_pass_the_classifier_and_no_figure_of_copying(real, holdout):
     assert any("too near to training rows" in finding for finding in report.findings)
 
 
+@pytest.mark.slow
 def test_what_gives_rows_away_is_named(reports, real, faults):
     broken = reports["broken rules"].details
     assert set(broken["rules"]["rule"][:2]) == {"debit = credit + net", "region determines tax"}
@@ -251,6 +254,7 @@ def test_a_report_is_plain_data_too(reports):
     assert "c2st" in repr(reports["fresh"]) and "meaning" not in repr(reports["fresh"])
 
 
+@pytest.mark.slow
 def test_sequences():
     rng = np.random.default_rng(0)
 
@@ -299,6 +303,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_small_and_asks_for_nothing(reports, tmp_path):
     pytest.importorskip("matplotlib")
     report = reports["broken rules"]
@@ -314,6 +319,7 @@ def test_the_page_is_whole_small_and_asks_for_nothing(reports, tmp_path):
     assert report._repr_html_().startswith("<style>")
 
 
+@pytest.mark.slow
 def test_the_page_escapes_what_the_data_say():
     bad = "<script>alert(1)</script>"
     frame = pd.DataFrame({bad: ["<b>", "x"] * 30, "v": np.arange(60.0) % 7})
@@ -324,6 +330,7 @@ def test_the_page_escapes_what_the_data_say():
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_the_page_opens_in_a_browser_without_errors_and_sorts(reports, tmp_path):
     text = reports["broken rules"].to_html()

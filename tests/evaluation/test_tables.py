@@ -345,6 +345,7 @@ class TestEvaluate:
         assert first.to_dict() == second.to_dict()
         assert not first.to_frame().equals(other.to_frame())
 
+    @pytest.mark.slow
     def test_without_a_holdout_the_floor_comes_from_the_real_rows(self):
         penguins = load_penguins()
         scores = evaluate(penguins, independent_columns(penguins)).to_frame().set_index("metric")
@@ -352,6 +353,7 @@ class TestEvaluate:
         assert scores[["synthetic", "floor", "independent"]].notna().all(axis=None)
         assert scores.loc["c2st", "floor"] > scores.loc["c2st", "synthetic"] + 0.3
 
+    @pytest.mark.slow
     def test_max_rows_bounds_the_rows_that_classifiers_see(self, train, holdout):
         sizes = []
 

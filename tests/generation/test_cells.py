@@ -37,6 +37,7 @@ def gen(adata):
     return gen.fit(adata, condition=["cell_type", "batch"])
 
 
+@pytest.mark.slow
 def test_obs_gives_conditions_and_stays(gen):
     obs = pd.DataFrame({"donor": ["x", "y", "z"], "cell_type": ["T", "B", "NK"]}, index=["a", "b", "c"])
     before = obs.copy()
@@ -123,6 +124,7 @@ def test_a_saved_model_answers_the_same(gen, tmp_path):
     np.testing.assert_array_equal(a.obsm["X_tabdiff"], b.obsm["X_tabdiff"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_cells_are_written_in_chunks(gen, tmp_path, suffix):
     path = tmp_path / f"cells.{suffix}"

@@ -159,6 +159,7 @@ def test_other_kinds_of_columns_and_frames():
     assert out.null_count().sum_horizontal().item() == 0
 
 
+@pytest.mark.slow
 def test_conditions_of_the_rows_are_used_and_their_holes_stay(by_species, penguins):
     X = penguins.head(40).copy()
     X.loc[3:8, "species"] = np.nan
@@ -305,6 +306,7 @@ def test_a_number_out_of_range_is_kept_with_a_warning(fitted):
 # -------------------------------------------------------- models without masks
 
 
+@pytest.mark.slow
 def test_models_that_cannot_fill_say_why(penguins, fitted):
     adata = pytest.importorskip("anndata").AnnData(np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32))
     with pytest.raises(TypeError, match="AnnData"):

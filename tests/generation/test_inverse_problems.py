@@ -59,6 +59,7 @@ def test_known_pixels_stay_and_the_others_follow_them(learned, digits, knn):
     assert error < 0.75 * np.abs(others[:, :, 4:].astype(float) - images[:, :, 4:]).mean()
 
 
+@pytest.mark.slow
 def test_several_draws_differ_where_pixels_are_missing_and_nowhere_else(learned, digits):
     mask = np.random.default_rng(0).random((3, 8, 8)) < 0.5
     one, other = learned.impute(digits[0][:3], mask=mask, n_draws=2, steps=5, random_state=0)

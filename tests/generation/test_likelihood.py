@@ -101,6 +101,7 @@ def test_scores_come_with_their_standard_error(dice):
     assert std.shape == (5,) and (std >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_every_number_of_timesteps_scores(schedule):
     X = np.random.default_rng(0).normal(size=(16, 2))
@@ -144,6 +145,7 @@ def test_flow_of_a_short_chain_stops_at_its_times_only(n_timesteps):
     assert np.isfinite(gen.score_samples(X[:3], method="flow")).all()
 
 
+@pytest.mark.slow
 def test_bits_of_rows_with_cells_that_were_never_seen_are_many_and_finite():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"c": rng.choice(list("abc"), 80), "k": rng.integers(0, 30, 80)})

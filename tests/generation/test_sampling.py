@@ -277,6 +277,7 @@ def test_a_fit_with_other_dropouts_is_not_resumed(tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [2, 3])
 def test_rows_do_not_depend_on_the_number_of_jobs(plain, refined, n_jobs):
     with joblib.parallel_config(backend="threading"):
@@ -290,6 +291,7 @@ def test_rows_of_other_processes_are_the_same(refined):
     pd.testing.assert_frame_equal(alone, together)
 
 
+@pytest.mark.slow
 def test_holes_are_filled_alike_with_any_number_of_jobs(plain):
     rows = table(300, seed=1)
     rows.loc[::2, "number"] = np.nan

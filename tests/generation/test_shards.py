@@ -171,6 +171,7 @@ def test_another_request_is_refused(table, tmp_path):
         table.sample_to(tmp_path / "own", 20)
 
 
+@pytest.mark.slow
 def test_arrays_of_jobs_make_one_file(table, cells, tmp_path):
     whole = tmp_path / "rows.parquet"
     for i in (3, 1, 2):

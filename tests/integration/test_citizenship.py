@@ -52,6 +52,7 @@ def test_searches_prefer_what_is_likelier(numbers):
     assert search.best_estimator_.sample(3).shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_cross_validation_scores_rows_that_were_not_seen(penguins):
     gen = quick()
     scores = cross_val_score(gen, penguins, cv=2, error_score="raise")
@@ -61,6 +62,7 @@ def test_cross_validation_scores_rows_that_were_not_seen(penguins):
     assert np.isfinite(cross_val_score(gen, penguins.drop(columns="species"), penguins["species"], cv=2)).all()
 
 
+@pytest.mark.slow
 def test_pipelines_score_and_are_searched(numbers):
     pipe = make_pipeline(FunctionTransformer(), StandardScaler(), quick()).fit(numbers)
     assert pipe.score(numbers) == pytest.approx(pipe[-1].score(pipe[:-1].transform(numbers)))
@@ -79,6 +81,7 @@ def test_behind_a_column_transformer(penguins):
     assert rows.dtypes.equals(columns.transform(penguins).dtypes) and np.isfinite(pipe.score(penguins))
 
 
+@pytest.mark.slow
 def test_conditions_are_routed(numbers):
     y = np.where(numbers[:, 0] > 0, "right", "left")
     with sklearn.config_context(enable_metadata_routing=True):

@@ -51,6 +51,7 @@ def documented():
                         yield f"{package}.{name}.{method}", True
 
 
+@pytest.mark.slow
 def test_docstrings_pass_the_checks_of_numpydoc():
     validate = pytest.importorskip("numpydoc.validate").validate
     names = list(documented())

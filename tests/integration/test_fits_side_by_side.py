@@ -74,6 +74,7 @@ def test_fits_in_processes_give_what_they_give_alone(work, alone):
     assert global_states() == before
 
 
+@pytest.mark.slow
 def test_what_the_caller_draws_does_not_change_a_fit(work, alone):
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002

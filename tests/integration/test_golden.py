@@ -45,6 +45,7 @@ def same_table(decoded, wanted):
             assert decoded[name] == values, name
 
 
+@pytest.mark.slow
 def test_a_table_of_every_kind_of_column(folder):
     want, real = expected(folder, "table"), make.table()
     gen = DiffusionGenerator.load(folder / "table.safetensors")

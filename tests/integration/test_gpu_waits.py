@@ -148,6 +148,7 @@ FITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_a_training_step_of_every_kind_of_data_and_network(name):
     X, given = FITS[name]
@@ -188,6 +189,7 @@ def test_a_step_with_zero_terminal_snr():
     assert sampling_waits(cases.array(), **given, method="ddim") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_a_sampling_step_of_every_kind_of_data_and_network(name):
     X, given = FITS[name]

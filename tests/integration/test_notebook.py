@@ -33,6 +33,7 @@ def pictures(cell):
     return [output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})]
 
 
+@pytest.mark.slow
 def test_code_cells_run_in_order_and_make_the_figures_of_the_file(code_cells, tmp_path, monkeypatch):
     pytest.importorskip("imblearn")
     plt = pytest.importorskip("matplotlib.pyplot")

@@ -145,11 +145,13 @@ def test_counts_of_any_dtype_are_found(dtype, sparse):
     assert where == "X" and is_counts
 
 
+@pytest.mark.slow
 def test_counts_of_small_integers_are_integers(of_counts):
     cells = of_counts.sample(60)
     assert cells.X.dtype == np.int32 and cells.X.min() >= 0
 
 
+@pytest.mark.slow
 def test_large_counts_are_not_wrapped_round(tmp_path):
     gen = quick().fit(anndata.AnnData(counts("uint64", 10**9)))
     gen.save(tmp_path / "m")
@@ -190,6 +192,7 @@ def test_expression_beyond_what_is_exact_is_refused(X):
     find_expression(anndata.AnnData(X / 1e290 if X.dtype.kind == "f" else X / 2.0**40), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_expression_stays_in_its_dtype_and_range(dtype):
     X = RNG.normal(size=(60, 4)).astype(dtype) * np.dtype(dtype).type(1e4)

@@ -42,6 +42,7 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(defaults, "IMAGE_STEPS_RANGE", (5, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", exhaustive([page for page in PAGES if blocks(page)]), ids=name_of)
 def test_code_blocks_run_in_order_as_they_stand(page, few_steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -154,6 +154,7 @@ def test_a_target_of_each_kind_is_a_condition_and_can_be_balanced(kind, tmp_path
     assert labels.value_counts().loc[lambda c: c > 0].nunique() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_holes_among_values_of_each_kind_are_filled_and_rows_scored(kind):
     column = KINDS[kind]()

@@ -28,6 +28,7 @@ def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in pairs)
 
 
+@pytest.mark.slow
 def test_the_first_fit_is_an_ordinary_one(penguins):
     warm, cold = (DiffusionGenerator(**{**QUICK, "warm_start": w}).fit(penguins) for w in (True, False))
     assert same_weights(warm, cold)
@@ -54,6 +55,7 @@ def test_a_second_fit_goes_on_with_network_history_and_steps(penguins):
     assert len(gen.sample(5, condition={"species": "Gentoo"})) == 5
 
 
+@pytest.mark.slow
 def test_other_rows_may_follow(penguins):
     gen = DiffusionGenerator(**QUICK).fit(penguins, condition="species")
     gentoo = penguins[penguins["species"] == "Gentoo"]
@@ -63,6 +65,7 @@ def test_other_rows_may_follow(penguins):
     assert (gen.sample(5, condition="Adelie")["species"] == "Adelie").all()
 
 
+@pytest.mark.slow
 def test_a_model_from_a_file_goes_on(penguins, tmp_path):
     DiffusionGenerator(**QUICK).fit(penguins).save(tmp_path / "model")
     gen = DiffusionGenerator.load(tmp_path / "model").fit(penguins)
@@ -82,6 +85,7 @@ def test_cells_go_on_also_from_a_file(tmp_path):
         assert warm.sample(5, condition="a").shape == (5, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "message"),
     [
@@ -135,6 +139,7 @@ def test_sizes_that_are_automatic_do_not_stand_in_the_way():
     assert gen.model_.config.hidden_size == {"mlp": 256, "dit": 96}[QUICK["denoiser"]]
 
 
+@pytest.mark.slow
 def test_a_warm_fit_that_was_interrupted_goes_on(penguins, tmp_path):
     class Stop(Callback):
         def on_step_end(self, training):

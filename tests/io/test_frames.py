@@ -145,6 +145,7 @@ def test_other_things_are_left_alone():
         assert ForeignFrame.read(value) == (value, None) or isinstance(value, np.ndarray)
 
 
+@pytest.mark.slow
 def test_the_package_imports_without_polars_and_pyarrow():
     import subprocess
 

@@ -374,6 +374,7 @@ def test_random_edits_are_refused(good, tmp_path, form):
             DiffusionGenerator.load(path)
 
 
+@pytest.mark.slow
 def test_random_corruptions_of_a_checkpoint_are_refused(good, tmp_path):
     rng = random.Random("checkpoint")
     (path,) = checkpoint_files(good / "checkpoint")

@@ -39,6 +39,7 @@ def test_rows_in_any_order(genes):
     assert (stored.to_memory() != matrix).nnz == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["counts", "log"])
 def test_a_backed_fit_is_that_of_memory(tmp_path, monkeypatch, kind):
     matrix = counts() if kind == "counts" else counts().log1p()

@@ -56,6 +56,7 @@ def test_the_scale_is_the_one_at_which_rows_are_told_from_real_ones_least():
     assert least_distinct(drawn(2.0), drawn, [0, 0], seed=0, deadline=0.0) == SCALES[0]
 
 
+@pytest.mark.slow
 def test_by_default_a_scale_is_chosen_and_no_small_network_kept_without_need(monkeypatch):
     monkeypatch.setattr("tabdiff.model.autoguidance.MIN_TRIED_ROWS", 100)
     tried = []
@@ -89,6 +90,7 @@ def test_arrays_with_conditions_weights_and_rare_numbers(refine, monkeypatch):
     assert gen.sample(10, True, random_state=0).shape == (10, 3)
 
 
+@pytest.mark.slow
 def test_the_small_network_is_smaller_and_shares_the_embeddings_of_levels(led):
     sizes = [sum(p.numel() for p in network.parameters()) for network in (led.guiding_denoiser_, led.denoiser_)]
     assert sizes[0] < 0.5 * sizes[1]
@@ -122,6 +124,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_stopped_goes_on_to_the_same_networks(tmp_path):
     settings = {**QUICK, "max_steps": 60, "autoguidance": 1.5}
     whole = DiffusionGenerator(**settings).fit(table(300))

@@ -55,6 +55,7 @@ def test_a_thousand_columns_share_tokens(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [True, False])
 def test_the_transformer_denoises_cells(counts, tmp_path):
     rng = np.random.default_rng(0)

@@ -188,6 +188,7 @@ def test_conditions_that_are_not_asked_for_are_drawn_by_weight():
     assert (gen.sample(2000)["kind"] == "a").mean() == pytest.approx(0.9, abs=0.03)
 
 
+@pytest.mark.slow
 def test_cells_follow_the_weights():
     rng = np.random.default_rng(0)
     high = np.arange(200) % 2 == 1
@@ -198,6 +199,7 @@ def test_cells_follow_the_weights():
     assert list(cells.obs_names) == [str(i) for i in range(200)]
 
 
+@pytest.mark.slow
 def test_a_weighted_model_comes_back_from_its_file(penguins, tmp_path):
     weight = np.random.default_rng(0).random(344)
     gen = DiffusionGenerator(**QUICK).fit(penguins, condition="species", sample_weight=weight)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tabdiff.nn import FourierFeatures, ResidualMLP
@@ -20,6 +21,7 @@ def test_a_gate_closes_one_frequency_of_all_numbers():
     assert (got[..., [0, 2]] != 0).all()
 
 
+@pytest.mark.slow
 def test_a_network_with_waves_tells_apart_what_lies_close():
     """A square wave of ten steps: 150 steps of training do with waves what they do not without."""
     generator = torch.Generator().manual_seed(0)

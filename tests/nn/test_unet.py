@@ -138,6 +138,7 @@ def test_an_image_beside_is_seen():
     assert not torch.allclose(network(x, t, c), network(x, t, other))
 
 
+@pytest.mark.slow
 def test_a_denoiser_follows_an_image_beside_the_noisy_one():
     """Images of random signs, which nothing but the image beside them tells."""
     generator = torch.Generator().manual_seed(0)
@@ -160,6 +161,7 @@ def test_a_denoiser_follows_an_image_beside_the_noisy_one():
     assert 0.4 < (alone.sign() == fresh).float().mean() < 0.6
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32():
     network = scatter(small())
     x, t = torch.randn(4, 64), torch.rand(4)

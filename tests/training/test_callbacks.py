@@ -108,6 +108,7 @@ def test_the_end_is_told_after_an_error_too_and_only_to_those_who_saw_the_beginn
     assert third.entries[-1] == ("end", 120, False)
 
 
+@pytest.mark.slow
 def test_a_fit_is_the_same_with_callbacks_that_draw(penguins, tmp_path):
     watched = fit(
         penguins, PeriodicSamples(lambda step, rows: None, every=30, n_samples=5), CSVLog(tmp_path / "log.csv")
@@ -117,6 +118,7 @@ def test_a_fit_is_the_same_with_callbacks_that_draw(penguins, tmp_path):
     pd.testing.assert_frame_equal(watched.sample(20), plain.sample(20))
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_a_fitted_generator_of_its_own(penguins, tmp_path):
     kept = []
 
@@ -168,6 +170,7 @@ def test_the_log_is_the_history(penguins, tmp_path, early_stopping):
     assert log.to_dict("list") == expected
 
 
+@pytest.mark.slow
 def test_the_log_grows_with_the_fit_and_is_whole_after_a_resume(penguins, tmp_path):
     path, lengths = tmp_path / "log.csv", []
 
@@ -188,6 +191,7 @@ def test_the_log_grows_with_the_fit_and_is_whole_after_a_resume(penguins, tmp_pa
 # ------------------------------------------------------------------ samples
 
 
+@pytest.mark.slow
 def test_samples_go_to_files_of_the_container(penguins, tmp_path):
     settings = {"max_steps": 20, "batch_size": 32}
     fit(penguins, PeriodicSamples(tmp_path / "new" / "frames", every=10, n_samples=4), **settings)
@@ -330,6 +334,7 @@ def test_counts_of_a_score_are_at_least_one(name):
         StopOnScore(len, **{name: 0})
 
 
+@pytest.mark.slow
 def test_a_frechet_distance_can_end_a_fit_of_images():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2

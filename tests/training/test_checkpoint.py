@@ -78,6 +78,7 @@ def cells():
     )
 
 
+@pytest.mark.slow
 def test_a_fit_on_its_way_to_stopping_early_stops_where_it_would_have(tmp_path):
     arguments = {"X": np.random.default_rng(0).normal(size=(40, 3))}
     parameters = {
@@ -96,6 +97,7 @@ def test_a_fit_on_its_way_to_stopping_early_stops_where_it_would_have(tmp_path):
 
 
 # The step 51 is the first after an entry of the history, 60 the last.
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 50, 51, 60])
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(penguins, tmp_path, step):
     everything = {
@@ -112,6 +114,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(penguins, tmp_pat
     assert_same_model(again.fit(**arguments, resume_from=tmp_path), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weighted array", "cells", "discrete"])
 def test_every_kind_of_fit_can_be_interrupted(kind, tmp_path):
     rng = np.random.default_rng(0)
@@ -146,6 +149,7 @@ def test_what_follows_training_can_be_interrupted_too(tmp_path, monkeypatch):
     assert steps == []
 
 
+@pytest.mark.slow
 def test_a_fit_is_the_same_with_and_without_checkpoints_and_resume(penguins, tmp_path):
     plain = DiffusionGenerator(**QUICK).fit(penguins)
     kept = DiffusionGenerator(**QUICK, callbacks=[Checkpoint(tmp_path, every=0)]).fit(penguins, resume_from=tmp_path)
@@ -472,6 +476,7 @@ class FillDisk(Callback):
         self.resource.setrlimit(self.resource.RLIMIT_FSIZE, self.limits)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_leaves_the_last_checkpoint(penguins, tmp_path):
     kept = Checkpoint(tmp_path, every=0)
     with pytest.raises(OSError, match=r"checkpoint of step 30 could not be written.*The last one is whole.*Make room"):

@@ -90,6 +90,7 @@ def test_patience_counts_evaluations_without_an_improvement():
     assert model.value.item() == 1.0
 
 
+@pytest.mark.slow
 def test_the_weights_that_did_best_are_kept():
     # A wide network on few rows learns them by heart, and does worse and worse on others.
     denoiser = make_denoiser(hidden_size=256)

@@ -67,6 +67,7 @@ def dense(adata: AnnData) -> np.ndarray:
     return adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)
 
 
+@pytest.mark.slow
 def test_counts_come_back_as_sparse_integers_with_the_genes(fitted: tuple) -> None:
     codec, adata, condition = fitted
     data = codec.encode(adata, condition, generator())
@@ -116,6 +117,7 @@ def test_means_zeros_and_structure_survive_a_round_trip(fitted: tuple) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", [0.2, 0.8])
 def test_loadings_of_small_effects_are_not_trained(effect: float, monkeypatch: pytest.MonkeyPatch) -> None:
     adata, condition = counts(400, effect=effect)
@@ -224,6 +226,7 @@ def test_raw_with_more_genes_gives_those_of_the_object() -> None:
     assert codec.kind_ == "counts" and list(out.var_names) == ["g5", "g6", "g7", "g8"]
 
 
+@pytest.mark.slow
 def test_seeds_repeat_and_differ(fitted: tuple) -> None:
     codec, adata, condition = fitted
     again = CellCodec().fit(adata, condition, [2], seed=0, device=CPU)
@@ -296,6 +299,7 @@ def test_an_unseen_combination_adds_the_effects() -> None:
     np.testing.assert_allclose(share, np.array([4, 4, 1, 1]) / 10, atol=0.06)
 
 
+@pytest.mark.slow
 def test_a_continuous_attribute_moves_the_rates_smoothly() -> None:
     rng = np.random.default_rng(0)
     dose = rng.uniform(-1.7, 1.7, (500, 1))

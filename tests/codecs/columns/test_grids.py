@@ -320,6 +320,7 @@ def model():
     return DiffusionGenerator(max_steps=2, hidden_size=8, refine=False, random_state=0).fit(frame), frame
 
 
+@pytest.mark.slow
 def test_samples_holes_and_columns_beside_held_ones_keep_their_grids(model, tmp_path):
     gen, frame = model
     gen.save(tmp_path / "model")

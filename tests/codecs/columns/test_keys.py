@@ -103,6 +103,7 @@ def frame():
     )
 
 
+@pytest.mark.slow
 def test_a_model_draws_new_keys_and_says_so(frame, tmp_path):
     with pytest.warns(UserWarning, match="New rows have new ones of the same form"):
         gen = DiffusionGenerator(max_steps=5, refine=False, random_state=0).fit(frame)

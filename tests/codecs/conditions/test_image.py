@@ -59,6 +59,7 @@ def test_images_follow_the_image_beside_them(digits):
     assert np.median((distance < np.diag(distance)[:, None]).mean(1)) < 0.1
 
 
+@pytest.mark.slow
 def test_every_form_of_asking(digits, fitted):
     images, y = digits
     sketch = left_half(images[:6])

@@ -106,6 +106,7 @@ def test_tokens_go_in_and_come_out_padded_or_not(denoiser):
     assert quick(denoiser=denoiser).fit(X, condition=TOKENS).conditions_.attributes[0].kind == "tokens"
 
 
+@pytest.mark.slow
 def test_keys_of_obsm_are_vectors_and_come_back_there():
     counts = RNG.poisson(3.0, size=(N, 8))
     obs = pd.DataFrame({"kind": ["a", "b"] * (N // 2)}, index=[f"c{i}" for i in range(N)])
@@ -232,6 +233,7 @@ def test_an_encoder_of_scikit_learn_is_asked_once_for_each_text():
     assert quick(text_encoder=TfidfVectorizer().fit(TEXTS).transform).fit(X, condition=TEXTS).sample(2).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_samples_follow_texts_and_paraphrases_that_were_never_seen():
     rng = np.random.default_rng(4)
     numbers = ["one", "two", "three", "four"]

@@ -63,6 +63,7 @@ def test_shapes(shape, latent):
 # -------------------------------------------------------------------- codec
 
 
+@pytest.mark.slow
 def test_latents_are_standardised_and_give_images_back(digits, monkeypatch):
     images, _ = digits
     monkeypatch.setattr(latent, "STEPS_RANGE", (200, 200))
@@ -81,6 +82,7 @@ def test_latents_are_standardised_and_give_images_back(digits, monkeypatch):
     assert codec.schema_.loc[0, "latent"] == "4 × 4 × 4"
 
 
+@pytest.mark.slow
 def test_seeds_decide_and_the_callers_randomness_is_left_alone(digits):
     images, _ = digits
     state = torch.random.get_rng_state()
@@ -137,6 +139,7 @@ def test_diffusion_in_latents_learns_classes(digits, monkeypatch):
     assert gen.model_.config.layout["shape"] == [4, 4, 4] and gen.schema_.loc[0, "reconstruction_rmse"] < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("denoiser", ["auto", "dit", "mlp"])
 def test_saved_models_and_clones_draw_the_same(digits, denoiser, tmp_path):
     images, y = digits

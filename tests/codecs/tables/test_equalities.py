@@ -173,6 +173,7 @@ def test_rows_repeat_values_as_often_as_real_ones(model):
         assert (held[name] == value).all() and (held[other] == value).mean() == pytest.approx(0.3, abs=0.15)
 
 
+@pytest.mark.slow
 def test_without_them_hardly_a_row_does():
     frame = bills()
     settings = {"hidden_size": 64, "n_blocks": 2, "max_steps": 50, "batch_size": 256, "refine": False}
@@ -184,6 +185,7 @@ def test_without_them_hardly_a_row_does():
     assert (rows["bill"] == rows["first"]).mean() < 0.05
 
 
+@pytest.mark.slow
 def test_holes_are_filled_by_copies_in_draws_and_by_means_otherwise(model):
     frame, gen = model
     holes = frame.astype(float).head(300)

@@ -155,6 +155,7 @@ def test_drawn_rows_keep_the_rules_and_others_do_not(model, tmp_path):
     assert min(broken(free).values()) > 20
 
 
+@pytest.mark.slow
 def test_what_is_held_stays_and_the_others_go_with_it(model):
     _, gen = model
     rows = gen.sample(500, condition={"treated": False}, random_state=0)

@@ -100,6 +100,7 @@ def rows_with(frame, changes):
     return rows, rows.assign(**changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [range(100, 100 + ROWS), [3] * ROWS, list("fedcba")], ids=["later", "one", "letters"])
 def test_an_index_of_the_rows_changes_no_score(frame, fitted, index):
     known, changed = rows_with(frame, {"letter": "z", "few": np.nan})
@@ -122,6 +123,7 @@ def test_unseen_cells_of_every_kind_are_told_and_coded(frame, fitted, kind):
     assert (rows.surprise >= np.log(N + 1) - 1e-9).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unknown level", "missing number", "missing constant", "one missing of two"])
 def test_a_row_with_an_unseen_cell_scores_low_and_finite_and_is_an_outlier(frame, fitted, detector, kind):
     rows, changed = rows_with(frame, UNSEEN[kind])
@@ -134,6 +136,7 @@ def test_a_row_with_an_unseen_cell_scores_low_and_finite_and_is_an_outlier(frame
     assert (odd < detector.offset_).all() and (odd < detector.score_samples(frame).min()).all()
 
 
+@pytest.mark.slow
 def test_an_unseen_level_scores_below_every_seen_one_and_two_below_one(frame, fitted, detector):
     rows, one = rows_with(frame, {"few": 77})
     seen = pd.concat([rows.assign(few=level) for level in range(4)], ignore_index=True)
@@ -143,6 +146,7 @@ def test_an_unseen_level_scores_below_every_seen_one_and_two_below_one(frame, fi
         assert (two < unseen).all()
 
 
+@pytest.mark.slow
 def test_a_score_of_an_unseen_cell_does_not_depend_on_the_rows_beside_it(frame, fitted):
     rows, changed = rows_with(frame, {"letter": "z", "flag": None})
     mixed = pd.concat([rows, changed.astype({"letter": object})], ignore_index=True)
@@ -219,6 +223,7 @@ def test_columns_that_are_missing_or_reordered_stay_errors(frame, fitted, detect
 # ----------------------------------------------------------- relations
 
 
+@pytest.mark.slow
 def test_a_row_that_breaks_a_dependency_scores_below_the_one_that_keeps_it(frame, fitted):
     assert fitted.schema_.set_index("column").loc["city", "determined_by"] == "letter"
     rows, broken = rows_with(frame, {})
@@ -281,6 +286,7 @@ def test_a_sum_that_is_wrong_and_an_inequality_that_is_broken_are_told():
     assert cells[:, 2].all()
 
 
+@pytest.mark.slow
 def test_one_more_rare_level_is_rarer_than_any_and_no_surprise():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"name": [f"person {i}" for i in range(N)], "x": rng.normal(size=N)})

@@ -119,6 +119,7 @@ def test_orders_hold_on_other_grids(method, order, grid):
 
 
 # The oracle's last step reaches past the end, so the end must not be next to 0.
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [VPSchedule(t_min=0.01), CosineSchedule(), EDMSchedule()], ids=name)
 def test_samplers_agree_with_an_independent_ode_solver(schedule, mixture, generator):
     torchdiffeq = pytest.importorskip("torchdiffeq")

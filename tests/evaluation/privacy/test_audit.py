@@ -46,6 +46,7 @@ def holdout():
     return draw(1200, 1)
 
 
+@pytest.mark.slow
 def test_a_bootstrap_and_smote_fail_and_fresh_rows_pass(train, holdout):
     fresh = privacy_report(draw(600, 2), train, holdout)
     frame = fresh.to_frame().set_index("metric")
@@ -91,6 +92,7 @@ def test_an_overfitted_model_is_recognised_from_inside_and_a_fresh_one_is_not():
     assert scores.loc["AUC (loss)", "synthetic"] < 0.6
 
 
+@pytest.mark.slow
 def test_identifiers_are_looked_at_alone(train, holdout):
     def keyed(frame, start):
         return frame.assign(key=[f"K{v:07d}" for v in range(start, start + len(frame))])
@@ -102,6 +104,7 @@ def test_identifiers_are_looked_at_alone(train, holdout):
     assert "key" in report.sizes["identifiers"]
 
 
+@pytest.mark.slow
 def test_cells_and_images_are_audited_too():
     anndata = pytest.importorskip("anndata")
     rng = np.random.default_rng(0)

@@ -124,6 +124,7 @@ def model():
     return frame, DiffusionGenerator(random_state=0, **settings).fit(frame, condition="kind")
 
 
+@pytest.mark.slow
 def test_only_rows_at_the_conditions_of_the_training_rows_are_balanced(model, monkeypatch):
     _, gen = model
     calls = []

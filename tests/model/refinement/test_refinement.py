@@ -150,6 +150,7 @@ def fitted(planted):
     )
 
 
+@pytest.mark.slow
 def test_refined_rows_are_harder_to_tell_from_real_ones(planted, fitted):
     refined = fitted.sample(2000, random_state=1)
     fitted.set_params(refine=False)
@@ -203,6 +204,7 @@ def test_more_rows_are_kept_as_far_as_that_moves_little():
     assert _boost(np.zeros(10)) == 0.0
 
 
+@pytest.mark.slow
 def test_trees_stop_where_time_does():
     rng = np.random.default_rng(0)
     real, drawn = (rng.normal(mean, 1, (20_000, 5)) for mean in (0.0, 0.3))
