@@ -133,11 +133,16 @@ def write_result(path: Path, row: dict[str, Any], key: Callable[[dict[str, Any]]
             file.write(json.dumps(row) + "\n")
 
 
-def run_child(python: str, arguments: Sequence[str], *, threads: int, timeout: float) -> str | None:
-    """Run a script in a process of its own, on so many threads; None if it went well, else what went wrong."""
+def run_child(
+    python: str, arguments: Sequence[str], *, threads: int, timeout: float, tree: Path = HERE.parent
+) -> str | None:
+    """Run a script in a process of its own, on so many threads; None if it went well, else what went wrong.
+
+    The package that it imports is that of `tree`.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     # A source tree that is not installed is found in the child as it is here.
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in (str(HERE.parent), environment.get("PYTHONPATH")) if p)
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in (str(tree), environment.get("PYTHONPATH")) if p)
     try:
         done = subprocess.run(
             [python, *arguments], env=environment, stderr=subprocess.PIPE, text=True, timeout=timeout, check=False

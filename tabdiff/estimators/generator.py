@@ -94,7 +94,7 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         of numbers are corrected, rows that trees can tell from training rows are rejected (Azadi et al., 2019), and so
         are rows of columns and pairs that come too often, so that sampling takes two to four times as long. From 1,000
         rows at a time, drawn without a condition, they are chosen together, closer to the training rows' shares than a
-        sample is. "auto" refines from 1,000 training rows on, after training steps of some 30,000 rows or more. See
+        sample is. "auto" refines from 1,000 training rows on, after training steps of some 27,000 rows or more. See
         `tabdiff.model.refinement.refinement`.
     max_steps : "auto" or int, default="auto"
         Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
