@@ -70,3 +70,9 @@ def test_settings_are_parameters_of_the_estimator():
 def test_the_alphabet_of_sequences_can_be_given():
     gen = DiffusionGenerator(codec=SequenceCodec(alphabet="ACGTN"), max_steps=1, hidden_size=8, random_state=0)
     assert gen.fit(["ACGT", "AC", "GGT"]).codec_.alphabet_ == list("ACGTN")
+
+
+def test_an_array_codec_has_no_setting_that_arrays_cannot_have():
+    assert set(ArrayCodec().get_params()) == {"categorical_features"}
+    with pytest.raises(TypeError, match="constraints"):
+        ArrayCodec(constraints=["a <= b"])

@@ -1,5 +1,6 @@
 """Arrays of numbers to one tensor and back: a table whose columns are all numeric and have no names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,6 @@ class ArrayCodec(TableCodec):
     categorical_features : "auto" or sequence of int, default="auto"
         Numbers of the columns to treat as categories, from 0. "auto" is none: every column is numeric, however few
         values it has.
-    dependencies : bool, default=True
-        Not used: columns of an array are drawn each by itself, so that every one counts in the score.
-    constraints : sequence of str, optional
-        For tables alone, since columns of an array have no names that a constraint could hold; `fit` refuses them.
 
     Examples
     --------
@@ -37,6 +34,11 @@ class ArrayCodec(TableCodec):
 
     refined_ = "when asked"
     _auto_levels = False
+
+    def __init__(self, *, categorical_features: str | Sequence[Any] = "auto") -> None:
+        # Columns of an array have no names that a constraint could hold, and each is drawn by itself, so that every one
+        # counts in the score.
+        super().__init__(categorical_features=categorical_features, dependencies=False)
 
     def fit(self, array: np.ndarray, *args: Any, **kwargs: Any) -> "ArrayCodec":  # type: ignore[override]
         """Learn the columns of an array (n, d); NaN marks missing entries."""
