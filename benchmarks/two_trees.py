@@ -1,4 +1,4 @@
-"""Seconds of the same fits and draws by two trees of this package, in turns: does a change cost time?
+"""Seconds of the same fits and draws by two trees of this package, in turns, to see what a change costs.
 
     git worktree add ../before COMMIT
     TABDIFF_DATA=/path python benchmarks/two_trees.py ../before        # Adult and digits, three turns

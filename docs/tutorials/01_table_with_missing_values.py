@@ -2,8 +2,8 @@
 A table with missing values
 ===========================
 
-Penguins: numbers, integers, categories, and holes. A model of the table draws rows of the same columns and dtypes, with
-as many holes, and fills those that are there.
+Penguins: numbers, integers, categories, and missing values. A model of the table draws rows of the same columns and
+dtypes, with as many missing values, and fills those that are there.
 """
 
 # %%
@@ -31,7 +31,7 @@ for ax, (title, rows) in zip(axes, {"real": penguins, "drawn": drawn}.items()):
 axes[0].legend(frameon=False)
 
 # %%
-# Holes come out as often as they went in:
+# Values are missing as often as they were:
 (100 * penguins.isna().mean()).round(1).to_frame("real, %").join(
     (100 * drawn.isna().mean()).round(1).rename("drawn, %")
 )

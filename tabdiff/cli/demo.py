@@ -118,10 +118,10 @@ def demo_table(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps: str
     penguins = load_penguins()
     seen = _random_half(penguins[label], seed)
     train, unseen = (penguins[rows].reset_index(drop=True) for rows in (seen, ~seen))
-    holes = int(penguins.isna().to_numpy().sum())
+    n_missing = int(penguins.isna().to_numpy().sum())
     print(
         f"Palmer penguins (Gorman et al., 2014): {len(penguins)} birds × {penguins.shape[1]} columns of mixed types, "
-        f"{holes} values missing."
+        f"{n_missing} values missing."
     )
     print(f"Fitting {len(train)} of them, a random half of each species ...", flush=True)
     start = time.perf_counter()

@@ -44,7 +44,7 @@ def add_commands(commands: Any, add_csv: Any) -> None:
         commands,
         "impute",
         "fill missing values",
-        "Fill the missing values of a table with a model that was fitted on such rows, holes and all.",
+        "Fill the missing values of a table with a model that was fitted on such rows, missing values and all.",
         "tabdiff impute penguins.model penguins.csv -o filled.csv\n"
         "tabdiff impute penguins.model penguins.csv --n-draws 5 > five.csv",
     )

@@ -14,7 +14,7 @@ NaN           the entry is drawn
 ============  ==========================================================================
 
 With the last two, missing values of a training row are passed over and what says where they are is hidden, so that
-holes are filled under the assumption that they are missing at random.
+missing values are filled under the assumption that they are missing at random.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class DrawGiven:
     """Draws which entries of training rows are given.
 
     In a chosen row each column is held with a probability that is itself uniform on [0, 1], so that subsets of every
-    size are as frequent as another. Where data are missing, half of the chosen rows learn to fill holes (what is
-    missing is left out, what is drawn is known to be present) and half to draw rows with missing values in them.
+    size are as frequent as another. Where data are missing, half of the chosen rows learn to fill missing values (what
+    is missing is left out, what is drawn is known to be present) and half to draw rows with missing values in them.
 
     Parameters
     ----------

@@ -279,17 +279,17 @@ class DrawingMixin(FittedAttributes):
         batch_size: str | int = "auto",
         n_jobs: int | None = None,
     ) -> Any:
-        """Fill the holes of a table, given the cells that are there, or of images, given the other pixels.
+        """Fill the missing values of a table, given the cells that are there, or of images, given the other pixels.
 
-        The model may have been fitted on the same table, holes and all. They are taken to be missing at random: what
-        is missing depends on the cells that are there only (Rubin, 1976). What was never seen at fit stays as it is: a
-        level that its column did not have says nothing about the holes beside it, and a number outside its range
-        counts as the end of that. A missing value in a column that had none is a hole too.
+        The model may have been fitted on the same table, missing values and all. They are taken to be missing at
+        random: what is missing depends on the cells that are there only (Rubin, 1976). What was never seen at fit stays
+        as it is: a level that its column did not have says nothing about the missing values beside it, and a number
+        outside its range counts as the end of that. A missing value in a column that had none is filled too.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
-            Rows with the columns of the fit, in which missing values of any kind are holes. It is never changed.
+            Rows with the columns of the fit, in which values of any kind may be missing. It is never changed.
         condition : optional
             Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
             X's own columns, a missing one being unknown, or else none.
@@ -298,7 +298,7 @@ class DrawingMixin(FittedAttributes):
             the images. They are drawn by RePaint (Lugmayr et al., 2022); all other pixels stay exactly as they are.
             ``method=RePaint(n_resamples=10, jump_length=10)`` of `tabdiff.diffusion` has that paper's settings.
         n_draws : int, default=1
-            Number of completed tables. Several, drawn, show how uncertain the holes are: multiple imputation.
+            Number of completed tables. Several, drawn, show how uncertain the missing values are: multiple imputation.
         strategy : {"auto", "mean", "draw"}, default="auto"
             For tables; images are drawn. "mean" is the best guess: the mean of numbers, rounded where the column holds
             integers or times, and the likeliest level of categories, each over draws. "draw" is a draw from what the
@@ -318,9 +318,9 @@ class DrawingMixin(FittedAttributes):
         Returns
         -------
         ndarray or DataFrame, or list of them
-            X with its holes filled and everything else as it is, index and columns too; with ``n_draws > 1`` a list.
-            A column gets the dtype of the fit if that holds its values. Holes stay in condition columns, which the
-            model does not draw, and in columns that had no value at fit.
+            X with its missing values filled and everything else as it is, index and columns too; with ``n_draws > 1`` a
+            list. A column gets the dtype of the fit if that holds its values. Missing values stay in condition columns,
+            which the model does not draw, and in columns that had no value at fit.
 
         Raises
         ------
@@ -355,7 +355,7 @@ class DrawingMixin(FittedAttributes):
         if model.container == "images":
             return impute_images(model, X, mask, condition=condition, **settings)
         if mask is not None:
-            raise TypeError("mask is for images; holes of a table are its missing values.")
+            raise TypeError("mask is for images; what is missing in a table is known without one.")
         check_masks(model, "impute")
         table, origin = (native(X), None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
         features, own = read_features(self, table, model.container, model.condition_names, model.source)

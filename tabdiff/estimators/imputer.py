@@ -31,9 +31,9 @@ DEFAULTS = {"refine": False, "autoguidance": 1.0}
 class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fill missing values given the values that are there, by a diffusion model of all columns at once.
 
-    The model is learned from the rows of `fit`, holes and all, and fills those of any rows later. Values are taken to
-    be missing at random: what is missing depends on the cells that are there only (Rubin, 1976). Arrays come back as
-    arrays, DataFrames as DataFrames with the same dtypes: numbers, categories, text, booleans, dates.
+    The model is learned from the rows of `fit`, missing values and all, and fills those of any rows later. Values are
+    taken to be missing at random: what is missing depends on the cells that are there only (Rubin, 1976). Arrays come
+    back as arrays, DataFrames as DataFrames with the same dtypes: numbers, categories, text, booleans, dates.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     add_indicator : bool, default=False
         Whether a column of 0 and 1 follows for each column that had missing values in `fit`, that says where they were.
     keep_empty_features : bool, default=False
-        Whether columns without any value in `fit` are kept, their holes filled with 0, which only columns of numbers
-        can hold. By default they are left out.
+        Whether columns without any value in `fit` are kept, their missing values filled with 0, which only columns of
+        numbers can hold. By default they are left out.
     sample_posterior : bool, default=False
         False fills in the best guess: the mean of numbers, rounded where the column holds integers or times, and the
         likeliest level of categories. True fills in a draw from what the model believes, which keeps the spread of the
@@ -80,11 +80,11 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     several equal rows gets the k-th draw.
 
     What was never seen in `fit` follows the rule of `DiffusionGenerator.impute` (``docs/unseen.md``): a category stays
-    in the output, with a warning, and says nothing about the holes beside it; a number outside its range stays and
-    counts as the end of that; a missing value in a column that had none is a hole that is filled.
+    in the output, with a warning, and says nothing about the missing values beside it; a number outside its range stays
+    and counts as the end of that; a missing value in a column that had none is filled.
 
-    Whole numbers without holes come back as floats from arrays, as with scikit-learn's imputers; columns of DataFrames
-    keep their dtype.
+    Whole numbers without missing values come back as floats from arrays, as with scikit-learn's imputers; columns of
+    DataFrames keep their dtype.
 
     References
     ----------
@@ -123,7 +123,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn from rows with holes.
+        """Learn from rows with missing values.
 
         Parameters
         ----------
@@ -141,7 +141,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ------
         ValueError
             For a parameter out of range, infinities, missing values beside a `missing_values` that is none, no value
-            at all, an empty column that is to be kept and cannot hold 0, or a generator that cannot fill holes.
+            at all, an empty column that is to be kept and cannot hold 0, or a generator that cannot fill missing
+            values.
         TypeError
             For a generator that is none, and containers or columns that cannot be modelled.
         """
@@ -155,8 +156,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 "the generator must have observed_masks above 0 and no callable denoiser, to fill missing values; got "
                 f"observed_masks={masks!r}, denoiser={gen.denoiser!r}."
             )
-        table, holes, _ = self._read(X, reset=True)
-        empty: np.ndarray = np.asarray(holes.all(axis=0))
+        table, is_missing, _ = self._read(X, reset=True)
+        empty: np.ndarray = np.asarray(is_missing.all(axis=0))
         self._check_empty(table, empty)
         gen.fit(_columns(table, ~empty))
         check_masks(gen.model_, "DiffusionImputer")
@@ -164,11 +165,11 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._array = isinstance(table, np.ndarray)
         self._names = None if self._array else table.columns
         self._seed = gen.model_.seed()
-        self.indicator_ = MissingIndicator(error_on_new=False).fit(_marks(holes)) if self.add_indicator else None
+        self.indicator_ = MissingIndicator(error_on_new=False).fit(_marks(is_missing)) if self.add_indicator else None
         return self
 
     def transform(self, X: Any) -> Any:
-        """Fill the holes of rows.
+        """Fill the missing values of rows.
 
         Parameters
         ----------
@@ -193,7 +194,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             For categories that were not there in `fit`.
         """
         check_is_fitted(self)
-        table, holes, origin = self._read(X, reset=False)
+        table, is_missing, origin = self._read(X, reset=False)
         plain = isinstance(table, np.ndarray) and not self._array
         if plain:
             table = pd.DataFrame(table, columns=self._names)
@@ -215,14 +216,14 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         )
         out: Any
         if self._array:
-            out = np.where(holes, 0, table).astype(np.promote_types(table.dtype, filled.dtype))
+            out = np.where(is_missing, 0, table).astype(np.promote_types(table.dtype, filled.dtype))
             out[:, known] = filled
             out = out if self.keep_empty_features else out[:, known]
         else:
             marked = isinstance(X, pd.DataFrame) and not self._means_nan()
-            out = self._put_in(table, holes, filled, X.dtypes if marked else None)
+            out = self._put_in(table, is_missing, filled, X.dtypes if marked else None)
         if self.indicator_ is not None:
-            marks = self.indicator_.transform(_marks(holes))
+            marks = self.indicator_.transform(_marks(is_missing))
             if self._array:
                 out = np.hstack([out, marks.astype(out.dtype)])
             else:
@@ -249,17 +250,17 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         kept = names if self.keep_empty_features else names[~self._empty]
         return kept if self.indicator_ is None else np.append(kept, self.indicator_.get_feature_names_out(names))
 
-    def _put_in(self, table: pd.DataFrame, holes: np.ndarray, filled: pd.DataFrame, dtypes: Any) -> pd.DataFrame:
-        """Return the table with its holes filled; `dtypes` are those from before its holes were marked as such."""
+    def _put_in(self, table: pd.DataFrame, is_missing: np.ndarray, filled: pd.DataFrame, dtypes: Any) -> pd.DataFrame:
+        """Return the table with its missing values filled; `dtypes` are those from before these were marked as such."""
         places = {int(j): i for i, j in enumerate(np.flatnonzero(~self._empty))}
         kept = [j for j in range(table.shape[1]) if j in places or self.keep_empty_features]
         columns = []
         for j in kept:
-            series, hole = table.iloc[:, j], holes[:, j]
+            series, absent = table.iloc[:, j], is_missing[:, j]
             if j not in places:
-                series = series.mask(hole, 0)
-            elif hole.any():
-                series = patch(series, hole, filled.iloc[:, places[j]][hole])
+                series = series.mask(absent, 0)
+            elif absent.any():
+                series = patch(series, absent, filled.iloc[:, places[j]][absent])
             dtype = table.dtypes.iloc[j] if dtypes is None else dtypes.iloc[j]
             columns.append(_as_before(series, dtype, always=dtypes is not None))
         out = pd.concat(columns, axis=1)
@@ -269,7 +270,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     # ------------------------------------------------------------- reading
 
     def _read(self, X: Any, *, reset: bool) -> tuple[Any, np.ndarray, ForeignFrame | None]:
-        """Check X; return it with its holes as such, where they are, and what kind of frame it was, if not pandas'."""
+        """Check X; return it with its missing values as such, their mask, and the kind of frame if not pandas'."""
         X = as_known(X)
         refuse_all_but_tables(X, "DiffusionImputer")
         X, origin = (X, None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
@@ -288,17 +289,17 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 ensure_min_samples=2 if reset else 1,
             )
             origin = None
-        holes = self._find_holes(X)
+        is_missing = self._find_missing(X)
         if self._means_nan():
-            return X, holes, origin
+            return X, is_missing, origin
         if isinstance(X, np.ndarray):
-            return np.where(holes, np.nan, X), holes, origin
-        return _punch(X, holes), holes, origin
+            return np.where(is_missing, np.nan, X), is_missing, origin
+        return _punch(X, is_missing), is_missing, origin
 
     def _means_nan(self) -> bool:
         return bool(np.ndim(self.missing_values) == 0 and pd.isna(self.missing_values))
 
-    def _find_holes(self, X: Any) -> np.ndarray:
+    def _find_missing(self, X: Any) -> np.ndarray:
         """Return where values are missing, bool of shape (n, n_features)."""
         absent = pd.DataFrame(X).isna().to_numpy()
         if self._means_nan():
@@ -348,26 +349,26 @@ def _columns(table: Any, which: np.ndarray) -> Any:
     return table[:, which] if isinstance(table, np.ndarray) else table.loc[:, which]
 
 
-def _marks(holes: np.ndarray) -> np.ndarray:
-    """Return what a `MissingIndicator` reads holes from, whatever the columns hold."""
-    return np.where(holes, np.nan, 0.0)
+def _marks(is_missing: np.ndarray) -> np.ndarray:
+    """Return what a `MissingIndicator` reads missing values from, whatever the columns hold."""
+    return np.where(is_missing, np.nan, 0.0)
 
 
-def _punch(frame: pd.DataFrame, holes: np.ndarray) -> pd.DataFrame:
-    """Return the frame with missing values in the holes, integers as nullable ones so that they stay integers."""
+def _punch(frame: pd.DataFrame, is_missing: np.ndarray) -> pd.DataFrame:
+    """Return the frame with missing values where the mask has them; integers become nullable ones."""
     columns = []
     for j in range(frame.shape[1]):
         series = frame.iloc[:, j]
-        if not holes[:, j].any():
+        if not is_missing[:, j].any():
             columns.append(series)
             continue
         if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iub":
             series = series.convert_dtypes()
         if isinstance(series.dtype, pd.CategoricalDtype):
             # What stands for missing is no level to be filled in.
-            columns.append(series.cat.remove_categories(series[holes[:, j]].unique().dropna().tolist()))
+            columns.append(series.cat.remove_categories(series[is_missing[:, j]].unique().dropna().tolist()))
         else:
-            columns.append(series.mask(holes[:, j]))
+            columns.append(series.mask(is_missing[:, j]))
     return pd.concat(columns, axis=1)
 
 

@@ -286,9 +286,9 @@ def missing_patterns(real: pd.DataFrame, synthetic: pd.DataFrame, *, most: int =
 
 
 def _pattern_shares(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:
-    holes = [frame.isna().to_numpy() for frame in (real, synthetic)]
-    some = np.vstack(holes).any(axis=0)
-    both = np.vstack([h[:, some] for h in holes])
+    is_missing = [frame.isna().to_numpy() for frame in (real, synthetic)]
+    some = np.vstack(is_missing).any(axis=0)
+    both = np.vstack([h[:, some] for h in is_missing])
     patterns, inverse = np.unique(both, axis=0, return_inverse=True)
     inverse = inverse.ravel()
     names = [str(c) for c in real.columns[some]]
@@ -296,7 +296,7 @@ def _pattern_shares(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame
         100 * np.bincount(part, minlength=len(patterns)) / len(part)
         for part in (inverse[: len(real)], inverse[len(real) :])
     ]
-    text = [", ".join(n for n, hole in zip(names, p, strict=True) if hole) or "nothing" for p in patterns]
+    text = [", ".join(n for n, absent in zip(names, p, strict=True) if absent) or "nothing" for p in patterns]
     return pd.DataFrame({"missing": text, "real": shares[0], "synthetic": shares[1]})
 
 

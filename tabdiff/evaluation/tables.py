@@ -246,11 +246,11 @@ def missingness_error(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
     True
     """
     real, synthetic = check_frames(real=real, synthetic=synthetic)
-    holes = [frame.isna().to_numpy(dtype="float64") for frame in (real, synthetic)]
-    some = np.vstack(holes).any(axis=0)
+    is_missing = [frame.isna().to_numpy(dtype="float64") for frame in (real, synthetic)]
+    some = np.vstack(is_missing).any(axis=0)
     if not some.any():
         return 0.0
-    both = [h[:, some].T @ h[:, some] / len(h) for h in holes]
+    both = [h[:, some].T @ h[:, some] / len(h) for h in is_missing]
     return 100 * float(np.abs(both[0] - both[1])[np.triu_indices(int(some.sum()))].mean())
 
 

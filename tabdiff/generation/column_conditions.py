@@ -157,30 +157,30 @@ class Held:
     def encode(self, codec: Any, n: int, generator: torch.Generator) -> Tensor:
         """Return what is given of n rows, in the form of `tabdiff.diffusion.masks`, shape (n, d)."""
         frame = pd.DataFrame(_example(codec)).iloc[np.zeros(n, dtype=int)].reset_index(drop=True)
-        holes = np.ones(frame.shape, dtype=bool)
+        is_missing = np.ones(frame.shape, dtype=bool)
         for j, series in self.columns.items():
             values = self._rows(series, n)
-            holes[:, j] = values.isna().to_numpy()
+            is_missing[:, j] = values.isna().to_numpy()
             frame[frame.columns[j]] = values
         hold_determinants(
-            codec, frame, holes, np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+            codec, frame, is_missing, np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         )
-        return encode_given(codec, frame, holes, generator, filling=False)
+        return encode_given(codec, frame, is_missing, generator, filling=False)
 
     def put_in(self, codec: Any, rows: Any, data: Tensor) -> Any:
         """Put the values into rows decoded from `data`, exactly as they were given."""
-        holes = np.ones(rows.shape, dtype=bool)
+        is_missing = np.ones(rows.shape, dtype=bool)
         for j, series in self.columns.items():
             values = self._rows(series, len(rows))
             known = values.notna().to_numpy()
-            holes[:, j] = ~known
+            is_missing[:, j] = ~known
             if isinstance(rows, np.ndarray):
                 rows[known, j] = values[known]
             else:
                 name = rows.columns[j]
                 rows[name] = patch(rows[name], known, values[known].astype(rows[name].dtype)).array
         if isinstance(rows, pd.DataFrame):
-            repeat(codec, rows, rows, holes, data)
+            repeat(codec, rows, rows, is_missing, data)
         return rows
 
     def rows(self, start: int, stop: int) -> Held:

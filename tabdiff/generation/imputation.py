@@ -1,4 +1,4 @@
-"""Filling the holes of a table: draws from the model given the cells that are there, and point estimates."""
+"""Filling the missing values of a table: draws from the model given the cells that are there, and point estimates."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ def impute(
     for name, example in examples.items():
         warnings.warn(
             f"column {name!r} holds values that it did not have in fit, such as {example!r}. They stay, and say "
-            "nothing about the holes beside them.",
+            "nothing about the missing values beside them.",
             UserWarning,
             stacklevel=3,
         )
-    # To the model an unknown level is a hole too; what it draws there is not put in.
-    holes = model.codec.storage_.read(part).isna().to_numpy()
+    # To the model an unknown level is a missing value too; what it draws there is not put in.
+    is_missing = model.codec.storage_.read(part).isna().to_numpy()
     codes = codes[torch.from_numpy(rows)] if codes is not None else None
     mean = strategy == "mean" or (strategy == "auto" and n_draws == 1)
     settings: dict[str, Any] = {"method": options.method, "steps": options.steps, "batch_size": options.batch_size}
@@ -150,7 +150,7 @@ def impute(
         if len(rows) == 0:
             filled.append(table.copy())
             continue
-        data, means = (_estimate if mean else _draw)(model, denoiser, part, holes, codes, settings)
+        data, means = (_estimate if mean else _draw)(model, denoiser, part, is_missing, codes, settings)
         for slot in slots(model.codec):
             if slot.presence is not None:
                 data[:, slot.presence] = 0.0
@@ -158,12 +158,12 @@ def impute(
         for j, exact in means.items():
             if pd.api.types.is_float_dtype(values.iloc[:, j].dtype):
                 series = values.iloc[:, j]
-                values.isetitem(j, patch(series, holes[:, j], pd.Series(exact).astype(series.dtype)))
+                values.isetitem(j, patch(series, is_missing[:, j], pd.Series(exact).astype(series.dtype)))
         if mean:
-            likeliest(model.codec, values, holes, data)
+            likeliest(model.codec, values, is_missing, data)
         else:
-            repeat(model.codec, values, part, holes, data)
-        settle(model.codec, values, part, holes, rng)
+            repeat(model.codec, values, part, is_missing, data)
+        settle(model.codec, values, part, is_missing, rng)
         filled.append(_put_in(model, table, every, rows, values))
     return filled[0] if n_draws == 1 else filled
 
@@ -191,17 +191,17 @@ def _row_keys(frame: pd.DataFrame, seed: int, *, alike: bool) -> Tensor:
 
 
 def _draw(
-    model: FittedModel, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+    model: FittedModel, denoiser: Any, frame: pd.DataFrame, is_missing: np.ndarray, codes: Tensor | None, settings: Any
 ) -> tuple[Tensor, dict[int, np.ndarray]]:
-    """Draw what is in holes; returns what `_estimate` does, without means."""
-    given = encode_given(model.codec, frame, holes, settings["generator"], filling=True)
+    """Draw what is in missing cells; returns what `_estimate` does, without means."""
+    given = encode_given(model.codec, frame, is_missing, settings["generator"], filling=True)
     return draw(denoiser, len(frame), codes, width=model.config.width, given=given, **settings), {}
 
 
 def _estimate(
-    model: FittedModel, denoiser: Any, frame: pd.DataFrame, holes: np.ndarray, codes: Tensor | None, settings: Any
+    model: FittedModel, denoiser: Any, frame: pd.DataFrame, is_missing: np.ndarray, codes: Tensor | None, settings: Any
 ) -> tuple[Tensor, dict[int, np.ndarray]]:
-    """Estimate what is in holes: the mean of numbers, the likeliest level of categories.
+    """Estimate what is in missing cells: the mean of numbers, the likeliest level of categories.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def _estimate(
         For columns of floats, by their position, the mean itself: encoded, it would be rounded as the data are.
     """
     codec, generator, width = model.codec, settings["generator"], model.config.width
-    given = encode_given(codec, frame, holes, None, filling=True)
+    given = encode_given(codec, frame, is_missing, None, filling=True)
     draws = []
     for _ in range(PAIRS):
         if isinstance(generator, RowStreams):
@@ -225,23 +225,23 @@ def _estimate(
     means: dict[int, np.ndarray] = {}
     rebuilt = {target.column for target in codec.constraints_.rebuilt_}
     data[:, codec.equality_positions_] = 0.0  # a mean is no copy of another column, but that of copies
-    copied = copies(codec, frame, holes, [torch.from_numpy(drawn) for drawn in draws])
+    copied = copies(codec, frame, is_missing, [torch.from_numpy(drawn) for drawn in draws])
     for j, slot in enumerate(slots(codec)):
-        hole, column = holes[:, j], codec.columns_[j]
-        for i in slot.values if hole.any() else []:
-            values = stacked[:, hole, i]
+        absent, column = is_missing[:, j], codec.columns_[j]
+        for i in slot.values if absent.any() else []:
+            values = stacked[:, absent, i]
             number = isinstance(column, NumericColumn)
             if not number and not is_numeric(column.dtype):
-                data[hole, i] = _mode(values)
+                data[absent, i] = _mode(values)
                 continue
             # Few values make a number a category to the network; its mean is that of a number all the same.
             flat = values.ravel()
             if j in copied[0]:
-                flat = np.stack([numbers[j][hole] for numbers in copied]).ravel()
+                flat = np.stack([numbers[j][absent] for numbers in copied]).ravel()
             else:
                 flat = column.decode_values(flat) if number else column.decode(flat).to_numpy(np.float64)
             mean = _mean(flat.reshape(values.shape))
-            data[hole, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
+            data[absent, i] = column.encode(mean, None) if number else column.encode(pd.Series(mean))
             # A rule that all values keep, what is filled in keeps too.
             rule = number and column.grid_ is not None
             if pd.api.types.is_float_dtype(column.dtype) and j not in rebuilt and not rule:
@@ -264,7 +264,7 @@ def _mode(codes: np.ndarray) -> np.ndarray:
 
 
 def encode_given(
-    codec: Any, frame: pd.DataFrame, holes: np.ndarray, generator: torch.Generator | None, *, filling: bool
+    codec: Any, frame: pd.DataFrame, is_missing: np.ndarray, generator: torch.Generator | None, *, filling: bool
 ) -> Tensor:
     """Encode what is there of a table, in the form of `tabdiff.diffusion.masks`.
 
@@ -273,8 +273,8 @@ def encode_given(
     codec : TableCodec
         Fitted.
     frame : DataFrame of shape (n, n_columns)
-        The rows; what stands in holes is not looked at.
-    holes : ndarray of shape (n, n_columns)
+        The rows; what stands in missing cells is not looked at.
+    is_missing : ndarray of shape (n, n_columns)
         Where values are to be drawn.
     generator : torch.Generator, optional
         Draws places inside steps, as `TableCodec.encode` does.
@@ -288,18 +288,18 @@ def encode_given(
     example = pd.DataFrame(codec.decode(torch.zeros(1, codec.n_continuous_ + len(codec.n_levels_))))
     complete = frame.copy(deep=False)
     for j, name in enumerate(frame.columns):
-        hole = holes[:, j]
-        if hole.any():
+        absent = is_missing[:, j]
+        if absent.any():
             value = example.iloc[0, j]
-            complete[name] = _fill(frame[name], hole, value)
-    # What is counted from a hole may be none of the levels that were seen.
+            complete[name] = _fill(frame[name], absent, value)
+    # What is counted from a missing value may be none of the levels that were seen.
     rows = read_rows(codec, complete, len(complete), generator=generator)
     data = rows.data
     given = torch.full_like(data, torch.nan)
-    # What stands for a rebuilt column is its distance from others, which holes in these leave unknown.
+    # What stands for a rebuilt column is its distance from others, which missing values in these leave unknown.
     parts = {target.column: [i for _, i in target.parts] for target in codec.constraints_.rebuilt_}
     for j, slot in enumerate(slots(codec)):
-        unknown = torch.from_numpy(holes[:, [j, *parts.get(j, [])]].any(axis=1))
+        unknown = torch.from_numpy(is_missing[:, [j, *parts.get(j, [])]].any(axis=1))
         for i in slot.values:
             unknown = unknown | rows.unknown[:, i]
             given[:, i] = torch.where(unknown, PRESENT if filling else torch.nan, data[:, i])
@@ -327,19 +327,19 @@ def _fill(series: pd.Series, where: np.ndarray, value: Any) -> pd.Series:
     return pd.Series(out, series.index, dtype=object)
 
 
-def _put_in(model: FittedModel, X: Any, holes: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
-    """Return a copy of X with values, which has a row for each of `rows`, in its holes (n, n_columns)."""
+def _put_in(model: FittedModel, X: Any, is_missing: np.ndarray, rows: np.ndarray, values: pd.DataFrame) -> Any:
+    """Return a copy of X with values, which has a row for each of `rows`, in its missing values (n, n_columns)."""
     if isinstance(X, np.ndarray):
         drawn = values.to_numpy()
         # What was drawn is as exact as the fit's numbers, which may be more so than those of X.
         out = X.astype(np.promote_types(X.dtype, drawn.dtype))
-        out[holes] = drawn[holes[rows]]
+        out[is_missing] = drawn[is_missing[rows]]
         fitted = out.astype(model.codec.dtype_)
         return fitted if np.array_equal(fitted, out) else out
     out = X.copy()
     for j, name in enumerate(model.codec.index_):
-        hole = holes[:, j]
-        if hole.any():
+        absent = is_missing[:, j]
+        if absent.any():
             # A Series, because pandas would look into a bare array of objects and take it for times.
-            out[name] = patch(out[name], hole, values.iloc[:, j][hole[rows]])
+            out[name] = patch(out[name], absent, values.iloc[:, j][absent[rows]])
     return out

@@ -19,7 +19,7 @@ def leaves(
     children: np.ndarray,
     missing_left: np.ndarray,
     depth: int,
-    holes: bool | None = None,
+    any_missing: bool | None = None,
 ) -> np.ndarray:
     """Return the leaf (n,) of a tree that each row ends in.
 
@@ -35,17 +35,17 @@ def leaves(
         Whether a missing value goes left.
     depth : int
         Of the deepest leaf.
-    holes : bool, optional
+    any_missing : bool, optional
         Whether any value is missing; by default it is looked for, which costs less than the way down.
     """
     flat, start = X.ravel(), np.arange(len(X)) * X.shape[1]
     pairs, node = children.ravel(), np.zeros(len(X), dtype=np.intp)
-    if holes is None:
-        holes = bool(np.isnan(X).any())
+    if any_missing is None:
+        any_missing = bool(np.isnan(X).any())
     for _ in range(depth):
         x = flat.take(start + feature.take(node))
         right = x > threshold.take(node)
-        if holes:
+        if any_missing:
             right |= np.isnan(x) & ~missing_left.take(node)
         node = pairs.take(2 * node + right)
     return node

@@ -269,8 +269,8 @@ class LevelColumn(Column):
                 return pd.Series(values.astype(np.int64), name=self.name).astype(self.dtype)
             return pd.Series(pd.array(list(values), dtype="Int64"), name=self.name).astype(self.dtype)
         values[rows] = keys
-        hole = self._take(np.array([-1])).iloc[0] if missing.any() else None
-        values[missing] = hole
+        missing_value = self._take(np.array([-1])).iloc[0] if missing.any() else None
+        values[missing] = missing_value
         return pd.Series(values, name=self.name, dtype=self.dtype)
 
     def _take(self, level: np.ndarray) -> pd.Series:

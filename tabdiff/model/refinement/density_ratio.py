@@ -177,7 +177,7 @@ class DensityRatio:
         # Few rows at a time, so that what the trees read stays in the cache.
         for i in range(0, len(X), TREE_ROWS):
             part = X[i : i + TREE_ROWS]
-            holes = bool(np.isnan(part).any())
+            any_missing = bool(np.isnan(part).any())
             for feature, threshold, children, missing_left, depth, value in zip(
                 self.feature_,
                 self.threshold_,
@@ -187,7 +187,7 @@ class DensityRatio:
                 self.value_,
                 strict=True,
             ):
-                leaf = leaves(part, feature, threshold, children, missing_left, depth, holes)
+                leaf = leaves(part, feature, threshold, children, missing_left, depth, any_missing)
                 total[i : i + TREE_ROWS] += value.take(leaf)
         return total
 
