@@ -117,7 +117,8 @@ class SamplePlan:
             usable = not model.conditions.hidden(self.codes)
         self.refinement = model.refinement if usable else None
         self.steps = options.steps
-        if self.refinement is not None and options.steps == "auto" and method == "auto":
+        self.as_at_fit = options.steps == "auto" and isinstance(method, str) and method == "auto"
+        if self.refinement is not None and self.as_at_fit:
             self.steps = REFINED_STEPS
 
     def _guide(self) -> Any:
@@ -169,7 +170,7 @@ class SamplePlan:
     def _refined(self) -> Tensor:
         """All rows, refined: they are chosen together, also where some are asked for at a time."""
         assert self.refinement is not None
-        self._announce(self.n / self.refinement.acceptance_)
+        self._announce(self.n / self.refinement.share_kept(self.as_at_fit))
         self.refinement.to(next(self.model.denoiser.parameters()).device)
         with progress_bar(self.n, bool(self.verbose)) as progress:
             return self.refinement.draw(
@@ -179,6 +180,7 @@ class SamplePlan:
                 self.generator,
                 self._groups(),
                 balanced=self.balanced,
+                reject_noise=self.as_at_fit,
                 run=self.run,
                 progress=progress,
             )
@@ -212,7 +214,9 @@ class SamplePlan:
         )
         announce(seconds, self.n, self.n_jobs if device.type == "cpu" else 1)
 
-    def _draw(self, places: Tensor, progress: Callable[[int], None] | None = None) -> Tensor:
+    def _draw(
+        self, places: Tensor, noise: Tensor | None = None, progress: Callable[[int], None] | None = None
+    ) -> Tensor:
         return draw(
             self.model.denoiser,
             len(places),
@@ -226,6 +230,7 @@ class SamplePlan:
             batch_size=self.options.batch_size,
             precision=self.model.precision,
             given=self.given[places] if self.given is not None else None,
+            noise=noise,
             run=self.run,
             progress=progress,
         )
@@ -235,7 +240,7 @@ class SamplePlan:
         if not int(places[0]):
             self._announce(self.n)
         with progress_bar(len(places), bool(self.verbose)) as progress:
-            return self._draw(places, progress)
+            return self._draw(places, progress=progress)
 
     def _groups(self) -> np.ndarray:
         """Number the conditions: rows of the same one have the same number, (n,)."""

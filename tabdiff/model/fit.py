@@ -32,6 +32,7 @@ from tabdiff.model.defaults import (
 )
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
+from tabdiff.model.refinement.starting_noise import NOISE_ROWS
 from tabdiff.model.sample_weights import population
 from tabdiff.model.training_data import Start, begin, training_masks
 from tabdiff.training import (
@@ -311,7 +312,9 @@ def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> F
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
     seconds = REFINED_DRAWN_SHARE * (deadline - time.perf_counter())
-    data = _samples(model, wanted, condition, generator, REFINED_STEPS, seconds)
+    # Which noise is worth a walk depends on the condition, which a single rule does not see.
+    noise: list[Tensor] | None = [] if condition is None else None
+    data = _samples(model, wanted, condition, generator, REFINED_STEPS, seconds, noise)
     refinement = fit_refinement(
         model.codec,
         start.inputs.features,
@@ -323,6 +326,7 @@ def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> F
         start.weight,
         deadline,
         next(model.denoiser.parameters()).device,
+        torch.cat(noise)[-NOISE_ROWS:] if noise else None,
     )
     return replace(model, refinement=refinement)
 
@@ -357,10 +361,17 @@ def _samples(
     generator: torch.Generator,
     steps: str | int,
     seconds: float,
+    noises: list[Tensor] | None = None,
 ) -> Tensor:
-    """Draw n encoded rows, or as many as there is time for."""
+    """Draw n encoded rows, or as many as there is time for; `noises` gets the noise of the last."""
 
     def some(first: int, count: int) -> Tensor:
+        noise = None
+        if noises is not None:
+            noise = torch.randn((count, model.config.width), generator=generator)
+            noises.append(noise)
+            while sum(map(len, noises[1:])) >= NOISE_ROWS:
+                del noises[0]
         return draw(
             model.denoiser,
             count,
@@ -370,6 +381,7 @@ def _samples(
             guided=model.guided,
             steps=steps,
             precision=model.precision,
+            noise=noise,
         )
 
     device = next(model.denoiser.parameters()).device

@@ -247,7 +247,7 @@ def test_frequencies_pairs_motifs_and_lengths_of_a_grammar_are_kept():
 @pytest.mark.slow
 def test_refined_sequences_have_the_frequencies_and_pairs_of_the_data():
     real, labels = grammar(6000, seed=0)
-    gen = quick(denoiser="mlp", max_steps=300, hidden_size=96, batch_size=256, learning_rate=2e-3).fit(real, labels)
+    gen = quick(denoiser="mlp", max_steps=800, hidden_size=96, batch_size=256, learning_rate=2e-3).fit(real, labels)
     refined = as_codes(gen.sample(3000, random_state=0))
     raw = as_codes(gen.set_params(refine=False).sample(3000, random_state=0))
     codes = as_codes(real)

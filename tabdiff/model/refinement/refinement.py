@@ -38,6 +38,7 @@ from tabdiff.model.refinement.balancing import MIN_BALANCED, balance
 from tabdiff.model.refinement.density_ratio import DensityRatio, cutoff
 from tabdiff.model.refinement.raking import Raking
 from tabdiff.model.refinement.rejection import keep_rows
+from tabdiff.model.refinement.starting_noise import StartingNoise
 
 __all__ = [
     "REFINED_STEPS",
@@ -148,6 +149,7 @@ class Refinement:
         self.raking_: Raking | None = None
         self.log_limit_ = 0.0
         self.log_boost_ = 0.0
+        self.start_: StartingNoise | None = None
 
     def fit(
         self,
@@ -158,6 +160,7 @@ class Refinement:
         seed: int,
         weight: np.ndarray | None = None,
         deadline: float = math.inf,
+        noise: Tensor | None = None,
     ) -> Self:
         """Learn from drawn rows how they differ from real ones.
 
@@ -175,6 +178,8 @@ class Refinement:
             Weights of the training rows.
         deadline : float
             When it should be done, on the clock of `time.perf_counter`: trees that would take longer are fewer.
+        noise : Tensor of shape (k, width), optional
+            What the last of the drawn rows were walked to from; see `tabdiff.model.refinement.starting_noise`.
         """
         self.marginals_ = MarginalMap(drawn[:, : self.n_continuous].numpy())
         rows = features(self.map(drawn))
@@ -204,7 +209,16 @@ class Refinement:
             self.log_limit_ = math.log(cutoff(np.exp(log_weight[some]), RAKED, chance[some], RAKED_KEPT))
             log_chance += np.minimum(log_weight - self.log_limit_, 0.0)
         self.acceptance_ = float(max(np.exp(log_chance).mean(), 0.02))
+        self.start_ = None
+        if noise is not None:
+            k = min(len(noise), len(unseen))
+            self.start_ = StartingNoise.fit(noise[len(noise) - k :], np.exp(log_chance[len(unseen) - k :]))
         return self
+
+    def share_kept(self, reject_noise: bool) -> float:
+        """Return the share of the rows that are kept, of those that are walked to."""
+        gain = self.start_.gain_ if reject_noise and self.start_ is not None else 1.0
+        return min(self.acceptance_ * gain, 1.0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "device": torch.device("cpu")}  # where a model is loaded there may be no other
@@ -231,12 +245,13 @@ class Refinement:
     def draw(
         self,
         n: int,
-        draw_rows: Callable[[Tensor], Tensor],
+        draw_rows: Callable[..., Tensor],
         features: Callable[[Tensor, Tensor], np.ndarray],
         generator: torch.Generator,
         group: np.ndarray | None = None,
         balanced: bool = False,
         *,
+        reject_noise: bool = True,
         run: Runner | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
@@ -247,7 +262,8 @@ class Refinement:
         n : int
             Number of rows.
         draw_rows : callable
-            From places (m,), which may repeat, to an encoded row for each, (m, d).
+            From places (m,), which may repeat, to an encoded row for each, (m, d); where noise is rejected, from these
+            and the noise (m, width) to start from.
         features : callable
             From encoded rows (m, d) and their places (m,) to features (m, k).
         generator : torch.Generator
@@ -258,6 +274,8 @@ class Refinement:
         balanced : bool
             Whether the conditions are distributed as those of the training rows are, so that the shares of columns and
             pairs of columns should be those of the training rows too.
+        reject_noise : bool, default=True
+            Whether noise is rejected where that was learned: of the sampler that it was learned of.
         run : callable, optional
             From a function and tuples of arguments to what it returns for each, in order, from several processes.
         progress : callable, optional
@@ -276,14 +294,22 @@ class Refinement:
             apart = run if len(rows) > JUDGED_ROWS else None
             return np.concatenate(list(apart(_judged, pieces) if apart else starmap(_judged, pieces)))
 
+        def propose(at: Tensor) -> tuple[Tensor, np.ndarray]:
+            """Return a candidate for each place, and the log of the chance with which its noise was kept."""
+            if start is None:
+                return self.map(draw_rows(at)), np.zeros(len(at))
+            noise, log_chance = start.draw(len(at), generator)
+            return self.map(draw_rows(at, noise)), log_chance
+
         group = np.arange(n) if group is None else group
-        copies = SPARE / self.acceptance_
+        start = self.start_ if reject_noise else None
+        copies = SPARE / self.share_kept(reject_noise)
         drawn = []
         for places in torch.arange(n).split(CHUNK_ROWS):
             kept = keep_rows(
                 places,
                 group[places.numpy()],
-                lambda p: self.map(draw_rows(p)),
+                propose,
                 judge,
                 generator,
                 copies=copies,
@@ -310,6 +336,7 @@ class Refinement:
             "raking": None if self.raking_ is None else self.raking_.state(),
             "log_limit": self.log_limit_,
             "log_boost": self.log_boost_,
+            "start": None if self.start_ is None else self.start_.state(),
         }
 
     @classmethod
@@ -324,6 +351,8 @@ class Refinement:
             refinement.raking_ = Raking.from_state(state["raking"])
             refinement.log_limit_ = float(state["log_limit"])
         refinement.log_boost_ = float(state.get("log_boost", 0.0))
+        if state.get("start") is not None:
+            refinement.start_ = StartingNoise.from_state(state["start"])
         return refinement
 
 
@@ -411,6 +440,7 @@ def fit_refinement(
     weight: np.ndarray | None = None,
     deadline: float = math.inf,
     device: torch.device | str = "cpu",
+    noise: Tensor | None = None,
 ) -> Refinement:
     """Fit the refinement of a model.
 
@@ -435,8 +465,16 @@ def fit_refinement(
         As in `Refinement.fit`.
     device : torch.device or str, default="cpu"
         Where rows go down the trees.
+    noise : Tensor of shape (k, width), optional
+        As in `Refinement.fit`.
     """
     real = frame_features(codec, frame, codes)
     return Refinement(codec.n_continuous_, feature_levels(codec, levels), device).fit(
-        real, drawn, lambda rows: row_features(codec, rows, condition), seed=seed, weight=weight, deadline=deadline
+        real,
+        drawn,
+        lambda rows: row_features(codec, rows, condition),
+        seed=seed,
+        weight=weight,
+        deadline=deadline,
+        noise=noise,
     )

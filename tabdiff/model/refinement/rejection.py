@@ -64,7 +64,7 @@ class Kept:
 def keep_rows(
     places: Tensor,
     group: np.ndarray,
-    propose: Callable[[Tensor], Tensor],
+    propose: Callable[[Tensor], tuple[Tensor, np.ndarray]],
     log_chance: Callable[[Tensor, Tensor], np.ndarray],
     generator: torch.Generator,
     *,
@@ -79,7 +79,8 @@ def keep_rows(
     group : ndarray of int, shape (n,)
         Places of one group take candidates of each other.
     propose : callable
-        From places (m,), which may repeat, to an encoded row for each, (m, d).
+        From places (m,), which may repeat, to an encoded row for each, (m, d), and the log of the chance (m,) with
+        which it has been kept before.
     log_chance : callable
         From rows (m, d) and their places (m,) to the log of the chance of each to be kept, (m,).
     generator : torch.Generator
@@ -102,10 +103,10 @@ def keep_rows(
         # A candidate at a time where rows are many, all that will be needed at once where they are few.
         each = 1.0 if len(pending) > FEW_ROWS else copies
         slot = np.sort(np.resize(pending, math.ceil(each * len(pending))))
-        candidates = propose(places[slot])
+        candidates, before = propose(places[slot])
         # Kept where a uniform number is below the chance: where the log of their ratio, the score, is positive.
         u = torch.rand(len(slot), generator=generator, dtype=torch.float64).numpy()
-        new = log_chance(candidates, places[slot]) - np.log(np.maximum(u, 1e-300))
+        new = log_chance(candidates, places[slot]) - before - np.log(np.maximum(u, 1e-300))
         if rows is None:
             rows = candidates.new_empty((len(places), candidates.shape[1]))
             spare, score, of = candidates[:0], np.empty(0), np.empty(0, dtype=group.dtype)
