@@ -158,7 +158,8 @@ def as_frame(batch: Any) -> pd.DataFrame:
 
     table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
     plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
-    table = table.cast(pa.schema(plain))
+    if any(pa.types.is_dictionary(f.type) for f in table.schema):
+        table = table.cast(pa.schema(plain))
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame
 

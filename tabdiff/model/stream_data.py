@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.columns import LevelColumn
+from tabdiff.codecs.columns import LevelColumn, text_codes
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.codecs.tables.survey import TableSurvey
@@ -268,6 +268,8 @@ def _encode_chunk(
     names = [] if conditions is None else conditions.names
     features = chunk[[name for name in chunk.columns if name not in names]]
     codec.check_constraints(features)
+    if not codec.constraints:
+        features = _texts_as_categories(codec, features, absorbing)
     features = codec.read(features)
     for name, column in absorbing.items():
         unknown = column.is_unknown(features[name])
@@ -286,6 +288,17 @@ def _encode_chunk(
     if conditions is not None:
         records["given"] = conditions.encode(chunk[names])
     return records, out
+
+
+def _texts_as_categories(codec: Any, frame: pd.DataFrame, but: Container) -> pd.DataFrame:
+    """Return text that is to be levels as categories, which takes a tenth of the time of Python's strings."""
+    found = {}
+    for column in codec.columns_:
+        if isinstance(column, LevelColumn) and column.name not in but:
+            text = text_codes(frame[column.name])
+            if text is not None:
+                found[column.name] = pd.Categorical.from_codes(text[0], text[1])
+    return frame.assign(**found)
 
 
 def _open_at(path: Path, position: int) -> Any:

@@ -12,7 +12,7 @@ from tabdiff.codecs.columns.datetime import Clock, TimeColumn
 from tabdiff.codecs.columns.keys import is_key_name
 from tabdiff.codecs.columns.lookup import LevelLookup
 from tabdiff.codecs.columns.numeric import NumericColumn, check_range, restore, to_float
-from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, standardise
+from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, standardise, text_codes
 from tabdiff.utils.dtypes import (
     dtype_from_state,
     dtype_to_state,
@@ -49,6 +49,7 @@ __all__ = [
     "scalar_from_state",
     "scalar_to_state",
     "standardise",
+    "text_codes",
     "time_text",
     "to_float",
     "unknown_level_message",

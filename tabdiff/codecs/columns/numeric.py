@@ -28,6 +28,8 @@ HEAVY_COUNT = 5
 # Rarer values are compared in blocks of so many: they must repeat so many times as often as they would by chance for
 # there to be nothing between them.
 BLOCK, MIN_RATIO = 25, 4.0
+# As many values to look up, among as many, are sorted first.
+SORTED_ROWS = 4096
 # Up to here float64 holds every integer.
 MAX_EXACT = 2**53
 
@@ -220,6 +222,17 @@ class NumericColumn(Column):
         """
         missing = np.isnan(values)
         v = np.where(missing, self.values_[0], values)
+        places = None if rng is None else rng.random(len(v))
+        if len(v) >= SORTED_ROWS and len(self.values_) >= SORTED_ROWS:
+            # Neighbours are looked up in neighbouring memory: a third of the time.
+            order = np.argsort(v)
+            z = np.empty(len(v))
+            z[order] = self._encode(v[order], None if places is None else places[order])
+        else:
+            z = self._encode(v, places)
+        return np.where(missing, np.nan, z)
+
+    def _encode(self, v: np.ndarray, places: np.ndarray | None) -> np.ndarray:
         step = self._step(v)
         low, high = self.edges_[step].T
         width = high - low
@@ -227,13 +240,12 @@ class NumericColumn(Column):
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             inside = np.where(width > 0, (v - low) / width, 0.5)
         inside = np.clip(np.nan_to_num(inside, nan=0.5), 0.0, 1.0)
-        if rng is not None:
+        if places is not None:
             # A value seen at fit stands for its whole step; one between them keeps its interpolated place.
-            inside = np.where(exact | (width == 0), rng.random(len(v)), inside)
+            inside = np.where(exact | (width == 0), places, inside)
         u = self.cdf_[step] + inside * (self.cdf_[step + 1] - self.cdf_[step])
         tail = 0.25 / self.n_observed_
-        z = ndtri(np.clip(u, tail, 1.0 - tail))
-        return np.where(missing, np.nan, z)
+        return np.asarray(ndtri(np.clip(u, tail, 1.0 - tail)))
 
     def _step(self, v: np.ndarray) -> np.ndarray:
         """Index of the step whose value is nearest."""

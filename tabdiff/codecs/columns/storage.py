@@ -14,7 +14,9 @@ import pandas as pd
 
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
 
-__all__ = ["FrameStorage", "Storage", "check_storable", "standardise"]
+__all__ = ["FrameStorage", "Storage", "check_storable", "standardise", "text_codes"]
+
+ARROW_TEXT = ("string", "large_string")
 
 # Markers of a missing value in object columns, by the names that a saved model uses.
 _MARKERS: dict[str, Any] = {"nan": np.nan, "None": None, "NA": pd.NA, "NaT": pd.NaT}
@@ -83,8 +85,11 @@ def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
         return cast("boolean")
     if types.is_decimal(kind):
         return _from_decimals(cast(object), name, kind.scale)
-    if str(kind) in ("string", "large_string"):
-        return pd.Series(series.to_numpy(dtype=object, na_value=np.nan), series.index, name=series.name, dtype=object)
+    text = text_codes(series)
+    if text is not None:
+        # One object for all rows that say the same: fewer to make, and to look at later.
+        words = np.array([*text[1], np.nan], dtype=object)
+        return pd.Series(words[text[0]], series.index, name=series.name, dtype=object)
     if types.is_timestamp(kind):
         unit = f"datetime64[{kind.unit}{f', {kind.tz}' if kind.tz else ''}]"
         return cast(unit)
@@ -105,6 +110,22 @@ def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
         (to for start, to in fixes.items() if start in str(kind)), f'Make it text: df[{name!r}].astype("string")'
     )
     raise TypeError(f"column {name!r} has dtype {series.dtype}, which cannot be modelled. {fix}.")
+
+
+def text_codes(series: pd.Series) -> tuple[np.ndarray, list[str]] | None:
+    """Return places (n,) of the entries of a column of Arrow text in a list of words, -1 where missing.
+
+    None for any other column.
+    """
+    if not isinstance(series.dtype, pd.ArrowDtype) or str(series.dtype.pyarrow_dtype) not in ARROW_TEXT:
+        return None
+    import pyarrow as pa
+
+    chunks = pa.chunked_array(pa.array(series)).dictionary_encode().chunks
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
+    return np.concatenate(codes) if codes else np.zeros(0, dtype=np.int32), (
+        chunks[0].dictionary.to_pylist() if chunks else []
+    )
 
 
 def _from_objects(series: pd.Series, name: Any) -> pd.Series:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tabdiff.codecs.columns import LevelColumn, NumericColumn, dtype_from_state, dtype_to_state
+from tabdiff.codecs.columns import LevelColumn, NumericColumn, dtype_from_state, dtype_to_state, numeric
 
 
 def column(values, dtype="float64"):
@@ -37,6 +37,21 @@ def test_decoding_normal_noise_reproduces_the_marginal():
     assert stats.ks_2samp(values, decoded).pvalue > 0.01
     assert np.allclose(decoded, np.round(decoded, 2), rtol=0, atol=1e-9)
     assert decoded.min() >= values.min() and decoded.max() <= values.max()
+
+
+def test_many_values_are_encoded_as_each_of_them_is(monkeypatch):
+    rng = np.random.default_rng(0)
+    seen = np.append(rng.normal(size=900), np.zeros(50))
+    column = NumericColumn(seen, np.dtype(float), "x")
+    values, places = rng.permutation(np.concatenate([seen, rng.normal(size=80), [np.nan] * 9])), rng.random(1039)
+
+    class Places:
+        def random(self, n):
+            return places[:n]
+
+    plain = column.encode(values, Places())
+    monkeypatch.setattr(numeric, "SORTED_ROWS", 100)
+    np.testing.assert_array_equal(column.encode(values, Places()), plain)
 
 
 def test_spikes_return_exactly_and_nothing_is_interpolated_across_them():

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from tabdiff.codecs.columns import FrameStorage
 from tabdiff.codecs.tables import survey as module
 from tabdiff.codecs.tables.codec import TableCodec
 from tabdiff.codecs.tables.survey import TableSurvey
@@ -47,6 +49,18 @@ def test_the_sample_does_not_depend_on_the_chunks():
     (a, n), (b, m) = (surveyed(data, size).sample() for size in (777, 5000))
     assert n == m == 2000
     pd.testing.assert_frame_equal(a.iloc[:n], b.iloc[:n])
+
+
+def test_text_of_arrow_is_counted_as_that_of_python():
+    data = frame()[["level", "many"]]
+    data.loc[::7, "level"] = None
+    arrow = data.astype(pd.ArrowDtype(pa.string()))
+    (a, b) = (surveyed(each, 777) for each in (data, arrow))
+    for name in data:
+        rows = [FrameStorage.read(each.sample()[0])[name] for each in (a, b)]
+        one, other = a.column(name, rows[0]), b.column(name, rows[1])
+        assert one.values.to_list() == other.values.to_list() and (one.counts == other.counts).all()
+        assert (one.dtype, one.n_missing, one.exact) == (other.dtype, other.n_missing, other.exact)
 
 
 def test_values_are_counted_exactly_up_to_the_limit():
