@@ -1,6 +1,7 @@
 """Which device and which precision a fit uses."""
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -44,6 +45,11 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "win32":
         return 0.0
+    if (status := Path("/proc/self/status")).is_file():
+        # Of getrusage the peak begins with that of the process that started this one.
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        if line is not None:
+            return int(line.split()[1]) * 1024 / 1e6
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
