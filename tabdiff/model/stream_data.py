@@ -21,11 +21,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tabdiff.codecs.columns import LevelColumn, text_codes
+from tabdiff.codecs.columns import FrameStorage, LevelColumn, text_codes
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.codecs.tables.survey import TableSurvey
 from tabdiff.io.atomic import ScratchFolder, replacing
+from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.data_files import DataFileError
 from tabdiff.io.frame_source import FrameSource
 from tabdiff.io.row_store import RowStore, StoredColumns, record_dtype
@@ -357,6 +358,7 @@ def fit_table_codec(
         Their condition.
     """
     frame, n_sampled = survey.sample()
+    frame = _in_own_types(frame, inputs)
     names = survey.conditions
     features = frame[[name for name in frame.columns if name not in names]]
     conditions = Conditions(frame[names], None, None) if names else None
@@ -374,8 +376,20 @@ def fit_table_codec(
     return codec, conditions, sampled, codes
 
 
+def _in_own_types(frame: pd.DataFrame, inputs: FitInputs) -> pd.DataFrame:
+    """Return rows of csv files, which are read as Arrow, in the types that drawn ones are to have: those of pandas.
+
+    Whole numbers and truth values stay what they are where some are missing, unlike in `pandas.read_csv`.
+    """
+    if not isinstance(inputs.origin, CsvForm):
+        return frame
+    frame = FrameStorage.read(frame)
+    plain = {n: c.dtype.numpy_dtype for n, c in frame.items() if hasattr(c.dtype, "numpy_dtype") and not c.isna().any()}
+    return frame.astype(plain)
+
+
 def in_memory(inputs: FitInputs, survey: TableSurvey) -> FitInputs:
     """Return the inputs of so few rows that the survey has kept all of them."""
-    frame, _ = survey.sample()
+    frame = _in_own_types(survey.sample()[0], inputs)
     features = frame[[name for name in frame.columns if name not in survey.conditions]]
     return replace(inputs, features=features, condition=frame[survey.conditions] if survey.conditions else None)

@@ -92,6 +92,24 @@ def test_the_container_that_goes_in_comes_out(tmp_path):
 
 
 @pytest.mark.usefixtures("streamed")
+@pytest.mark.parametrize("n", [600, 2000])  # as in memory, and from a file
+def test_rows_of_csv_come_back_as_pandas_has_them(tmp_path, n):
+    data = frame(n).assign(when=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n) % 90, unit="D"))
+    data["flag"], data["some"] = data["x"] > 0, data["whole"].where(data["x"] > -1).astype("Int64")
+    data["perhaps"] = data["flag"].astype("boolean").mask(data["x"] > 1)
+    (tmp_path / "lake").mkdir()
+    for i in range(2):
+        data.iloc[i::2].to_csv(tmp_path / "lake" / f"{i}.csv", index=False)
+    drawn = DiffusionGenerator(**QUICK).fit(tmp_path / "lake", condition="kind").sample(200, random_state=0)
+    assert [str(dtype) for dtype in drawn.dtypes] == [
+        *("float64", "float64", "int64", "object", "object", "datetime64[us]", "bool", "Int64", "boolean")
+    ]
+    assert set(drawn["kind"]) == {"u", "v"} and set(drawn["level"]) <= {"u", "v", "w"}
+    assert drawn["some"].isna().any() and drawn["perhaps"].isna().any() and drawn["whole"].ge(0).all()
+    assert drawn["when"].isin(data["when"]).all()
+
+
+@pytest.mark.usefixtures("streamed")
 def test_rows_are_encoded_as_a_codec_does(tmp_path):
     data = frame()
     source = frame_source.open_frames(write(data, tmp_path / "lake"))

@@ -352,6 +352,9 @@ class TableSurvey:
         values, counts = found.found()
         n_counted = len(values)
         dtype = sampled.dtype if found.dtype is None else found.dtype
+        if getattr(dtype, "numpy_dtype", None) == sampled.dtype:  # nothing is missing
+            dtype = sampled.dtype
+            values = values.astype(dtype) if dtype.kind == "b" else values
         if not found.exact:
             rest = sampled[sampled.notna()].reset_index(drop=True)
             rest = rest[~rest.isin(values)]
