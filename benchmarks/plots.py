@@ -202,6 +202,26 @@ def usefulness() -> Figure:
     return figure
 
 
+def scale() -> Figure:
+    """Seconds and memory by rows, of fits on files and of drawing to files."""
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    looks = {"rows": ("fit on files", OURS, "o"), "draw": ("rows to files", COLORS[0], "s")}
+    for task, (name, color, marker) in looks.items():
+        rows = sorted((r for r in results("scale") if r["task"] == task), key=lambda r: r["size"])
+        sizes = [r["size"] for r in rows]
+        left.plot(sizes, [r["cpu_seconds"] for r in rows], f"{marker}-", color=color, label=name, markersize=5)
+        right.plot(sizes, [r["peak_mb"] for r in rows], f"{marker}-", color=color, markersize=5)
+    left.plot([1e5, 1e7], [1, 100], ":", color=FLOOR, label="in proportion to the rows")
+    left.set(xscale="log", yscale="log", xlabel="rows", ylabel="seconds of one core, training included")
+    right.set(xscale="log", xlabel="rows", ylabel="peak of memory, MB")
+    right.set_ylim(bottom=0)
+    for ax in (left, right):
+        bare(ax)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
 PLOTS: dict[str, Callable[[], Figure]] = {
     "tables": tables,
     "cells": cells,
@@ -209,6 +229,7 @@ PLOTS: dict[str, Callable[[], Figure]] = {
     "samplers": samplers,
     "ablation": ablation,
     "usefulness": usefulness,
+    "scale": scale,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,6 +276,19 @@ def test_damaged_manifests_and_vanished_folders(table, tmp_path):
             table.sample_to(tmp_path / path, 20)
     with pytest.raises(ValueError, match=r"format must be 'parquet', 'csv' or 'csv.gz'.*got 'h5ad'"):
         table.sample_to(tmp_path / "x", 20, format="h5ad")
+
+
+def test_a_folder_that_vanishes_is_named_with_the_shard(table, tmp_path, monkeypatch):
+    whole, lake = shard_files.replacing, tmp_path / "lake"
+
+    def removed(path):
+        if "part-00003" in path.name:
+            shutil.rmtree(lake)
+        return whole(path)
+
+    monkeypatch.setattr(shard_files, "replacing", removed)
+    with pytest.raises(OSError, match=r"shard 3 of 5: .*part-00003-of-00005.parquet cannot be written"):
+        table.sample_to(lake, 50, shard_size=10, **DRAW)
 
 
 def test_refined_rows_are_the_same_in_any_process(tmp_path, monkeypatch):

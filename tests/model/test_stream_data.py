@@ -1,6 +1,7 @@
 """Fits on tables in files: the same as in memory where they are small, and in blocks where they are not."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from tabdiff import DiffusionGenerator
 from tabdiff.cli.main import main
 from tabdiff.codecs import make_codec
 from tabdiff.codecs.tables import survey
-from tabdiff.io import frame_source
+from tabdiff.io import frame_source, row_store
 from tabdiff.io.data_files import DataFileError
 from tabdiff.model import stream_data
-from tabdiff.training import Checkpoint
+from tabdiff.training import Callback, Checkpoint
 
 QUICK = {"hidden_size": 8, "n_blocks": 1, "max_steps": 12, "random_state": 0, "refine": False}
 
@@ -249,6 +250,32 @@ def test_files_that_change_between_the_passes(tmp_path, monkeypatch):
     monkeypatch.setattr("tabdiff.model.training_data.encode_stream", grown)
     with pytest.raises((DataFileError, OSError), match=r"in the first pass and|part-3"):
         DiffusionGenerator(**QUICK).fit(lake)
+
+
+@pytest.mark.usefixtures("streamed")
+@pytest.mark.parametrize("when", ["_encode_chunk", "in training"])
+def test_a_cache_that_vanishes_is_named(tmp_path, monkeypatch, when):
+    lake, cache = write(frame(3000), tmp_path / "lake"), tmp_path / "cache"
+    callbacks = []
+    if when == "in training":
+
+        class Removes(Callback):
+            def on_step_end(self, training):
+                shutil.rmtree(cache, ignore_errors=True)
+
+        callbacks = [Removes()]
+        monkeypatch.setattr(row_store, "KEPT_BLOCKS", 0)
+    else:
+        real = stream_data._encode_chunk
+
+        def removed(*args):
+            shutil.rmtree(cache, ignore_errors=True)
+            return real(*args)
+
+        monkeypatch.setattr(stream_data, "_encode_chunk", removed)
+    with pytest.raises(OSError, match=rf"{cache}.*(vanished|cannot be read)"):
+        DiffusionGenerator(**{**QUICK, "max_steps": 500}, callbacks=callbacks).fit(lake, cache_dir=cache)
+    assert len(list(lake.iterdir())) == 4
 
 
 def test_a_folder_on_the_command_line(tmp_path, capsys):
