@@ -53,6 +53,9 @@ class FrameSource:
         What drawn rows are to be; see `tabdiff.io.frames`.
     keep : object, optional
         Kept as long as this is, such as the folder of files that are to go with it.
+    whole_files : bool
+        Whether each fragment is a whole file, and so can be opened anew: pyarrow keeps what it knows of a file, which
+        of a thousand Parquet files is a hundred megabytes.
 
     Attributes
     ----------
@@ -68,8 +71,10 @@ class FrameSource:
         If there are no files, one cannot be read, or has other columns than the first. The file is named.
     """
 
-    def __init__(self, dataset: Any, origin: ForeignFrame | CsvForm | None, keep: Any = None) -> None:
-        self.dataset, self.origin, self._keep = dataset, origin, keep
+    def __init__(
+        self, dataset: Any, origin: ForeignFrame | CsvForm | None, keep: Any = None, *, whole_files: bool = False
+    ) -> None:
+        self.dataset, self.origin, self._keep, self._whole_files = dataset, origin, keep, whole_files
         self.schema = dataset.schema
         self.names = list(self.schema.names)
         self.fragments = sorted(dataset.get_fragments(), key=lambda f: str(getattr(f, "path", "")))
@@ -79,7 +84,13 @@ class FrameSource:
             raise DataFileError(f"{_name(self.fragments[0])}: names of columns repeat: {self.names}. Rename them.")
         self.chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(len(self.names), 1)))
         for fragment in self.fragments:
-            self._check(fragment)
+            self._check(self._opened(fragment))
+
+    def _opened(self, fragment: Any) -> Any:
+        """Return a fragment to read from, and then to forget."""
+        if not self._whole_files:
+            return fragment
+        return fragment.format.make_fragment(fragment.path, fragment.filesystem, fragment.partition_expression)
 
     def _check(self, fragment: Any) -> None:
         """See that a file can be read, and has the columns of the first."""
@@ -106,7 +117,7 @@ class FrameSource:
     def count(self, fragment: Any) -> int:
         """Return the number of rows of a fragment; of Parquet it stands in the file, others are read for it."""
         with _named_errors(fragment):
-            return int(fragment.count_rows())
+            return int(self._opened(fragment).count_rows())
 
     def chunks(self, start: int = 0) -> Iterator[pd.DataFrame]:
         """Give rows from number `start` on, as frames of Arrow columns.
@@ -123,7 +134,7 @@ class FrameSource:
                 continue
             with _named_errors(fragment):
                 batches = iter(
-                    fragment.to_batches(
+                    self._opened(fragment).to_batches(
                         schema=self.schema,
                         batch_size=self.chunk_rows,
                         batch_readahead=1,
@@ -343,12 +354,12 @@ def _open_path(path: str) -> FrameSource:
     try:
         if kinds[0] == "csv":
             form, file_format = _csv_format(files[0])
-            return FrameSource(ds.dataset(files, format=file_format), form)
+            return FrameSource(ds.dataset(files, format=file_format), form, whole_files=True)
         dataset = ds.dataset(files, format=kinds[0], partitioning=partitioning, partition_base_dir=root)
     except (OSError, pa.ArrowException) as error:
         # The library looks at the first file only.
         raise DataFileError(f"{files[0]} cannot be read: {_said(error)}") from error
-    return FrameSource(dataset, ForeignFrame("pandas", dataset.schema.serialize().to_pybytes()))
+    return FrameSource(dataset, ForeignFrame("pandas", dataset.schema.serialize().to_pybytes()), whole_files=True)
 
 
 def _csv_format(path: str) -> tuple[CsvForm | None, Any]:

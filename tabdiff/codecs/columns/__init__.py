@@ -12,7 +12,7 @@ from tabdiff.codecs.columns.datetime import Clock, TimeColumn
 from tabdiff.codecs.columns.keys import is_key_name
 from tabdiff.codecs.columns.lookup import LevelLookup
 from tabdiff.codecs.columns.numeric import NumericColumn, check_range, restore, to_float
-from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, standardise, text_codes
+from tabdiff.codecs.columns.storage import FrameStorage, Storage, check_storable, in_one_piece, standardise, text_codes
 from tabdiff.utils.dtypes import (
     dtype_from_state,
     dtype_to_state,
@@ -40,6 +40,7 @@ __all__ = [
     "check_range",
     "dtype_from_state",
     "dtype_to_state",
+    "in_one_piece",
     "is_key_name",
     "is_numeric",
     "is_storable",

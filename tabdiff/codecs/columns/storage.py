@@ -14,7 +14,7 @@ import pandas as pd
 
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state
 
-__all__ = ["FrameStorage", "Storage", "check_storable", "standardise", "text_codes"]
+__all__ = ["FrameStorage", "Storage", "check_storable", "in_one_piece", "standardise", "text_codes"]
 
 ARROW_TEXT = ("string", "large_string")
 
@@ -126,6 +126,18 @@ def text_codes(series: pd.Series) -> tuple[np.ndarray, list[str]] | None:
     return np.concatenate(codes) if codes else np.zeros(0, dtype=np.int32), (
         chunks[0].dictionary.to_pylist() if chunks else []
     )
+
+
+def in_one_piece(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose Arrow columns lie in one piece each, whatever it was put together of."""
+    import pyarrow as pa
+
+    pieces = {}
+    for name, dtype in frame.dtypes.items():
+        if isinstance(dtype, pd.ArrowDtype):
+            whole = pa.chunked_array(pa.array(frame[name])).combine_chunks()
+            pieces[name] = pd.Series(pd.arrays.ArrowExtensionArray(whole), frame.index)
+    return frame.assign(**pieces) if pieces else frame
 
 
 def _from_objects(series: pd.Series, name: Any) -> pd.Series:

@@ -27,6 +27,7 @@ from tabdiff.codecs.columns import (
     LevelColumn,
     NumericColumn,
     TimeColumn,
+    in_one_piece,
     is_numeric,
     is_time,
     text_codes,
@@ -43,6 +44,8 @@ COUNTED_VALUES = 4_000_000
 # A count that counters may have missed no more of than this is taken for exact.
 MISSED = 0.1
 SAMPLE_ROWS, SAMPLE_VALUES, MIN_SAMPLE = 200_000, 10_000_000, 20_000
+# Frames that they lie in, at most.
+MAX_PARTS = 64
 # Rows that a column's values are written out as, of which each may stand for many.
 WRITTEN_ROWS = 500_000
 # As often at least as what is told from a continuous stretch.
@@ -270,6 +273,8 @@ class TableSurvey:
             self._keys.append(keys[chosen])
             if sum(map(len, self._keys)) > 2 * self.size:
                 self._thin()
+            elif len(self._parts) > MAX_PARTS:
+                self._gather()
         texts = {name: text for name in self._counts if (text := text_codes(chunk[name])) is not None}
         read = FrameStorage.read(chunk[[name for name in self._counts if name not in texts]])
         missing = {}
@@ -287,12 +292,18 @@ class TableSurvey:
 
     def _thin(self) -> None:
         """Keep the rows of the smallest keys."""
-        keys, rows = np.concatenate(self._keys), pd.concat(self._parts)
+        self._gather()
+        keys, rows = self._keys[0], self._parts[0]
         if len(keys) > self.size:
             kept = np.sort(np.argpartition(keys, self.size)[: self.size])
             keys, rows = keys[kept], rows.iloc[kept]
             self._threshold = float(keys.max())
         self._keys, self._parts = [keys], [rows]
+
+    def _gather(self) -> None:
+        """Put the sampled rows into one frame: one for each chunk that gave some would take more than they do."""
+        rows = pd.concat(self._parts)
+        self._keys, self._parts = [np.concatenate(self._keys)], [in_one_piece(rows)]
 
     def _witness(self, chunk: pd.DataFrame, missing: dict[Any, np.ndarray], numbers: np.ndarray) -> None:
         """Keep a row that shows what a sample might not: which columns are missing together, every class."""

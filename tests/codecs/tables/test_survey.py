@@ -51,6 +51,17 @@ def test_the_sample_does_not_depend_on_the_chunks():
     pd.testing.assert_frame_equal(a.iloc[:n], b.iloc[:n])
 
 
+def test_the_sample_is_put_together_on_the_way(monkeypatch):
+    data = frame(6000)[["continuous", "level"]]
+    whole = surveyed(data, 6000).sample()[0]
+    monkeypatch.setattr(module, "MAX_PARTS", 3)
+    for each in (data, data.astype({"continuous": pd.ArrowDtype(pa.float64()), "level": pd.ArrowDtype(pa.string())})):
+        survey = surveyed(each, 300)
+        assert len(survey._parts) <= 4
+        rows = survey.sample()[0]
+        assert rows.dtypes.equals(each.dtypes) and rows.to_numpy().tolist() == whole.to_numpy().tolist()
+
+
 def test_text_of_arrow_is_counted_as_that_of_python():
     data = frame()[["level", "many"]]
     data.loc[::7, "level"] = None
