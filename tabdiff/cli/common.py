@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tabdiff.cli.pages import page_address, page_of
+
 if TYPE_CHECKING:
     from tabdiff.estimators.generator import DiffusionGenerator
 
@@ -48,7 +50,18 @@ READ_OPTIONS = ("sep", "decimal", "thousands", "encoding", "header", "skip", "mi
 
 
 class CommandError(Exception):
-    """A request that cannot be met; the message is for the person who made it."""
+    """A request that cannot be met; the message is for the person who made it.
+
+    Parameters
+    ----------
+    message : str
+    subject : str, optional
+        Of `PAGES`: what a page of the documentation is about that helps; by default that of the command.
+    """
+
+    def __init__(self, message: str, subject: str | None = None) -> None:
+        super().__init__(message)
+        self.subject = subject
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,7 +69,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        self.exit(2, f"{PROG}: error: {one_line(message)} (see {self.prog} --help)\n")
+        command = self.prog.partition(" ")[2] or None
+        page = page_address(page_of(argparse.Namespace(command=command)))
+        self.exit(2, f"{PROG}: error: {one_line(message)} (see {self.prog} --help, or {page})\n")
 
 
 def one_line(text: object) -> str:
@@ -65,12 +80,12 @@ def one_line(text: object) -> str:
 
 
 @contextlib.contextmanager
-def requests() -> Iterator[None]:
+def requests(subject: str | None = None) -> Iterator[None]:
     """Turn the errors that the package documents for bad input into a CommandError; others keep their traceback."""
     try:
         yield
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        raise CommandError(str(error) or type(error).__name__) from error
+        raise CommandError(str(error) or type(error).__name__, subject) from error
 
 
 @contextlib.contextmanager
@@ -145,7 +160,7 @@ def load(path: str, device: str) -> DiffusionGenerator:
     """Load a model."""
     from tabdiff import DiffusionGenerator
 
-    with requests():
+    with requests("models"):
         return DiffusionGenerator.load(path, device=device)
 
 
@@ -183,7 +198,7 @@ def read(path: str, options: dict[str, Any] | None = None) -> Any:
     if folder.is_dir() and not folder.suffix:
         if options:
             raise CommandError(
-                f"--{next(iter(options))} is for tables, and {path} is a folder of images. Leave it out."
+                f"--{next(iter(options))} is for tables, and {path} is a folder of images. Leave it out.", "csv"
             )
         return folder
     return read_data(path, **(options or {}))

@@ -1,41 +1,39 @@
-"""``tabdiff demo``: fit one half of a real data set, sample as many rows as the other half has, and compare.
+"""``tabdiff demo``: fit one half of a data set, sample as many rows as the other half has, and compare.
 
-The unseen half is the yardstick: the samples, the half that was fitted (which is as good as anything can be that comes
-from the same source), and a simple baseline are all measured against it.
+Cells, a table and images are real; sequences are made up, so that what is in them is known. One half of the
+real rows is the yardstick: the samples, the other half (which is as good as anything can be that comes from the same
+source), and a simple baseline are all measured against it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tabdiff.io.atomic import replacing
+from tabdiff.cli.demo_pictures import draw_cells, draw_images, draw_sequences, draw_table, write_picture
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+__all__ = ["demo_cells", "demo_images", "demo_sequences", "demo_table"]
 
-    from tabdiff.estimators.generator import DiffusionGenerator
-
-__all__ = ["demo_cells", "demo_table"]
-
-# Paul Tol's "muted" scheme, which people with any common colour blindness can tell apart; grey completes ten.
-COLORS = (
-    *("#CC6677", "#332288", "#44AA99", "#999933", "#88CCEE"),
-    *("#882255", "#117733", "#DDCC77", "#AA4499", "#777777"),
-)
-MARKERS = ("o", "s", "^", "D", "v")
-REAL, SYNTHETIC = "#555555", "#EE7733"
 FLOOR, CELL_BASELINE, TABLE_BASELINE = "real half (floor)", "NB per type", "independent columns"
+PIXEL_BASELINE, LETTER_BASELINE = "independent pixels", "independent letters"
+# Of the metrics of images, what each is called and what it is at best.
+IMAGE_SCORES = {
+    "class_accuracy": ("recognised as what was asked for", 1.0),
+    "frechet_distance": ("Fréchet distance", 0.0),
+    "precision": ("precision", 1.0),
+    "recall": ("recall", 1.0),
+    "memorisation_ratio": ("distance to the nearest fitted image / an unseen one's", 1.0),
+}
+# Of the made-up promoters: letters, half of which are in the box's class, what stands where, and how often it is right.
+LENGTHS, BOX, BOX_AT, KEPT = (20, 24), "TATAAT", 7, 0.95
+HAIRPIN = ((1, 18), (2, 17), (3, 16))
 
 
 def demo_cells(
@@ -88,7 +86,7 @@ def demo_cells(
         "correlation: do genes that vary together in real cells do so here? The floor is what real cells score; the\n"
         "baseline draws each gene by itself from a negative binomial per type: no structure inside a type."
     )
-    _write_picture(Path(folder) / "tabdiff-demo-cells.png", _draw_cells, gen, unseen, synthetic, label)
+    write_picture(Path(folder) / "tabdiff-demo-cells.png", draw_cells, gen, unseen, synthetic, label)
     return scores
 
 
@@ -146,7 +144,121 @@ def demo_table(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps: str
         "floor is what real rows score; independent columns have no dependence at all. The last two rows tell copying\n"
         "from learning: under 0.9, or far above 50 %, samples lie closer to the fitted birds than unseen birds do."
     )
-    _write_picture(Path(folder) / "tabdiff-demo-table.png", _draw_table, gen, unseen, synthetic)
+    write_picture(Path(folder) / "tabdiff-demo-table.png", draw_table, gen, unseen, synthetic)
+    return scores
+
+
+def demo_images(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps: int = 500) -> pd.DataFrame:
+    """Fit and score scikit-learn's digits of 8 × 8 pixels, print a scorecard and draw ``tabdiff-demo-images.png``.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the picture goes; one that is there already is replaced.
+    seed : int
+        Of the split, the fit, the samples and the scores.
+    max_steps : int, default=500
+        As in `DiffusionGenerator`; by default fewer, on a smaller network, than it would take, for the sake of time.
+
+    Returns
+    -------
+    DataFrame
+        A row per metric; columns "ideal", "tabdiff", "real half (floor)" and "independent pixels".
+    """
+    from sklearn.datasets import load_digits
+
+    from tabdiff import DiffusionGenerator
+    from tabdiff.evaluation import evaluate_images
+
+    digits = load_digits()
+    images, classes = np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target
+    seen = _random_half(pd.Series(classes), seed)
+    train, unseen = images[seen], images[~seen]
+    asked = np.sort(classes[~seen])
+    print(f"Handwritten digits (Alpaydin and Kaynak, 1998): {len(images)} images of 8 × 8 pixels, of ten classes.")
+    print(f"Fitting {len(train)} of them, a random half of each class ...", flush=True)
+    start = time.perf_counter()
+    gen = DiffusionGenerator(random_state=seed, max_steps=max_steps, hidden_size=16, n_blocks=1, batch_size=64)
+    gen.fit(train, classes[seen])
+    fitted = time.perf_counter()
+    drawn = gen.sample(len(asked), condition=asked, steps=20, random_state=seed)
+    _print_times(len(drawn), "images, as many of each class as in the unseen half,", start, fitted)
+    labels = {"real": classes[seen], "synthetic": asked, "holdout": classes[~seen]}
+    table = evaluate_images(train, drawn, holdout=unseen, labels=labels, random_state=seed).set_index("metric")
+    found = table.loc[list(IMAGE_SCORES), ["synthetic", "floor", "independent"]]
+    scores = found.rename(columns={"synthetic": "tabdiff", "floor": FLOOR, "independent": PIXEL_BASELINE})
+    scores.insert(0, "ideal", [ideal for _, ideal in IMAGE_SCORES.values()])
+    scores.index = pd.Index([name for name, _ in IMAGE_SCORES.values()], name="metric")
+    _print_scores(scores)
+    print(
+        "Every column is compared with the fitted half, by the features of a classifier that was trained on it; the\n"
+        "floor is what the unseen half scores. Recognised: does the classifier see the digit that was asked for?\n"
+        "Fréchet: how far apart are the clouds of features? Precision: how many drawn images lie among real ones?\n"
+        "Recall: how many real ones lie among drawn ones? The last row tells copying from learning: far under 1,\n"
+        "images lie closer to the fitted ones than unseen images do."
+    )
+    right_half = np.arange(64).reshape(8, 8) % 8 > 3
+    given = unseen[[np.flatnonzero(classes[~seen] == k)[0] for k in range(10)]]
+    filled = gen.impute(given, mask=right_half, n_draws=3, steps=20, random_state=seed)
+    path = Path(folder) / "tabdiff-demo-images.png"
+    write_picture(path, draw_images, gen, (train, unseen, drawn), (classes[~seen], asked), (given, right_half, filled))
+    return scores
+
+
+def demo_sequences(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps: str | int = "auto") -> pd.DataFrame:
+    """Fit and score made-up promoters, print a scorecard and draw ``tabdiff-demo-sequence.png``.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the picture goes; one that is there already is replaced.
+    seed : int
+        Of the strings, the fit, the samples and the scores.
+    max_steps : optional
+        As in `DiffusionGenerator`.
+
+    Returns
+    -------
+    DataFrame
+        A row per metric; columns "ideal" (what the rules of the strings say), "tabdiff", "real half (floor)" and
+        "independent letters".
+    """
+    from tabdiff import DiffusionGenerator
+
+    strings, kinds = _promoters(3000, np.random.default_rng(seed))
+    seen = _random_half(pd.Series(kinds), seed)
+    train, unseen = strings[seen], strings[~seen]
+    print(
+        f"Made-up promoters: {len(strings)} strings of {LENGTHS[0]} or {LENGTHS[1]} letters of DNA. Half of them have "
+        f"{BOX} in its place,\nall of them have a hairpin: three letters that pair with three further on."
+    )
+    print(f"Fitting {len(train)} of them, a random half of each kind ...", flush=True)
+    start = time.perf_counter()
+    gen = DiffusionGenerator(random_state=seed, max_steps=max_steps)
+    with _one_thread():
+        gen.fit(train, kinds[seen])
+    fitted = time.perf_counter()
+    asked = np.sort(kinds[~seen])
+    drawn = gen.sample(len(asked), condition=asked, random_state=seed)
+    _print_times(len(drawn), "strings, as many of each kind as in the unseen half,", start, fitted)
+    columns = {
+        "tabdiff": (drawn, asked),
+        FLOOR: (train, kinds[seen]),
+        LETTER_BASELINE: (_independent_letters(train, kinds[seen], asked, np.random.default_rng(seed)), asked),
+    }
+    scores = pd.DataFrame({name: _sequence_scores(unseen, kinds[~seen], *side) for name, side in columns.items()})
+    exact = 100 * np.array([(1 + 3 * KEPT) / 4, ((1 + 3 * KEPT) / 4) ** len(BOX)])
+    scores.insert(0, "ideal", [0.0, 0.0, *exact, 0.0, 0.0])
+    scores.index.name = "metric"
+    _print_scores(scores)
+    print(
+        "The first two rows and the last compare with the unseen half: the share of each letter at each place, of\n"
+        "each word of three letters, and of each length. The rest is how often the rules are kept, beside how often\n"
+        "the strings were made to. The floor is what real strings score; independent letters have the right shares at\n"
+        "each place, per kind, and nothing else: no hairpin."
+    )
+    path = Path(folder) / "tabdiff-demo-sequence.png"
+    write_picture(path, draw_sequences, gen, (unseen, kinds[~seen]), (np.asarray(drawn), asked))
     return scores
 
 
@@ -192,6 +304,61 @@ def _table_scores(train: pd.DataFrame, unseen: pd.DataFrame, rows: pd.DataFrame,
     }
 
 
+def _promoters(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Strings (n,) and kinds (n,), of which the rules are known."""
+    letters = np.array(list("ACGT"))
+    shares = np.random.default_rng(7).dirichlet(np.full(4, 2.0), size=LENGTHS[1])
+    codes = np.stack([rng.choice(4, size=n, p=p) for p in shares], axis=1)
+
+    def put(rows: np.ndarray, place: int, right: np.ndarray) -> None:
+        # Otherwise any letter, which may be the right one.
+        codes[rows, place] = np.where(rng.random(len(right)) < KEPT, right, rng.integers(4, size=len(right)))
+
+    everyone, promoter = np.arange(n), np.flatnonzero(rng.random(n) < 0.5)
+    for first, second in HAIRPIN:
+        put(everyone, second, 3 - codes[:, first])
+    for place, letter in enumerate(BOX, start=BOX_AT):
+        put(promoter, place, np.full(len(promoter), "ACGT".index(letter)))
+    short = rng.random(n) < 1 / 3
+    strings = ["".join(letters[row])[: LENGTHS[0] if cut else None] for row, cut in zip(codes, short)]
+    return np.array(strings), np.where(np.isin(everyone, promoter), "promoter", "background")
+
+
+def _independent_letters(
+    train: np.ndarray, kinds: np.ndarray, asked: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Strings with the letters of each place, and the lengths, each of another string of the kind."""
+    rows = []
+    for kind in asked:
+        pool = train[kinds == kind]
+        length = len(rng.choice(pool))
+        pool = pool[[len(s) >= length for s in pool]]
+        rows.append("".join(pool[rng.integers(len(pool))][i] for i in range(length)))
+    return np.array(rows)
+
+
+def _sequence_scores(unseen: np.ndarray, kinds: np.ndarray, strings: Any, asked: np.ndarray) -> dict[str, float]:
+    def at_places(some: Any) -> np.ndarray:
+        padded = np.array([list(s.ljust(LENGTHS[1])) for s in some])
+        return np.stack([(padded == letter).mean(axis=0) for letter in "ACGT"])
+
+    def words(some: Any) -> pd.Series:
+        return pd.Series([s[i : i + 3] for s in some for i in range(len(s) - 2)]).value_counts(normalize=True)
+
+    box = np.array([s[BOX_AT : BOX_AT + len(BOX)] == BOX for s in strings])
+    pairs = [s[i] + s[j] in ("AT", "TA", "CG", "GC") for s in strings for i, j in HAIRPIN]
+    long, real_long = (np.mean([len(s) == LENGTHS[1] for s in some]) for some in (strings, unseen))
+    odd = np.mean([len(s) not in LENGTHS for s in strings])
+    return {
+        "letters: largest error of a share (%)": 100 * np.abs(at_places(strings) - at_places(unseen)).max(),
+        "words of three letters: error (%)": 50 * words(strings).sub(words(unseen), fill_value=0).abs().sum(),
+        "hairpin: letters that pair (%)": 100 * float(np.mean(pairs)),
+        f"{BOX} in promoters (%)": 100 * float(box[asked == "promoter"].mean()),
+        f"{BOX} in others (%)": 100 * float(box[asked != "promoter"].mean()),
+        "lengths: error (%)": 100 * float(abs(long - real_long) + odd),
+    }
+
+
 # ------------------------------------------------------------------- printing
 
 
@@ -211,154 +378,3 @@ def _print_scores(scores: pd.DataFrame) -> None:
     }
     shown = pd.DataFrame.from_dict(text, orient="index", columns=scores.columns)
     print(shown.to_string(), end="\n\n")
-
-
-# ------------------------------------------------------------------- pictures
-
-
-def _write_picture(path: Path, draw: Any, *args: Any) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        print("\nFor the picture, install matplotlib (pip install matplotlib) and run the demo again.")
-        return
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(13, 8.6), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        draw(figure, *args)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=140)
-    print(f"\nPicture: {path}")
-
-
-def _draw_cells(figure: Figure, gen: DiffusionGenerator, unseen: AnnData, synthetic: AnnData, label: str) -> None:
-    from sklearn.decomposition import PCA
-
-    from tabdiff.evaluation.cells import log_normalize
-
-    real, drawn = log_normalize(unseen), log_normalize(synthetic)
-    pca = PCA(2, svd_solver="full").fit(real)
-    share = 100 * pca.explained_variance_ratio_
-    axes = figure.subplot_mosaic(
-        [["real"] * 5 + ["synthetic"] * 5 + ["legend"] * 3, ["means"] * 4 + ["zeros"] * 4 + ["loss"] * 5],
-        height_ratios=[1.25, 1],
-    )
-    figure.suptitle(
-        f"Blood cells that the model has not seen, and cells that it drew ({unseen.n_obs} each)", fontsize=14
-    )
-    order = list(unseen.obs[label].value_counts().index)
-    for name, title, points, types in (
-        ("real", "real, unseen half", pca.transform(real), unseen.obs[label]),
-        ("synthetic", "synthetic, in the components of the real cells", pca.transform(drawn), synthetic.obs[label]),
-    ):
-        _scatter(axes[name], points, types, order)
-        axes[name].set(title=title, xlabel=f"PC 1 ({share[0]:.0f} % of variance)", ylabel=f"PC 2 ({share[1]:.0f} %)")
-    _share_limits(axes["real"], axes["synthetic"])
-    handles, names = axes["real"].get_legend_handles_labels()
-    axes["legend"].axis("off")
-    axes["legend"].legend(
-        handles, names, loc="center left", frameon=False, title="cell type", alignment="left", markerscale=1.6
-    )
-
-    means = [np.asarray(x.X.mean(axis=0)).ravel() for x in (unseen, synthetic)]
-    zeros = [100 - 100 * np.asarray((x.X > 0).mean(axis=0)).ravel() for x in (unseen, synthetic)]
-    both = (means[0] > 0) & (means[1] > 0)
-    _agreement(axes["means"], means[0][both], means[1][both])
-    axes["means"].set(
-        title="mean count of each gene", xscale="log", yscale="log", xlabel="real, unseen half", ylabel="synthetic"
-    )
-    _agreement(axes["zeros"], *zeros)
-    axes["zeros"].set(title="cells without a count of each gene (%)", xlabel="real, unseen half", ylabel="synthetic")
-    _draw_loss(axes["loss"], gen)
-
-
-def _draw_table(figure: Figure, gen: DiffusionGenerator, unseen: pd.DataFrame, synthetic: pd.DataFrame) -> None:
-    axes = figure.subplot_mosaic(
-        [["real"] * 6 + ["synthetic"] * 6, ["mass"] * 3 + ["flipper"] * 3 + ["islands"] * 3 + ["loss"] * 3],
-        height_ratios=[1.25, 1],
-    )
-    figure.suptitle(
-        f"Penguins that the model has not seen, and penguins that it drew ({len(unseen)} each)", fontsize=14
-    )
-    order = list(unseen["species"].cat.categories)
-    for name, title, rows in (("real", "real, unseen half", unseen), ("synthetic", "synthetic", synthetic)):
-        points = rows[["bill_length_mm", "bill_depth_mm"]].to_numpy(dtype=float, na_value=np.nan)
-        _scatter(axes[name], points, rows["species"], order, size=34)
-        axes[name].set(title=title, xlabel="bill length (mm)", ylabel="bill depth (mm)")
-        axes[name].legend(loc="lower left", frameon=False)
-    _share_limits(axes["real"], axes["synthetic"])
-
-    for name, column, title in (
-        ("mass", "body_mass_g", "body mass (g)"),
-        ("flipper", "flipper_length_mm", "flipper length (mm)"),
-    ):
-        values = [rows[column].dropna().to_numpy(dtype=float) for rows in (unseen, synthetic)]
-        bins = np.histogram_bin_edges(np.concatenate(values), bins=14)
-        axes[name].hist(values[0], bins, color="#BBBBBB", label="real")
-        axes[name].hist(values[1], bins, histtype="step", color=SYNTHETIC, linewidth=2, label="synthetic")
-        axes[name].set(title=title, ylabel="birds")
-        axes[name].set_ylim(top=1.25 * axes[name].get_ylim()[1])
-        axes[name].legend(loc="upper right", frameon=False)
-    _draw_islands(axes["islands"], unseen, synthetic)
-    _draw_loss(axes["loss"], gen)
-
-
-def _scatter(ax: Axes, points: np.ndarray, types: pd.Series, order: list, size: float = 16) -> None:
-    for i, name in enumerate(order):
-        rows = (types == name).to_numpy()
-        ax.scatter(
-            *points[rows].T,
-            s=size,
-            color=COLORS[i % len(COLORS)],
-            marker=MARKERS[i % len(MARKERS)],
-            alpha=0.85,
-            linewidths=0,
-            label=str(name),
-        )
-
-
-def _share_limits(first: Axes, second: Axes) -> None:
-    for get, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
-        limits = [getattr(ax, get)() for ax in (first, second)]
-        for ax in (first, second):
-            getattr(ax, put)(min(low for low, _ in limits), max(high for _, high in limits))
-
-
-def _agreement(ax: Axes, real: np.ndarray, synthetic: np.ndarray) -> None:
-    ends = [min(real.min(), synthetic.min()), max(real.max(), synthetic.max())]
-    ax.plot(ends, ends, color=REAL, linewidth=1, zorder=0, label="equal")
-    ax.scatter(real, synthetic, s=9, color=SYNTHETIC, alpha=0.6, linewidths=0, label="a gene")
-    ax.legend(loc="upper left", frameon=False)
-
-
-def _draw_islands(ax: Axes, unseen: pd.DataFrame, synthetic: pd.DataFrame) -> None:
-    """Draw the two tables of species by island side by side, in percent of birds."""
-    species, islands = list(unseen["species"].cat.categories), list(unseen["island"].cat.categories)
-    tables = [
-        100
-        * pd.crosstab(rows["species"], rows["island"], normalize="all").reindex(species, columns=islands, fill_value=0)
-        for rows in (unseen, synthetic)
-    ]
-    gap = np.full((len(species), 1), np.nan)
-    values = np.hstack([tables[0].to_numpy(), gap, tables[1].to_numpy()])
-    ax.imshow(values, cmap="Greys", vmin=0, vmax=1.2 * np.nanmax(values), aspect="auto")
-    for (i, j), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            color = "white" if value > 0.7 * np.nanmax(values) else "black"
-            ax.text(j, i, f"{value:.0f}", ha="center", va="center", color=color)
-    ticks = [*range(len(islands)), *range(len(islands) + 1, 2 * len(islands) + 1)]
-    ax.set_xticks(ticks, islands * 2, rotation=90)
-    ax.set_yticks(range(len(species)), species)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    for i, name in enumerate(("real", "synthetic")):
-        ax.text((len(islands) - 1) / 2 + i * (len(islands) + 1), -0.62, name, ha="center", va="bottom")
-    ax.set_title("species by island (% of birds)", pad=22)
-
-
-def _draw_loss(ax: Axes, gen: DiffusionGenerator) -> None:
-    gen.plot_loss(ax)
-    ax.get_lines()[0].set(color=COLORS[1], linewidth=1.8)
-    ax.set(title="training loss of the diffusion", xlabel="training step", ylabel="loss")

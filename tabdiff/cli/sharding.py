@@ -68,8 +68,10 @@ def sample_shards(args: argparse.Namespace, gen: DiffusionGenerator) -> None:
     from tabdiff.generation.shards import is_begun
 
     if args.shard is not None and args.shard_size is not None:
-        raise CommandError("--shard-size follows from the K of --shard I/K. Leave one of them out.")
+        raise CommandError("--shard-size follows from the K of --shard I/K. Leave one of them out.", "shards")
     gen.verbose = int(not args.quiet and sys.stderr.isatty())
+    with requests("conditions"):
+        condition = parse_conditions(gen, args.condition)
     with requests():
         # A run that was begun goes on with its seed, and jobs of an array must agree on one: that of the model.
         seed = args.seed
@@ -78,7 +80,7 @@ def sample_shards(args: argparse.Namespace, gen: DiffusionGenerator) -> None:
         gen.sample_to(
             args.output,
             args.n_samples,
-            parse_conditions(gen, args.condition) or None,
+            condition or None,
             guidance_scale=args.guidance_scale,
             steps="auto" if args.steps is None else args.steps,
             random_state=seed,
@@ -105,8 +107,9 @@ def is_lake(file: str, options: dict[str, Any]) -> bool:
     several = (path.is_dir() or not path.exists()) and is_frame_source(file)
     several = several and (path.is_dir() or any(c in file for c in "*?[") or "://" in file)
     if several and options:
+        option = f"--{next(iter(options))}"
         raise CommandError(
-            f"--{next(iter(options))} is for a table in one file, and {path} is read some rows at a time. Leave it out."
+            f"{option} is for a table in one file, and {path} is read some rows at a time. Leave it out.", "csv"
         )
     return several
 

@@ -6,7 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tabdiff.cli.demo import _random_half, demo_cells, demo_table
+from tabdiff.cli.demo import (
+    BOX,
+    HAIRPIN,
+    LENGTHS,
+    _promoters,
+    _random_half,
+    _sequence_scores,
+    demo_cells,
+    demo_images,
+    demo_sequences,
+    demo_table,
+)
+from tabdiff.cli.demo_pictures import _dependence, _tiles
+from tabdiff.cli.main import make_parser
 from tabdiff.datasets import load_penguins
 
 
@@ -54,6 +67,71 @@ def test_cell_demo_prints_a_scorecard_and_writes_a_picture(tmp_path, capsys):
     for name in [*scores.columns, *scores.index, "700 cells × 765 genes", "tabdiff-demo-cells.png"]:
         assert name in out
     assert _png_size(tmp_path / "tabdiff-demo-cells.png")[0] > 1000
+
+
+@pytest.mark.slow
+def test_image_demo_prints_a_scorecard_and_writes_a_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    scores = demo_images(tmp_path, max_steps=10)
+    assert list(scores.columns) == ["ideal", "tabdiff", "real half (floor)", "independent pixels"]
+    recognised = scores.loc["recognised as what was asked for"]
+    assert recognised["real half (floor)"] > 0.95 and np.isnan(recognised["independent pixels"])
+    apart = scores.loc["Fréchet distance"]
+    assert apart["real half (floor)"] < apart["independent pixels"]
+    out = capsys.readouterr().out
+    for name in [*scores.columns, *scores.index, "Fitting 901", "tabdiff-demo-images.png"]:
+        assert name in out
+    assert _png_size(tmp_path / "tabdiff-demo-images.png")[0] > 1000
+
+
+@pytest.mark.slow
+def test_sequence_demo_prints_a_scorecard_and_writes_a_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    scores = demo_sequences(tmp_path, max_steps=20)
+    assert list(scores.columns) == ["ideal", "tabdiff", "real half (floor)", "independent letters"]
+    assert np.isfinite(scores.to_numpy()).all()
+    pairs = scores.loc["hairpin: letters that pair (%)"]
+    assert abs(pairs["real half (floor)"] - pairs["ideal"]) < 2
+    assert pairs["independent letters"] < 50
+    out = capsys.readouterr().out
+    for name in [*scores.columns, *scores.index, "3000 strings", "tabdiff-demo-sequence.png"]:
+        assert name in out
+    assert _png_size(tmp_path / "tabdiff-demo-sequence.png")[0] > 1000
+
+
+def test_promoters_keep_their_rules_as_often_as_they_say():
+    strings, kinds = _promoters(4000, np.random.default_rng(0))
+    assert {len(s) for s in strings} == set(LENGTHS)
+    assert abs(np.mean([len(s) == LENGTHS[0] for s in strings]) - 1 / 3) < 0.03
+    scores = _sequence_scores(strings, kinds, strings, kinds)
+    assert scores["letters: largest error of a share (%)"] == 0 and scores["lengths: error (%)"] == 0
+    assert abs(scores["hairpin: letters that pair (%)"] - 96.25) < 1
+    assert abs(scores[f"{BOX} in promoters (%)"] - 100 * 0.9625**6) < 3
+    dependence = _dependence(strings)
+    assert min(dependence[i, j] for i, j in HAIRPIN) > 0.8
+    assert dependence[0, 5] < 0.01
+    assert scores[f"{BOX} in others (%)"] < 1
+
+
+def test_tiles_show_images_in_rows():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    images = np.arange(2 * 3 * 4).reshape(2, 3, 2, 2)
+    ax = Figure().subplots()
+    _tiles(ax, images, "title")
+    shown = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
+    assert shown.shape == (5, 8)
+    np.testing.assert_array_equal(shown[3:5, 6:8], images[1, 2])
+    assert np.isnan(shown[2]).all() and np.isnan(shown[:, 2]).all()
+
+
+def test_one_kind_of_demo_is_asked_for():
+    parse = make_parser().parse_args
+    assert parse(["demo"]).data == "cells"
+    assert [parse(["demo", f"--{k}"]).data for k in ("table", "images", "sequence")] == ["table", "images", "sequence"]
+    with pytest.raises(SystemExit):
+        parse(["demo", "--table", "--images"])
 
 
 def test_without_matplotlib_the_scorecard_comes_with_a_hint(tmp_path, capsys, monkeypatch):
