@@ -4,9 +4,9 @@
         --seed 0 --max-time 600 --threads 2
 
 writes the rows and, beside them, rows.json: seconds of fitting and of sampling, peak memory, steps and versions.
-"tabdiff" needs this package; "copula" and "smote" are written here; "mostlyai", "forest_diffusion", "ctgan" and "tvae"
-need an environment with requirements-peers.txt. Every system has its default settings but where a comment says why not,
-and the target is a column like the others.
+"tabdiff" needs this package; "copula" and "smote" are written here; "mostlyai", "arf", "forest_diffusion", "ctgan" and
+"tvae" need an environment with requirements-peers.txt. Every system has its default settings but where a comment says
+why not, and the target is a column like the others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Budget:
     max_time: float
     threads: int
     max_steps: int | None = None
+    constraints: tuple[str, ...] = ()  # for this package alone
 
 
 # -------------------------------------------------------------------------------------------------- columns
@@ -159,7 +161,8 @@ def fit_smote(train: pd.DataFrame, budget: Budget, n_neighbors: int = 5) -> tupl
 def fit_tabdiff(train: pd.DataFrame, budget: Budget) -> tuple[Sampler, dict[str, Any]]:
     from tabdiff import DiffusionGenerator
 
-    settings = {} if budget.max_steps is None else {"max_steps": budget.max_steps}
+    settings: dict[str, Any] = {} if budget.max_steps is None else {"max_steps": budget.max_steps}
+    settings |= {"constraints": list(budget.constraints)} if budget.constraints else {}
     gen = DiffusionGenerator(random_state=budget.seed, max_time=budget.max_time, **settings).fit(train)
     return gen.sample, {"steps": gen.n_steps_, "device": next(gen.denoiser_.parameters()).device.type}
 
@@ -227,6 +230,23 @@ def fit_tvae(train: pd.DataFrame, budget: Budget) -> tuple[Sampler, dict[str, An
     return _fit_ctgan("TVAE", train, budget)
 
 
+def fit_arf(train: pd.DataFrame, budget: Budget) -> tuple[Sampler, dict[str, Any]]:
+    """Adversarial random forests (Watson et al., 2023), which take as long as they take."""
+    from arfpy import arf
+
+    np.random.seed(budget.seed)  # noqa: NPY002 - arfpy draws from the global generator
+    filled, undo = fill_missing(train)
+    # Its columns of categories have to be of that dtype, and its names text.
+    frame = filled.set_axis([f"c{j}" for j in range(filled.shape[1])], axis=1)
+    for name, like in zip(frame.columns, filled.columns):
+        if is_category(filled[like]):
+            frame[name] = filled[like].astype(str).astype(object).astype("category")
+    quick = {} if budget.max_steps is None else {"num_trees": 3, "max_iters": 1}
+    forest = arf.arf(frame, verbose=False, n_jobs=budget.threads, random_state=budget.seed, **quick)
+    forest.forde()
+    return lambda m: undo(forest.forge(m).set_axis(filled.columns, axis=1)), {}
+
+
 def fit_forest_diffusion(train: pd.DataFrame, budget: Budget) -> tuple[Sampler, dict[str, Any]]:
     filled, undo = fill_missing(train)
     quick = {} if budget.max_steps is None else {"n_t": 5, "n_estimators": 5}
@@ -239,19 +259,30 @@ FITS: dict[str, Callable[[pd.DataFrame, Budget], tuple[Sampler, dict[str, Any]]]
     "copula": fit_copula,
     "smote": fit_smote,
     "mostlyai": fit_mostlyai,
+    "arf": fit_arf,
     "forest_diffusion": fit_forest_diffusion,
     "ctgan": fit_ctgan,
     "tvae": fit_tvae,
 }
 # Those that need the environment of requirements-peers.txt, and those whose training max_time bounds.
-PEERS = ("mostlyai", "forest_diffusion", "ctgan", "tvae")
+PEERS = ("mostlyai", "arf", "forest_diffusion", "ctgan", "tvae")
 TRAINED = ("tabdiff", *PEERS)
-PACKAGES = ("tabdiff", "mostlyai-engine", "ForestDiffusion", "ctgan", "torch", "xgboost", "scikit-learn", "pandas")
+PACKAGES = (
+    "tabdiff",
+    "mostlyai-engine",
+    "arfpy",
+    "ForestDiffusion",
+    "ctgan",
+    "torch",
+    "xgboost",
+    "scikit-learn",
+    "pandas",
+)
 
 
 def fit_and_sample(system: str, train: pd.DataFrame, n: int, budget: Budget) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Fit, draw `n` rows, and tell what that took."""
-    if system in TRAINED:
+    if system in TRAINED and find_spec("torch"):
         import torch
 
         torch.set_num_threads(budget.threads)
@@ -289,8 +320,9 @@ def main() -> int:
     parser.add_argument("--max-time", type=float, default=600.0)
     parser.add_argument("--max-steps", type=int)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--constraints", nargs="+", default=[], help="rules between columns, for tabdiff")
     args = parser.parse_args()
-    budget = Budget(args.seed, args.max_time, args.threads, args.max_steps)
+    budget = Budget(args.seed, args.max_time, args.threads, args.max_steps, tuple(args.constraints))
     rows, report = fit_and_sample(args.system, pd.read_feather(args.input), args.n, budget)
     rows.to_feather(args.output)
     args.output.with_suffix(".json").write_text(json.dumps(report), encoding="utf-8")

@@ -186,8 +186,10 @@ def draw_images(
     some = np.stack([drawn[classes[1] == k][0] for k in range(10)])
     apart = ((some.astype(float)[:, None] - train.astype(float)) ** 2).sum(axis=(2, 3))
     nearest = np.argsort(apart, axis=1)[:, :4]
-    _tiles(axes["nearest"], np.stack([some, *(train[nearest[:, j]] for j in range(4))]), "no copies")
-    names = ["drawn", "nearest", "fitted", "images", ""]
+    _tiles(
+        axes["nearest"], np.stack([some, *(train[nearest[:, j]] for j in range(4))]), "drawn, and the nearest fitted"
+    )
+    names = ["drawn", "fitted", "fitted", "fitted", "fitted"]
     axes["nearest"].set_yticks([9 * k + 4 for k in range(5)], names)
     _draw_loss(axes["loss"], gen)
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,20 @@ def test_the_version_is_told_alike_everywhere():
     assert f"\nversion: {tabdiff.__version__}\n" in citation
     assert f'{{% set version = "{tabdiff.__version__}" %}}' in recipe
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_recipe_has_the_bounds_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    run, constrained = re.search(r"  run:\n(.*?)  run_constrained:\n(.*?)\ntest:", recipe, re.DOTALL).groups()
+
+    def bounds(text):
+        return dict(re.findall(r"- ([\w-]+) >=([\d.]+)$", text, re.MULTILINE))
+
+    declared = dict(line.split(">=") for line in project["dependencies"])
+    declared["pytorch"] = declared.pop("torch")
+    assert bounds(run) == declared
+    extras = {name: project["optional-dependencies"][name] for name in ("report", "io", "images", "imbalanced")}
+    optional = dict(line.split(">=") for lines in extras.values() for line in lines)
+    optional["matplotlib-base"] = optional.pop("matplotlib")
+    assert bounds(constrained) == optional
