@@ -176,9 +176,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         lines = []
         for r in sorted(rows, key=lambda r: SYSTEMS.index(r["system"])):
             if "failed" not in r:
-                took = f"{r['fit_seconds'] + r['sample_seconds']:.0f}" if "fit_seconds" in r else ""
-                lines.append([shown.get(r["system"], r["system"]), *(f"{r[name]:.1f}" for name in part), took])
-        print("\n".join(markdown(["rows that keep the rules, %", *part, "seconds"], lines)), end="\n\n")
+                took = [f"{r['fit_seconds'] + r['sample_seconds']:.0f}"] if "fit_seconds" in r else [""]
+                took += [f"{r['cpu_seconds']:.0f}" if "cpu_seconds" in r else ""]
+                lines.append([shown.get(r["system"], r["system"]), *(f"{r[name]:.1f}" for name in part), *took])
+        print("\n".join(markdown(["rows that keep the rules, %", *part, "seconds", "of CPU"], lines)), end="\n\n")
     for r in rows:
         if "failed" in r:
             print(f"{r['system']} failed: {r['failed']}")
