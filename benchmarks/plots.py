@@ -222,10 +222,35 @@ def scale() -> Figure:
     return figure
 
 
+def relations() -> Figure:
+    """How many rows keep the rules of each kind."""
+    from relations import RULES, SHOWN, SYSTEMS
+
+    rows = [r for r in results("relations") if "failed" not in r and r["system"] != "fresh"]
+    systems = [s for s in SYSTEMS if any(r["system"] == s for r in rows)]
+    figure = Figure(figsize=(10.5, 0.9 + 0.26 * len(systems)), layout="constrained")
+    panels = figure.subplots(1, 4, sharey=True)
+    place = np.arange(len(systems))[::-1]
+    colors = [
+        OURS if s.startswith("tabdiff") else BASELINE if s in ("bootstrap", "independent") else PEER for s in systems
+    ]
+    for ax, kind in zip(panels, [*RULES, "all"]):
+        values = [mean_of(rows, kind, system=s) for s in systems]
+        ax.barh(place, values, color=colors, height=0.7)
+        for y, value in zip(place, values):
+            ax.text(value + 2, y, f"{value:.0f}", va="center", fontsize=8, color=FLOOR)
+        ax.set(xlim=(0, 118), xticks=[0, 50, 100], title="all of them" if kind == "all" else kind)
+        bare(ax)
+    panels[0].set_yticks(place, [SHOWN.get(s, s) for s in systems])
+    figure.supxlabel("rows that keep the rules, %", fontsize=10)
+    return figure
+
+
 PLOTS: dict[str, Callable[[], Figure]] = {
     "tables": tables,
     "cells": cells,
     "imputation": imputation,
+    "relations": relations,
     "samplers": samplers,
     "ablation": ablation,
     "usefulness": usefulness,

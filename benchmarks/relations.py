@@ -41,6 +41,12 @@ REFERENCES = ("fresh", "bootstrap", "independent")
 SYSTEMS = (*REFERENCES, "tabdiff", "tabdiff_declared", "copula", "smote", *PEERS)
 DEFAULT = (*REFERENCES, "tabdiff", "tabdiff_declared", "copula", "smote")
 DECLARED = ("total = goods + delivery", "boxes = small_boxes + large_boxes", "ordered <= shipped")
+SHOWN = {
+    "fresh": "fresh rows of the source",
+    "bootstrap": "bootstrap of the training rows",
+    "independent": "independent columns",
+    "tabdiff_declared": "tabdiff, declared",
+}
 CENT, WAYS = 0.005, ("card_fee", "voucher", "invoice_days")
 
 
@@ -166,19 +172,13 @@ def run(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    shown = {
-        "fresh": "fresh rows of the source",
-        "bootstrap": "bootstrap of the training rows",
-        "independent": "independent columns",
-        "tabdiff_declared": "tabdiff, declared",
-    }
     for part in [[*RULES, "all"], *map(list, RULES.values())]:
         lines = []
         for r in sorted(rows, key=lambda r: SYSTEMS.index(r["system"])):
             if "failed" not in r:
                 took = [f"{r['fit_seconds'] + r['sample_seconds']:.0f}"] if "fit_seconds" in r else [""]
                 took += [f"{r['cpu_seconds']:.0f}" if "cpu_seconds" in r else ""]
-                lines.append([shown.get(r["system"], r["system"]), *(f"{r[name]:.1f}" for name in part), *took])
+                lines.append([SHOWN.get(r["system"], r["system"]), *(f"{r[name]:.1f}" for name in part), *took])
         print("\n".join(markdown(["rows that keep the rules, %", *part, "seconds", "of CPU"], lines)), end="\n\n")
     for r in rows:
         if "failed" in r:
