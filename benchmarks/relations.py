@@ -189,7 +189,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--systems", type=names, default=list(DEFAULT), help=f"of {','.join(SYSTEMS)}")
     parser.add_argument("--rows", type=int, default=4000)
-    parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training at most")
+    parser.add_argument("--max-time", type=float, default=3600.0, help="seconds of training at most")
     parser.add_argument("--peers-python", help="interpreter of an environment with the systems of peers.py")
     add_run_arguments(parser, FILE, [0])
     args = parser.parse_args()

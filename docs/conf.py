@@ -87,7 +87,7 @@ html_static_path = ["_static"]
 html_css_files = ["tabdiff.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "install": [], "changelog": [], "contributing": [], "security": [], "peers": []}
+html_sidebars = {"index": [], "install": [], "changelog": [], "contributing": [], "security": [], "peers": [], "release-0.1.0": []}
 html_theme_options = {
     "logo": {"text": "tabdiff"},
     "header_links_before_dropdown": 6,
