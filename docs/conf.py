@@ -74,6 +74,7 @@ sphinx_gallery_conf = {
     "reference_url": {"tabdiff": None},
     "abort_on_example_error": False,
     "remove_config_comments": True,
+    "ignore_repr_types": r"matplotlib\.",  # what the last line of a plot returns is of no interest
     "show_memory": False,
     "show_signature": False,
     "parallel": 2,
@@ -87,7 +88,8 @@ html_static_path = ["_static"]
 html_css_files = ["tabdiff.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "install": [], "changelog": [], "contributing": [], "security": [], "peers": [], "release-0.1.0": []}
+ALONE = ("index", "install", "changelog", "contributing", "security", "peers", "release-0.1.0")
+html_sidebars = {page: [] for page in ALONE}
 html_theme_options = {
     "logo": {"text": "tabdiff"},
     "header_links_before_dropdown": 6,
