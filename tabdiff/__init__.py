@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tabdiff.generation.options import SamplingOptions
     from tabdiff.model.networks import MLP, DiT, UNet
     from tabdiff.training.options import TrainingOptions
+    from tabdiff.training.privacy import PrivacyBudget
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "DiffusionOverSampler",
     "ImageCodec",
     "LatentImageCodec",
+    "PrivacyBudget",
     "Report",
     "SamplingOptions",
     "SequenceCodec",
@@ -62,6 +64,7 @@ _HOME = {
     "DiffusionOutlierDetector": "tabdiff.estimators.detector",
     "DiffusionOverSampler": "tabdiff.estimators.oversampler",
     "TrainingOptions": "tabdiff.training.options",
+    "PrivacyBudget": "tabdiff.training.privacy",
     "Report": "tabdiff.evaluation",
     "compare": "tabdiff.evaluation",
     "evaluate": "tabdiff.estimators.judging",

@@ -84,10 +84,22 @@ class FittedAttributes:
         return self.model_.n_samples
 
     @property
+    def privacy_(self) -> dict[str, Any] | None:
+        """What a differentially private fit spent, and how: ε, δ, clipping, noise; None for an ordinary fit."""
+        return self.model_.privacy
+
+    @property
     def schema_(self) -> pd.DataFrame:
-        """What was decided for each column; for cells, what kind of values were found and where."""
+        """What was decided for each column; for cells, what kind of values were found and where.
+
+        Of a differentially private fit the column ``privacy`` says what was public of each, and what was counted.
+        """
         check_is_fitted(self)
-        return self.codec_.schema_
+        schema: pd.DataFrame = self.codec_.schema_
+        if self.privacy_ is None:
+            return schema
+        told = {_hashable(name): text for name, text in self.privacy_["columns"]}
+        return schema.assign(privacy=[told[name] for name in schema["column"]])
 
     def plot_loss(self, ax: Axes | None = None) -> Axes:
         """Plot the training loss against the step, and that on held-out rows if there were any.
@@ -100,8 +112,15 @@ class FittedAttributes:
         Returns
         -------
         matplotlib Axes
+
+        Raises
+        ------
+        ValueError
+            For a differentially private fit, which keeps no losses.
         """
         check_is_fitted(self)
+        if "loss" not in self.history_:
+            raise ValueError("a differentially private fit keeps no losses, which would tell of its rows.")
         if ax is None:
             import matplotlib.pyplot as plt
 
@@ -112,3 +131,7 @@ class FittedAttributes:
             ax.legend()
         ax.set(xlabel="training step", ylabel="loss", title="Training loss")
         return ax
+
+
+def _hashable(name: Any) -> Any:
+    return tuple(name) if isinstance(name, list) else name

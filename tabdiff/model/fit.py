@@ -31,6 +31,7 @@ from tabdiff.model.defaults import (
     resolve_times,
 )
 from tabdiff.model.fitted import FittedModel
+from tabdiff.model.private_data import begin_private, budget_of, check_private, private_noise, private_record
 from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.refinement.starting_noise import NOISE_ROWS
 from tabdiff.model.sample_weights import population
@@ -110,6 +111,17 @@ def fit_model(
         if isinstance(callback, Checkpoint):
             check_folder(callback.folder)
     world = current_world()
+    if budget_of(options) is not None:
+        check_private(
+            inputs,
+            sample_weight,
+            options,
+            previous=previous,
+            resume_from=resume_from,
+            cache_dir=cache_dir,
+            n_processes=world.size,
+        )
+        return _fit_private(inputs, options, started, device)
     start = _start_together(
         world,
         inputs,
@@ -157,6 +169,27 @@ def fit_model(
         return _finish(start, options, result, scale, batches, settings, refined, left, deadline, device)
 
     return world.from_first(finish).to(device)
+
+
+def _fit_private(inputs: FitInputs, options: Any, started: float, device: torch.device) -> FittedModel:
+    """Fit a model of noised counts and noised gradients: nothing else looks at the rows."""
+    start, counted = begin_private(inputs, options, device)
+    noise, steps = private_noise(options, counted, start.n_rows)
+    # Conditions are varied by the spread of the rows' own, and copies of a row would each be clipped by itself.
+    batches = replace(_batches(start, options, device), vary=None, weight=None)
+    settings = _training_settings(start, options, device)
+    result = train(
+        start.denoiser,
+        batches,
+        **settings | {"precision": None},
+        generator=torch.Generator(device).manual_seed(start.seeds.loop),
+        max_steps=steps,
+        max_time=None if options.max_time is None else max(options.max_time - (time.perf_counter() - started), 1.0),
+        callbacks=[ProgressBar()] if options.verbose else [],
+        private=noise,
+    )
+    model = _model(start, options, result.denoiser, result.history, result.n_steps)
+    return replace(model, privacy=private_record(options, counted, noise, result.n_steps)).to(device)
 
 
 def _finish(
@@ -263,7 +296,7 @@ def _training_settings(start: Start, options: Any, device: torch.device) -> dict
 def _training_options(start: Start, options: Any) -> TrainingOptions:
     """Return the options of training with times that suit the spread of the data."""
     asked = options_of(options.training)
-    return TrainingOptions(**asked.get_params() | {"times": resolve_times(asked.times, start.spec.data_std)})
+    return TrainingOptions(**asked.get_params(deep=False) | {"times": resolve_times(asked.times, start.spec.data_std)})
 
 
 def _validation(start: Start, options: Any, precision: torch.dtype | None, device: torch.device) -> Validation | None:

@@ -59,6 +59,8 @@ class FittedModel:
         Training steps done, and training rows.
     precision : str
         In which the denoiser is evaluated, as in `DiffusionGenerator`.
+    privacy : dict or None
+        What a differentially private fit spent, and how; see `DiffusionGenerator.privacy_`.
     stream : numpy.random.Generator
         Where the seeds of draws that are given none come from; it goes on with each of them.
     """
@@ -80,6 +82,7 @@ class FittedModel:
     n_steps: int = 0
     n_samples: int = 0
     precision: str = "auto"
+    privacy: dict[str, Any] | None = None
 
     @property
     def container(self) -> str:

@@ -24,7 +24,7 @@ from tabdiff.model.fitted import FittedModel
 from tabdiff.model.networks import NetworkSettings, settings_from_state, settings_to_state
 from tabdiff.model.old_names import current_loss, current_names, had_no_options
 from tabdiff.model.refinement.refinement import Refinement
-from tabdiff.training import TrainingOptions
+from tabdiff.training import PrivacyBudget, TrainingOptions
 
 __all__ = ["describe", "restore"]
 
@@ -45,7 +45,8 @@ def describe(model: FittedModel, parameters: dict[str, Any]) -> dict:
     weights, guiding = (_arrays(denoiser) for denoiser in (model.denoiser, model.guiding_denoiser))
     return {
         "container": codec_name(model.codec),
-        "parameters": _plain_parameters(parameters),
+        # The seed of a private fit is that of its noise, which could be taken off by it.
+        "parameters": _plain_parameters(parameters | ({"random_state": None} if model.privacy is not None else {})),
         "spec": model.config.state(),
         "codec": model.codec.state(),
         "conditions": model.conditions.state() if model.conditions is not None else None,
@@ -62,6 +63,7 @@ def describe(model: FittedModel, parameters: dict[str, Any]) -> dict:
         "weights": list(weights),
         "weak_weights": list(guiding),
         "autoguidance": model.autoguidance,
+        "privacy": model.privacy,
         "arrays": {f"w{i}": w for i, w in enumerate((*weights.values(), *guiding.values()))},
     }
 
@@ -79,6 +81,12 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     if plain["training"] is not None:
         options = plain["training"].get_params(deep=False)
         plain["training"] = options if isinstance(options["times"], str) else {**options, "times": "stratified"}
+        if options.get("privacy") is None:
+            plain["training"].pop("privacy", None)  # earlier versions know no such option
+        else:
+            budget = options["privacy"].get_params(deep=False)
+            public = [[name, isinstance(v, tuple), list(v)] for name, v in (budget["public"] or {}).items()]
+            plain["training"] = {**plain["training"], "privacy": {**budget, "public": public}}
     if isinstance(parameters["denoiser"], NetworkSettings):
         plain["denoiser"] = settings_to_state(parameters["denoiser"])
     if plain["codec"] is not None:
@@ -133,7 +141,11 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
         settings = dict(parameters["codec"])
         parameters["codec"] = CODECS[settings.pop("codec")](**settings)
     if parameters["training"] is not None:
-        parameters["training"] = TrainingOptions(**parameters["training"])
+        options = dict(parameters["training"])
+        if options.get("privacy") is not None:
+            public = {name: tuple(v) if span else list(v) for name, span, v in options["privacy"]["public"]}
+            options["privacy"] = PrivacyBudget(**{**options["privacy"], "public": public or None})
+        parameters["training"] = TrainingOptions(**options)
     codec = CODECS[saved["container"]].from_state(saved["codec"])
     _take_weights(denoiser, weights)
     if guiding is not None:
@@ -162,6 +174,7 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
         n_steps=saved["n_steps"],
         n_samples=saved["n_samples_fit"],
         precision=parameters["precision"],
+        privacy=saved.get("privacy"),
     )
     return model, parameters
 

@@ -2,7 +2,7 @@
 
 ``loop`` is the one loop, over ``batches`` that ``vicinal`` may vary, with the settings of ``options``, the weights'
 average of ``ema`` and the held-out rows of ``validation``; ``state`` is where it stands, which ``callbacks`` see and
-``checkpoint`` keeps.
+``checkpoint`` keeps. ``privacy`` is the budget of a differentially private fit, whose steps ``private_step`` does.
 """
 
 from tabdiff.training.batches import Batches
@@ -11,6 +11,8 @@ from tabdiff.training.checkpoint import Checkpoint, CheckpointError
 from tabdiff.training.ema import EMA
 from tabdiff.training.loop import TrainingResult, train
 from tabdiff.training.options import TrainingOptions, options_of
+from tabdiff.training.privacy import PrivacyBudget
+from tabdiff.training.private_step import ClippedNoise
 from tabdiff.training.state import Run, Training
 from tabdiff.training.validation import Validation
 
@@ -24,7 +26,9 @@ __all__ = [
     "TensorBoard",
     "Checkpoint",
     "CheckpointError",
+    "ClippedNoise",
     "EMA",
+    "PrivacyBudget",
     "Run",
     "Training",
     "TrainingOptions",

@@ -88,7 +88,7 @@ class ProgressBar(Callback):
 
     def on_step_end(self, training: Training) -> bool | None:
         """Move on by a step."""
-        if training.history["loss"]:
+        if training.history.get("loss"):
             self._bar.set_postfix(loss=f"{training.history['loss'][-1]:.4f}", refresh=False)
         self._bar.update()
         return None

@@ -22,6 +22,7 @@ from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
+from tabdiff.training.private_step import ClippedNoise, PrivateStep
 from tabdiff.training.state import Run, Training
 from tabdiff.training.step import TrainingStep
 from tabdiff.training.validation import Validation
@@ -78,6 +79,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     snapshot: Callable[[Training], Any] | None = None,
     run: Run | None = None,
+    private: ClippedNoise | None = None,
 ) -> TrainingResult:
     """Train a denoiser with warm-up and decay of the learning rate, clipping and weight averaging.
 
@@ -109,6 +111,9 @@ def train(
         From the `Training` to a fitted estimator, for callbacks.
     run : Run, optional
         Which fit it is, where it stood when it was interrupted, and the processes that train together.
+    private : ClippedNoise, optional
+        How gradients are clipped and noised for differential privacy; rows then come in Poisson samples, and times one
+        by one.
 
     Returns
     -------
@@ -158,6 +163,7 @@ def train(
         step_rows=batches.size * int(options.accumulation_steps),
         epoch_rows=batches.epoch_rows if batches.epoch_rows is not None else len(batches),
         description=run.description,
+        is_private=private is not None,
     )
     if snapshot is not None:
         training.snapshot = partial(snapshot, training)
@@ -170,20 +176,24 @@ def train(
     for module in dropouts:
         module.generator = generator if masks is None else masks
 
-    step = TrainingStep(
-        denoiser,
-        batches,
-        rows,
-        draw_times,
-        optimizer,
-        ema,
-        scaler=scaler,
-        generator=generator,
-        options=options,
-        precision=precision,
-        world=world,
-        masks=masks,
-    )
+    step: TrainingStep | PrivateStep
+    if private is not None:
+        step = PrivateStep(denoiser, batches, optimizer, ema, generator=generator, private=private)
+    else:
+        step = TrainingStep(
+            denoiser,
+            batches,
+            rows,
+            draw_times,
+            optimizer,
+            ema,
+            scaler=scaler,
+            generator=generator,
+            options=options,
+            precision=precision,
+            world=world,
+            masks=masks,
+        )
 
     def log() -> None:
         entry = training.close_window()

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from tabdiff.diffusion import Times, make_times
+from tabdiff.training.privacy import PrivacyBudget
 from tabdiff.utils.validation import is_integer, is_number
 
 __all__ = ["TrainingOptions", "options_of"]
@@ -60,6 +61,10 @@ class TrainingOptions(BaseEstimator):
         "default" has `torch.compile` write kernels for the loss too, on any device, which takes a minute at the start;
         False runs one kernel after another. Where a step cannot be recorded, a warning says why and it is run as with
         False. Weights are the same but for rounding.
+    privacy : PrivacyBudget, optional
+        What the fit may tell about any single row of a DataFrame: then counts of columns and gradients are noised, and
+        autoguidance, refinement and raking are off. `clip_grad_norm`, `accumulation_steps` and `times` do not count
+        then. None is an ordinary fit, without any such promise.
 
     Examples
     --------
@@ -83,6 +88,7 @@ class TrainingOptions(BaseEstimator):
         times: str | Times = "stratified",
         observed_masks: str | float = "auto",
         compile: str | bool = "auto",
+        privacy: PrivacyBudget | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.betas = betas
@@ -95,6 +101,7 @@ class TrainingOptions(BaseEstimator):
         self.times = times
         self.observed_masks = observed_masks
         self.compile = compile
+        self.privacy = privacy
 
     def check(self) -> None:
         """Raise a ValueError that names the first option out of range, and what is allowed."""
@@ -120,6 +127,12 @@ class TrainingOptions(BaseEstimator):
         masks: Any = self.observed_masks
         if not (isinstance(masks, str) and masks == "auto") and not (is_number(masks) and 0 <= masks <= 1):
             raise ValueError(f"observed_masks must be 'auto' or a number in [0, 1]; got {masks!r}.")
+        if self.privacy is not None:
+            if not isinstance(self.privacy, PrivacyBudget):
+                raise ValueError(
+                    f"privacy must be None or a PrivacyBudget, such as PrivacyBudget(3); got {self.privacy!r:.80}."
+                )
+            self.privacy.check()
         if not callable(make_times(self.times)):  # which raises where a name is unknown
             raise ValueError(
                 f"times must be a name or a callable of tabdiff.diffusion.time_sampling; got {self.times!r}."

@@ -19,6 +19,8 @@ from tabdiff.utils.device import peak_memory
 
 __all__ = ["Run", "Training"]
 
+# What a differentially private fit may show: nothing that was computed of the rows, and nothing of how long it took.
+PRIVATE_KEYS = ("step", "learning_rate")
 KEYS = ("step", "loss", "gradient_norm", "learning_rate", "rows_per_second", "seconds", "memory")
 
 
@@ -80,6 +82,8 @@ class Training:
     snapshot : callable or None
         Within `DiffusionGenerator.fit`, returns a fitted generator with the averaged weights as they are now, to
         sample from, score or save. It is a copy, and not refined.
+    is_private : bool
+        Whether the fit is differentially private: then the history has the "step" and "learning_rate" alone.
     history : dict of list
         For each window of 50 steps its last "step", the mean "loss" and "gradient_norm" (before clipping), the
         "learning_rate" at its end, "rows_per_second", "seconds" since the start and the peak of "memory"; see
@@ -123,6 +127,7 @@ class Training:
     epoch_rows: int
     description: dict[str, Any] | None = None
     snapshot: Callable[[], Any] | None = None
+    is_private: bool = False
     history: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in KEYS})
     step: int = 0
     finished: bool = False
@@ -135,6 +140,8 @@ class Training:
         self._window_steps = 0
         self._window_start = 0.0
         self._start = time.perf_counter()
+        if self.is_private:
+            self.history = {key: [] for key in PRIVATE_KEYS}
         if self.validation is not None:
             self.history |= {"validation_step": [], "validation_loss": []}
 
@@ -168,7 +175,8 @@ class Training:
             "memory": peak_memory(self.generator.device),
         }
         for key, value in entry.items():
-            self.history.setdefault(key, []).append(value)
+            if not self.is_private or key in PRIVATE_KEYS:
+                self.history.setdefault(key, []).append(value)
         self._total_loss.zero_()
         self._total_norm.zero_()
         self._window_steps, self._window_start = 0, now
