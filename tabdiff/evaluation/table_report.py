@@ -52,8 +52,9 @@ __all__ = ["evaluate_table"]
 # Rows of each frame, where "auto" is asked for: of classifiers, of coverage, of the published pipeline, and of what
 # grows with the number of pairs and triples of columns.
 CLASSIFIER_ROWS, COVERAGE_ROWS, PUBLISHED_ROWS, MARGINAL_ROWS = 20_000, 10_000, 10_000, 50_000
-# Of the published pipeline: its one-hot columns are dense.
-MAX_ONE_HOT = 300
+# Of the published pipeline: its one-hot columns are dense, and trees look at all of them. Of wide tables fewer rows are
+# shown, so many that rows times columns are no more than this; ten thousand rows of a hundred columns are.
+MAX_ONE_HOT, PUBLISHED_VALUES = 300, 1_200_000
 # A rule that so large a share of the holdout breaks was chance.
 MAX_CHANCE = 0.1
 PLOTTED_COLUMNS, PLOTTED_ROWS = 12, 2_000
@@ -100,6 +101,9 @@ def evaluate_table(
         )
         held = None if held is None else held.drop(columns=keys)
         sizes["identifiers"] = f"{', '.join(map(str, keys))}: in no figure but rules and copied keys"
+    if isinstance(max_rows, str):
+        width = _one_hot_columns(sides.real) + sides.real.shape[1]
+        rows["published"] = min(PUBLISHED_ROWS, max(PUBLISHED_VALUES // width, 1_000))
     _marginal(sides, held, columns, intervals, details, sizes)
     found = _classifiers(sides, held, classifier, columns, intervals, sizes)
     _tell(found, sides, details, seed)
@@ -258,6 +262,7 @@ def _classifiers(
     """The three classifier tests, and coverage. Returns what tells the synthetic rows, and the rows it was shown."""
     real, seed = sides.real, sides.seed
     shown: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
+    one_hot = _one_hot_columns(real)
     for what in ("classifiers", "coverage", "published"):
         reference = sides.some(real, what)
         pairs = {name: (reference, sides.some(frame, what)) for name, frame in sides.others.items()}
@@ -267,9 +272,6 @@ def _classifiers(
             order = sides.rng.permutation(len(reference))
             half = len(order) // 2
             pairs["floor"] = (reference.iloc[order[:half]], reference.iloc[order[half:]])
-        one_hot = sum(
-            real[c].nunique(dropna=False) for c in real.columns if not is_numeric(real[c]) and real[c].dtype != bool
-        )
         for name, (a, b) in pairs.items():
             if what == "classifiers":
                 tests = {"c2st": two_sample(a, b, classifier=classifier, random_state=seed)}
@@ -300,6 +302,12 @@ def _classifiers(
             else f"left out: {one_hot:,} one-hot columns"
         )
     return (found, *shown["synthetic"])
+
+
+def _one_hot_columns(frame: pd.DataFrame) -> int:
+    """Return how many columns the levels of a frame make in the published pipeline."""
+    levels = [c for c in frame.columns if not is_numeric(frame[c]) and frame[c].dtype != bool]
+    return sum(frame[c].nunique(dropna=False) for c in levels)
 
 
 def _tell(

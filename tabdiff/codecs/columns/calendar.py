@@ -14,6 +14,7 @@ import numpy as np
 
 from tabdiff.codecs.columns.grids import (
     LOG_MAX_CHANCE,
+    MAX_UNSEEN,
     Grid,
     NumberGrid,
     Residues,
@@ -341,7 +342,7 @@ def _find_time_of_day(ticks: np.ndarray, step: int, per_day: int) -> Residues | 
     """Find the times of day of points in time (m,), distinct and in order; None if chance would have them so."""
     first, last, m = int(ticks[0]), int(ticks[-1]), len(ticks)
     possible, total = per_day // step, (last - first) // step + 1
-    seen = np.unique(ticks % per_day)
+    seen, often = np.unique(ticks % per_day, return_counts=True)
     times = Residues(per_day, seen.tolist())
     # The longest time of day without a value, which may lie across midnight.
     gaps = np.diff(np.append(seen, seen[0] + per_day))
@@ -350,7 +351,8 @@ def _find_time_of_day(ticks: np.ndarray, step: int, per_day: int) -> Residues | 
     n_times, n_window = times.count(first, last), window.count(first, last, step)
     best: Residues | Window = window
     of_this = log_chance(possible, 1, m, n_window / total, in_a_row=True)
-    if log_chance(window.length // step + 1, len(seen), m, n_times / n_window) < LOG_MAX_CHANCE:
+    all_seen = (often == 1).sum() <= max(1, MAX_UNSEEN * m)
+    if all_seen and log_chance(window.length // step + 1, len(seen), m, n_times / n_window) < LOG_MAX_CHANCE:
         best, of_this = times, log_chance(possible, len(seen), m, n_times / total)
     return best if of_this + math.log(2) < LOG_MAX_CHANCE else None
 

@@ -4,7 +4,8 @@ A rule is found at fit if every training row keeps it and chance would not have 
 lie anywhere in the column's range would all fall on a grid that holds a share :math:`p` of the range with a probability
 of :math:`p^m`, times the number of grids of that size that might have been found. It must be below `MAX_CHANCE`. The
 same goes for what is left out between the first and the last of the digits, days or times that were seen: minutes that
-only happen to be missing are filled in.
+only happen to be missing are filled in. And remainders that were seen once tell how many there are that were not seen
+(Good, 1953): a set of which many came a single time is one of the training rows, not a rule, and would give them away.
 
 A grid is a set of integers, that of a column of decimals in units of its last digit. The rules for times and for dates
 written as numbers are in `tabdiff.codecs.columns.calendar`.
@@ -17,10 +18,22 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import gammaln
 
-__all__ = ["LOG_MAX_CHANCE", "Grid", "NumberGrid", "Residues", "Window", "find_residues", "log_chance", "runs"]
+__all__ = [
+    "LOG_MAX_CHANCE",
+    "MAX_UNSEEN",
+    "Grid",
+    "NumberGrid",
+    "Residues",
+    "Window",
+    "find_residues",
+    "log_chance",
+    "runs",
+]
 
 MAX_CHANCE = 1e-6
 LOG_MAX_CHANCE = math.log(MAX_CHANCE)
+# The share of the values whose remainder no other has, up to which the remainders seen are taken for all; one may be.
+MAX_UNSEEN = 0.003
 # Last digits that are looked at, as the power of ten.
 MODULI = (10, 100, 1000)
 
@@ -210,14 +223,15 @@ def find_residues(ticks: np.ndarray, multiple: int) -> Residues | None:
     total = (high - low) // multiple + 1
     for modulus in sorted({int(np.gcd.reduce(np.diff(ticks))), *MODULI}):
         choices = modulus // math.gcd(modulus, multiple)
-        residues = np.unique(ticks % modulus)
+        residues, times = np.unique(ticks % modulus, return_counts=True)
         if len(residues) == choices or modulus > high - low:
             continue
         rule = Residues(modulus, residues.tolist())
         between = range(int(residues[0]), int(residues[-1]) + 1, math.gcd(modulus, multiple))
         whole = Residues(modulus, between)
         share = rule.count(low, high) / whole.count(low, high)
-        if log_chance(len(between), len(residues), len(ticks), share) > LOG_MAX_CHANCE:
+        few_are_unseen = (times == 1).sum() <= max(1, MAX_UNSEEN * len(ticks))
+        if not few_are_unseen or log_chance(len(between), len(residues), len(ticks), share) > LOG_MAX_CHANCE:
             rule = whole
         share = rule.count(low, high) / total
         of_this = log_chance(choices, len(rule.residues), len(ticks), share, in_a_row=rule.residues == list(between))

@@ -338,3 +338,23 @@ def test_samples_holes_and_columns_beside_held_ones_keep_their_grids(model, tmp_
             assert table["first"].dropna().dt.is_month_start.all()
             assert read_numbers(table["ymd"].dropna()).notna().all()
     assert not tables[-1].isna().any(axis=None) and not tables[-2].isna().any(axis=None)
+
+
+def test_digits_that_only_happen_to_be_those_of_the_training_rows_are_no_grid():
+    # Means of a few whole numbers have some last digits more often than others, and many that few rows have.
+    draw = np.random.default_rng(0)
+    means = np.round(draw.integers(1000, 20_000, 4000) / draw.integers(1, 90, 4000), 6)
+    half = [np.unique(part) for part in np.array_split(means, 2)]
+    digits = [np.unique(np.rint(part * 1e6).astype(np.int64) % 1000) for part in half]
+    assert len(digits[0]) < 1000
+    assert not set(digits[1]) <= set(digits[0])
+    assert find_number_grid(half[0], (1, 6)) is None
+
+
+def test_times_of_day_that_only_happen_to_be_those_of_the_training_rows_are_no_grid():
+    seconds = np.unique(np.r_[rng.integers(0, 24, 300) * 3600, rng.integers(0, 86_400, 60)])
+    ticks = np.unique(rng.integers(0, 900, 400) * 86_400 + rng.choice(seconds, 400))
+    found = find_times(ticks, 1, 86_400)
+    assert found is None or not isinstance(found.time_of_day, Residues)
+    hours = np.unique(rng.integers(0, 900, 400) * 86_400 + rng.integers(0, 9, 400) * 3600)
+    assert find_times(hours, 1, 86_400) is not None
