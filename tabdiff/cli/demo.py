@@ -7,10 +7,8 @@ source), and a simple baseline are all measured against it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tabdiff.cli.demo_pictures import draw_cells, draw_images, draw_sequences, draw_table, write_picture
+from tabdiff.utils.processes import torch_threads
 
 __all__ = ["demo_cells", "demo_images", "demo_sequences", "demo_table"]
 
@@ -71,7 +70,8 @@ def demo_cells(
     print(f"Fitting {train.n_obs} of them, a random half of each type ...", flush=True)
     start = time.perf_counter()
     gen = DiffusionGenerator(random_state=seed, max_steps=max_steps, max_time=max_time)
-    with _one_thread():
+    # A second thread gains little on so small a network, and costs much where the machine is busy.
+    with torch_threads(1):
         gen.fit(train, condition=label)
     fitted = time.perf_counter()
     synthetic = gen.sample(condition={label: unseen.obs[label].value_counts().to_dict()}, random_state=seed)
@@ -124,7 +124,7 @@ def demo_table(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps: str
     print(f"Fitting {len(train)} of them, a random half of each species ...", flush=True)
     start = time.perf_counter()
     gen = DiffusionGenerator(random_state=seed, max_steps=max_steps)
-    with _one_thread():
+    with torch_threads(1):
         gen.fit(train, condition=label)
     fitted = time.perf_counter()
     synthetic = gen.sample(condition={label: unseen[label].value_counts().to_dict()}, random_state=seed)
@@ -235,7 +235,7 @@ def demo_sequences(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps:
     print(f"Fitting {len(train)} of them, a random half of each kind ...", flush=True)
     start = time.perf_counter()
     gen = DiffusionGenerator(random_state=seed, max_steps=max_steps)
-    with _one_thread():
+    with torch_threads(1):
         gen.fit(train, kinds[seen])
     fitted = time.perf_counter()
     asked = np.sort(kinds[~seen])
@@ -260,19 +260,6 @@ def demo_sequences(folder: str | os.PathLike = ".", *, seed: int = 0, max_steps:
     path = Path(folder) / "tabdiff-demo-sequence.png"
     write_picture(path, draw_sequences, gen, (unseen, kinds[~seen]), (np.asarray(drawn), asked))
     return scores
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Train on one thread: a second gains little on so small a network, and costs much where the machine is busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _random_half(labels: pd.Series, seed: int) -> np.ndarray:
