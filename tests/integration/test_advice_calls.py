@@ -302,7 +302,7 @@ CALLS = {
     ),
     "a mask of a table": (
         lambda: models.free.impute(HOLES, mask=HOLES.isna()),
-        "holes of a table are its missing values",
+        "what is missing in a table is known without one",
         lambda: models.free.impute(HOLES, steps=1),
     ),
     "NaN beside another mark": (
