@@ -215,6 +215,28 @@ class TestDistances:
         assert beta_recall(train, train) == pytest.approx(1, abs=0.02)
         assert beta_recall(train, independent_columns(train)) < 0.4
 
+    @pytest.mark.parametrize(
+        ("kind", "precision", "recall"),
+        [
+            ("noised", 0.9240507332540626, 0.3770114942528736),
+            ("shuffled", 0.834522393975426, 0.09954022988505762),
+            ("narrow", 0.5473563218390805, 0.5116527942925089),
+        ],
+    )
+    def test_coverage_agrees_with_synthcity_but_for_the_divisor(self, kind, precision, recall):
+        # Recorded of `delta_precision_alpha` and `delta_coverage_beta` of synthcity 0.2.12, which divides the sum of
+        # the errors by 14.5 where the levels of alpha sum to 15. Columns reach from 0 to 1, so that scales are its own.
+        rng = np.random.default_rng(5)
+        X = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4))
+        X = (X - X.min(axis=0)) / np.ptp(X, axis=0)
+        noised = X + 0.05 * rng.normal(size=X.shape)
+        shuffled = np.stack([rng.permutation(column) for column in X.T], axis=1)
+        narrow = 0.5 + 0.6 * (X[rng.permutation(300)] - 0.5)
+        drawn = {"noised": noised, "shuffled": shuffled, "narrow": narrow}[kind]
+        frames = [pd.DataFrame(rows, columns=list("abcd")) for rows in (X, drawn)]
+        assert 1 - (1 - alpha_precision(*frames)) * 15 / 14.5 == pytest.approx(precision, abs=1e-6)
+        assert 1 - (1 - beta_recall(*frames)) * 15 / 14.5 == pytest.approx(recall, abs=1e-6)
+
     def test_precision_falls_for_rows_that_lie_where_real_rows_are_rare(self, train, holdout):
         assert alpha_precision(train, holdout) > 0.95
         wide = train.assign(x=3 * train["x"], y=3 * train["y"])
