@@ -47,7 +47,7 @@ from tabdiff.evaluation.tables import (
 from tabdiff.evaluation.tells import telling_columns, telling_pairs, telling_rows
 from tabdiff.utils.fingerprint import frame_digest
 
-__all__ = ["evaluate_table"]
+__all__ = ["evaluate_table", "published_rows"]
 
 # Rows of each frame, where "auto" is asked for: of classifiers, of coverage, of the published pipeline, and of what
 # grows with the number of pairs and triples of columns.
@@ -102,8 +102,7 @@ def evaluate_table(
         held = None if held is None else held.drop(columns=keys)
         sizes["identifiers"] = f"{', '.join(map(str, keys))}: in no figure but rules and copied keys"
     if isinstance(max_rows, str):
-        width = _one_hot_columns(sides.real) + sides.real.shape[1]
-        rows["published"] = min(PUBLISHED_ROWS, max(PUBLISHED_VALUES // width, 1_000))
+        rows["published"] = published_rows(sides.real)
     _marginal(sides, held, columns, intervals, details, sizes)
     found = _classifiers(sides, held, classifier, columns, intervals, sizes)
     _tell(found, sides, details, seed)
@@ -302,6 +301,12 @@ def _classifiers(
             else f"left out: {one_hot:,} one-hot columns"
         )
     return (found, *shown["synthetic"])
+
+
+def published_rows(frame: pd.DataFrame) -> int:
+    """Return how many rows of either side the published pipeline is shown, where "auto" is asked for."""
+    width = _one_hot_columns(frame) + frame.shape[1]
+    return min(PUBLISHED_ROWS, max(PUBLISHED_VALUES // width, 1_000))
 
 
 def _one_hot_columns(frame: pd.DataFrame) -> int:
