@@ -105,6 +105,14 @@ def test_a_fit_learns_of_it_and_a_saved_model_draws_the_same(fitted, tmp_path):
     assert not rows.equals(fitted.sample(1500, random_state=0))
 
 
+@pytest.mark.slow
+def test_the_number_of_processes_changes_no_row(fitted):
+    z = torch.randn((4000, fitted.model_.config.width), generator=torch.Generator().manual_seed(0))
+    fitted.refinement_.start_ = StartingNoise.fit(z, 0.02 + 0.9 * (z[:, 0] > 0).double().numpy())
+    rows = fitted.sample(2500, random_state=0)
+    pd.testing.assert_frame_equal(rows, fitted.sample(2500, random_state=0, n_jobs=2))
+
+
 def test_a_fit_with_a_condition_walks_from_all_noise(fitted):
     rows = fitted.sample(1200, random_state=0)
     conditional = DiffusionGenerator(max_steps=80, hidden_size=32, n_blocks=1, refine=True, random_state=0)
