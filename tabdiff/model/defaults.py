@@ -47,6 +47,8 @@ __all__ = [
 # there, this one under one.
 CPU_BASE, CPU_BLOCKS = 32, 1
 MIN_STEPS, MAX_STEPS = 200, 10_000
+# Tables of fewer rows get fewer steps for each row, too.
+FEW_ROWS = 1300
 # A U-Net needs more steps than an MLP on as many rows, and of smaller batches; without a GPU they take a second each.
 IMAGE_BATCH, IMAGE_STEPS, IMAGE_STEPS_RANGE = 128, 40, (500, 2_000)
 GPU_IMAGE_STEPS, GPU_IMAGE_STEPS_RANGE = 120, (2_000, 50_000)
@@ -163,12 +165,20 @@ def resolve_learning_rate(
     return 1e-3 if unet is None else min(1e-3, 2e-4 * 128 / unet["base"])
 
 
-def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None = None, device: str = "cpu") -> int:
+def resolve_steps(
+    max_steps: str | int,
+    n_rows: int,
+    unet: dict[str, Any] | None = None,
+    device: str = "cpu",
+    is_table: bool = False,
+) -> int:
     """Return the number of training steps; "auto" grows a little slower than the number of rows.
 
     A few hundred rows are copied when they are seen too often: on half of the penguins (172 rows) the median distance
     of a sample to the nearest of them falls from 0.95 of an unseen row's at 200 steps to 0.69 at 1,000, and nothing
-    else improves. On tens of thousands of rows samples still get better at 10,000 steps.
+    else improves. Of 669 rows of insurance policies the losses tell after 712 steps (AUC .57), not after 356 (.51); so
+    steps of a table of fewer than `FEW_ROWS` fall with the square of the rows, nearly. On tens of thousands of rows
+    samples still get better at 10,000 steps.
     """
     if max_steps != "auto":
         return int(max_steps)
@@ -176,7 +186,8 @@ def resolve_steps(max_steps: str | int, n_rows: int, unet: dict[str, Any] | None
         if device == "cpu":
             return int(np.clip(IMAGE_STEPS * n_rows**0.5, *IMAGE_STEPS_RANGE))
         return int(np.clip(GPU_IMAGE_STEPS * n_rows**0.5, *GPU_IMAGE_STEPS_RANGE))
-    return int(np.clip(8 * n_rows**0.69, MIN_STEPS, MAX_STEPS))
+    few = min(n_rows / FEW_ROWS, 1.0) if is_table else 1.0
+    return int(np.clip(8 * n_rows**0.69 * few, MIN_STEPS, MAX_STEPS))
 
 
 def network_name(denoiser: Any, codec: Any) -> str:

@@ -155,7 +155,9 @@ def fit_model(
         batches,
         **settings,
         generator=torch.Generator(device).manual_seed(start.seeds.loop),
-        max_steps=resolve_steps(options.max_steps, start.n_rows, start.spec.unet, device.type),
+        max_steps=resolve_steps(
+            options.max_steps, start.n_rows, start.spec.unet, device.type, start.codec.columns_known_
+        ),
         max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
         validation=_validation(start, options, settings["precision"], device),
         callbacks=[*([ProgressBar()] if options.verbose else []), *(options.callbacks or ())] if world.is_first else [],

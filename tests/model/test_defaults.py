@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tabdiff.model.defaults import LARGE_ROWS, resolve_learning_rate, sizes_of
+from tabdiff.model.defaults import LARGE_ROWS, resolve_learning_rate, resolve_steps, sizes_of
 
 TABLE = SimpleNamespace(columns_known_=True)
 CELLS = SimpleNamespace(columns_known_=False)
@@ -35,3 +35,15 @@ def test_a_gpu_has_large_ones(monkeypatch):
 def test_small_networks_of_large_tables_take_large_steps():
     assert resolve_learning_rate("auto", small_table_network=True) > resolve_learning_rate("auto")
     assert resolve_learning_rate(1e-4, small_table_network=True) == 1e-4
+
+
+def test_small_tables_get_fewer_steps_and_grow_without_a_jump():
+    steps = [resolve_steps("auto", n, None, "cpu", True) for n in (20, 172, 400, 669, 1299, 1300, 5000, 10**6)]
+    assert steps[:2] == [200, 200]
+    assert steps == sorted(steps)
+    assert steps[3] == 366
+    assert steps[5] - steps[4] <= 2
+    # Cells, sequences and larger tables are as they were.
+    assert resolve_steps("auto", 669) == 712
+    assert steps[5:] == [resolve_steps("auto", n) for n in (1300, 5000, 10**6)]
+    assert resolve_steps(7, 669, None, "cpu", True) == 7
