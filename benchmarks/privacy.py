@@ -2,6 +2,7 @@
 
     TABDIFF_DATA=/path python benchmarks/privacy.py                  # what is missing from results/privacy.jsonl
     TABDIFF_DATA=/path python benchmarks/privacy.py --seconds 60     # fits of at most a minute
+    python benchmarks/privacy.py --null                              # what attacks find where there is nothing
     python benchmarks/privacy.py --table                             # print the table as markdown, run nothing
 
 All rows of a table are halved. Which half an attack finds the easier to tell is a matter of luck, which among 2,000
@@ -97,6 +98,35 @@ def audit_half(train: pd.DataFrame, holdout: pd.DataFrame, seconds: float | None
     }
 
 
+def null(loader: Any, name: str, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
+    """Attack rows of columns drawn each by itself, which copy no row: of training rows, and of unseen ones."""
+    from tabdiff.evaluation import dcr_share, independent_columns
+    from tabdiff.evaluation.privacy import membership_attacks
+    from tabdiff.evaluation.privacy.membership import Candidates
+
+    table = load(loader, name)
+    rows = pd.concat([table.train, table.holdout], ignore_index=True)
+    found: dict[str, list[float]] = {}
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(len(rows))
+        train, holdout = (rows.iloc[part].reset_index(drop=True) for part in np.array_split(order, 2))
+        half = len(holdout) // 2
+        sources = {"training rows": (train, holdout), "unseen rows": (holdout.iloc[half:], holdout.iloc[:half])}
+        for source, (marginals, unseen) in sources.items():
+            for draw in (0, 1):
+                rng = np.random.default_rng(0)
+                drawn = independent_columns(marginals, random_state=draw)
+                order = rng.permutation(len(unseen))
+                others, known = (unseen.iloc[part] for part in np.array_split(order, 2))
+                members = rng.permutation(len(train))[: len(others)]
+                candidates = Candidates(train.iloc[members], others, known, members)
+                best = max(attack.auc for attack in membership_attacks(drawn, candidates))
+                found.setdefault(f"AUC, of {source}", []).append(best)
+                share = dcr_share(train, drawn, unseen, random_state=draw)
+                found.setdefault(f"DCR share %, of {source}", []).append(share)
+    return {"table": name, **{figure: f"{np.mean(values):.3f}" for figure, values in found.items()}}
+
+
 def tables(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
@@ -118,7 +148,12 @@ def main() -> None:
     parser.add_argument("--tables", type=names, default=list(TABLES))
     parser.add_argument("--seconds", type=float, default=None, help="of each fit at most; default: until it stops")
     add_run_arguments(parser, Path(RESULTS / "privacy.jsonl"), seeds=(0,))
+    parser.add_argument("--null", action="store_true", help="attack rows of independent columns and stop")
     args = parser.parse_args()
+    if args.null:
+        rows = [null(data_loader(), name) for name in args.tables]
+        print("\n".join(markdown(list(rows[0]), [list(row.values()) for row in rows])))
+        return
     if not args.table:
         import torch
 
