@@ -214,7 +214,7 @@ def private_noise(options: Any, record: dict[str, Any], n_rows: int) -> tuple[Cl
     multiplier = training_noise(budget, record["counting_noise_multiplier"], rate, steps)
     seed = record["noise_seed"]
     noise_seed = secrets.randbits(63) if seed is None else int(np.random.SeedSequence([seed, 2]).generate_state(1)[0])
-    return ClippedNoise(float(budget.max_grad_norm), multiplier, rate, noise_seed), steps
+    return ClippedNoise(float(budget.max_grad_norm), multiplier, rate, size, noise_seed), steps
 
 
 def private_record(options: Any, record: dict[str, Any], noise: ClippedNoise, steps: int) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 r"""A differentially private step of training: gradients of rows clipped one by one, noise added to their sum.
 
-.. math:: \tilde g = \frac{1}{q n} \left( \sum_{i \in B} g_i \min\left(1, \frac{C}{\|g_i\|}\right) +
+.. math:: \tilde g = \frac{1}{b} \left( \sum_{i \in B} g_i \min\left(1, \frac{C}{\|g_i\|}\right) +
     \sigma C\, \xi \right), \qquad \xi \sim N(0, I),
 
-over a Poisson sample B, in which each of n rows is with probability q (Abadi et al., 2016,
-https://arxiv.org/abs/1607.00133).
+over a Poisson sample B, in which each row is with the same probability (Abadi et al., 2016,
+https://arxiv.org/abs/1607.00133). The divisor b is what such a sample should hold about, and is not counted: neither how
+many rows a sample has nor how many there are may be told.
 
 Norms of single gradients do not need these gradients: that of a linear layer's weights is the product of the norms of
 what went in and of the derivative by what came out (Goodfellow, 2015, https://arxiv.org/abs/1510.01799). Where a
@@ -50,19 +51,22 @@ class ClippedNoise:
         Standard deviation of the noise, in units of `max_grad_norm`.
     sample_rate : float
         Probability with which a row is in a batch.
+    batch_rows : int
+        What sums of gradients are divided by: rows of a batch, about, known without counting.
     seed : int
         Of the samples and of the noise.
 
     Examples
     --------
     >>> from tabdiff.training import ClippedNoise
-    >>> ClippedNoise(max_grad_norm=1.0, noise_multiplier=2.0, sample_rate=0.05, seed=0).noise_multiplier
-    2.0
+    >>> ClippedNoise(max_grad_norm=1.0, noise_multiplier=2.0, sample_rate=0.05, batch_rows=512, seed=0).batch_rows
+    512
     """
 
     max_grad_norm: float
     noise_multiplier: float
     sample_rate: float
+    batch_rows: int
     seed: int
 
 
@@ -317,10 +321,9 @@ class PrivateStep:
         self.ema.move(self.denoiser)
 
     def add_noise(self) -> None:
-        """Add noise to the sum of the gradients, and divide by the number of rows that a batch has on average."""
-        expected = self.private.sample_rate * len(self.batches)
+        """Add noise to the sum of the gradients, and divide it."""
         deviation = self.private.noise_multiplier * self.private.max_grad_norm
         for p in _trained(self.denoiser).values():
             assert p.grad is not None
             p.grad += deviation * torch.randn(p.shape, generator=self.noise, device=p.device, dtype=p.dtype)
-            p.grad /= max(expected, 1.0)
+            p.grad /= self.private.batch_rows

@@ -117,7 +117,8 @@ class Squared(nn.Module):
 
 
 def a_step(denoiser, data, condition=None, draw=None, **settings):
-    settings = {"max_grad_norm": 1.0, "noise_multiplier": 1.0, "sample_rate": 0.5, "seed": 3} | settings
+    plain = {"max_grad_norm": 1.0, "noise_multiplier": 1.0, "sample_rate": 0.5, "batch_rows": 20, "seed": 3}
+    settings = plain | settings
     shape = (getattr(denoiser, "width", data.shape[1]),)
     return PrivateStep(
         denoiser,
@@ -153,7 +154,7 @@ def test_noise_is_added_of_the_deviation_that_was_asked_for():
     clipped_gradients(denoiser, *a_batch(denoiser), 0.2)
     plain = flat(denoiser).clone()
     step.add_noise()
-    noise = flat(denoiser) * (0.5 * N) - plain
+    noise = flat(denoiser) * 20 - plain
     assert float(noise.std()) == pytest.approx(5.0 * 0.2, rel=0.05)
     assert abs(float(noise.mean())) < 0.1
 
@@ -193,7 +194,7 @@ def test_a_training_run_keeps_no_losses():
         Batches(data, condition, size=8, event_shape=(denoiser.width,), draw_given=draw),
         generator=torch.Generator().manual_seed(0),
         max_steps=3,
-        private=ClippedNoise(1.0, 1.0, 0.2, 1),
+        private=ClippedNoise(1.0, 1.0, 0.2, 8, 1),
     )
     assert result.n_steps == 3
     assert set(result.history) == {"step", "learning_rate"}
@@ -241,3 +242,17 @@ def test_an_audit_does_not_break_the_bound():
         for c in (far, torch.zeros_like(far))
     ]
     assert epsilon_lower_bound(*scores) > allowed
+
+
+def test_the_divisor_does_not_count_the_rows():
+    def moved(n):
+        denoiser = mixed_denoiser()
+        data, condition, draw = mixed_rows(n)
+        step = a_step(denoiser, data, condition, draw, sample_rate=1e-9)
+        denoiser.zero_grad()
+        for p in denoiser.parameters():
+            p.grad = torch.zeros_like(p) if p.requires_grad else None
+        step.add_noise()
+        return flat(denoiser)
+
+    torch.testing.assert_close(moved(40), moved(80), rtol=0, atol=0)
