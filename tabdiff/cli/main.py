@@ -351,7 +351,10 @@ def _info(args: argparse.Namespace) -> None:
     path = Path(args.model)
     size = sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]) if f.is_file())
     weights = sum(p.numel() for p in gen.denoiser_.parameters())
-    trained = [f"{gen.n_samples_fit_:,} rows", f"{gen.n_steps_:,} steps", f"final loss {gen.history_['loss'][-1]:.4g}"]
+    about = "" if gen.privacy_ is None else "about "
+    trained = [f"{about}{gen.n_samples_fit_:,} rows", f"{gen.n_steps_:,} steps"]
+    if gen.history_.get("loss"):  # which a differentially private fit does not keep
+        trained.append(f"final loss {gen.history_['loss'][-1]:.4g}")
     if gen.history_.get("seconds"):
         trained.append(f"{gen.history_['seconds'][-1]:.0f} s")
     lines = [
@@ -362,6 +365,9 @@ def _info(args: argparse.Namespace) -> None:
         f"files        {size / 1e6:.1f} MB, format version {FORMAT_VERSION}",
         f"tabdiff      {_version()}",
     ]
+    if gen.privacy_ is not None:
+        told = "ε = {epsilon:.3g}, δ = {delta:g}, noise {noise_multiplier:.3g} times a norm of {max_grad_norm:g}"
+        lines.append(f"privacy      {told.format(**gen.privacy_)}")
     if gen.conditions_ is None:
         lines.append("conditions   none")
     else:

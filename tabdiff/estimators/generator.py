@@ -108,8 +108,8 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         or more; for a U-Net less the wider it is, 2e-4 at 128 channels.
     training : TrainingOptions, optional
         What is rarely changed: optimiser, warm-up and decay of the rate, averaging of the weights, clipping and
-        accumulation of gradients, how times are drawn, and how many rows are shown with some of their columns given
-        (``observed_masks``). None is ``TrainingOptions()``.
+        accumulation of gradients, how times are drawn, how many rows are shown with some of their columns given
+        (``observed_masks``), and what the fit may tell of single rows (``privacy``). None is ``TrainingOptions()``.
     early_stopping : bool, default=False
         Whether to hold out rows, stop when the loss on them no longer improves, and keep the weights that did best.
         They are averaged weights, evaluated every 50 steps at times and noises that stay the same.
@@ -173,6 +173,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         The small network of autoguidance.
     autoguidance_ : float
         The scale of autoguidance, 1 where there is none.
+    privacy_ : dict or None
+        What a differentially private fit spent, and how: "epsilon", "delta", "max_grad_norm", "noise_multiplier",
+        "sample_rate", "steps", what was counted, and what of each column is public. None for an ordinary fit.
     model_ : FittedModel
         What was fitted; the other attributes but the first two are parts of it.
     codec_ : object

@@ -4,7 +4,7 @@ r"""A differentially private step of training: gradients of rows clipped one by 
     \sigma C\, \xi \right), \qquad \xi \sim N(0, I),
 
 over a Poisson sample B, in which each row is with the same probability (Abadi et al., 2016,
-https://arxiv.org/abs/1607.00133). The divisor b is what such a sample should hold about, and is not counted: neither how
+https://arxiv.org/abs/1607.00133). The divisor b is what such a sample holds about, and is not counted: neither how
 many rows a sample has nor how many there are may be told.
 
 Norms of single gradients do not need these gradients: that of a linear layer's weights is the product of the norms of

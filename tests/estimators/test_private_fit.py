@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tabdiff import ArrayCodec, DiffusionGenerator, PrivacyBudget, TableCodec, TrainingOptions
+from tabdiff.cli import main
 from tabdiff.training import Callback, Checkpoint
 from tabdiff.training.privacy import accounted_delta, spent_epsilon
 
@@ -89,6 +90,15 @@ def test_saved_and_loaded(tmp_path):
     assert again.random_state is None
     pd.testing.assert_frame_equal(again.sample(9, random_state=1), gen.sample(9, random_state=1))
     assert "privacy" in again.schema_
+
+
+def test_the_command_line_tells_of_the_budget(tmp_path, capsys):
+    fitted().save(tmp_path / "model.safetensors")
+    assert main(["info", str(tmp_path / "model.safetensors")]) in (0, None)
+    shown = capsys.readouterr().out
+    assert "privacy      ε = 7.9" in shown or "privacy      ε = 8" in shown
+    assert "final loss" not in shown
+    assert "about " in shown
 
 
 @pytest.mark.slow
