@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_is_fitted
 
 from tabdiff.codecs.conditions.vector import as_array
 from tabdiff.codecs.inputs import read_features
-from tabdiff.estimators.fitted_attributes import FittedAttributes
-from tabdiff.generation.cells import latent
+from tabdiff.estimators.cells import CellMixin
 from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.generation.inverse_problems import impute_images, restore, super_resolve
 from tabdiff.generation.options import SamplingOptions
@@ -24,7 +21,7 @@ from tabdiff.utils.memory import native
 __all__ = ["DrawingMixin"]
 
 
-class DrawingMixin(FittedAttributes):
+class DrawingMixin(CellMixin):
     """Methods of `DiffusionGenerator` that draw."""
 
     def sample(
@@ -81,7 +78,9 @@ class DrawingMixin(FittedAttributes):
             For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
         like : AnnData, optional
             For cells: those whose composition and total counts are copied, row by row; with another `n_samples`, of
-            cells drawn from it. Totals go, among cells of one condition, to those that the model makes as deep.
+            cells drawn from it. Totals go, among cells of one condition, to those that the model makes as deep. With a
+            dict as `condition` beside it the cells are like these but for what that names: ``like=controls,
+            condition={"condition": "stim"}``; see `predict_perturbation`.
         library_size : float, array-like of shape (n_samples,) or "match", optional
             For counts: the total of each cell. Reads are taken at random from what the model draws, or added from the
             rates that agree with it, as sequencing the same cell less or more would. "match" draws totals of training
@@ -226,42 +225,6 @@ class DrawingMixin(FittedAttributes):
             n_jobs=n_jobs,
             verbose=self.verbose,
         )
-
-    def latent(self, adata: Any, *, condition: Any = None) -> np.ndarray:
-        """Where cells lie for the model, for neighbours, UMAP or trajectories: ``adata.obsm["X_tabdiff"] = ...``.
-
-        The principal components of the expression that the model expects of each cell, which is free of counting noise
-        and of library size, and spans the differences between the classes of the condition beside those within. Drawn
-        cells carry theirs in ``obsm["X_tabdiff"]``; to compare real with drawn cells, give both to this method.
-
-        A model of a condition takes cells for what they are said to be, and its map separates the classes even where
-        labels are wrong. For a map that is to show whether classes differ, fit without a condition.
-
-        Parameters
-        ----------
-        adata : AnnData
-            Cells with the genes of the fit. It is never changed.
-        condition : optional
-            Their condition, in the forms of `sample` that go row by row or give one value; by default their own.
-
-        Returns
-        -------
-        ndarray of shape (n_cells, n_components)
-            float32, at most 50 components.
-
-        Raises
-        ------
-        TypeError
-            If the model or `adata` is not one of cells.
-        ValueError
-            For genes that are missing, or cells without the condition of the fit.
-        """
-        check_is_fitted(self)
-        model = self.model_
-        if model.container != "cells":
-            raise TypeError("latent is for models of AnnData; this one was fitted on a table or an array.")
-        features, own = read_features(self, adata, "cells", model.condition_names, model.source)
-        return latent(model, features, condition, own)
 
     # --------------------------------------------------------------- impute
 
@@ -409,8 +372,7 @@ class DrawingMixin(FittedAttributes):
 
         Examples
         --------
-        >>> import numpy as np
-        >>> from tabdiff import DiffusionGenerator
+        >>>         >>> from tabdiff import DiffusionGenerator
         >>> images = np.random.default_rng(0).random((20, 8, 8))
         >>> gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(images)
         >>> gen.super_resolve(images[:3, ::2, ::2], steps=2).shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from tabdiff.codecs import is_anndata
 from tabdiff.codecs.cells.depth import match_ranks
 from tabdiff.codecs.inputs import cell_conditions
+from tabdiff.diffusion.generate import draw
 from tabdiff.io.frames import to_pandas
 from tabdiff.utils.array_likes import MAX_EXACT, as_values
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
     from tabdiff.model.fitted import FittedModel
 
-__all__ = ["CellRequest", "latent", "match_totals"]
+__all__ = ["CellRequest", "latent", "match_totals", "unseen_offsets"]
+
+# Cells drawn to learn where those of a combination lie that training never showed.
+UNSEEN_ROWS = 512
 
 
 @dataclass
@@ -68,8 +73,12 @@ class CellRequest:
             For arguments that exclude each other, names that obs or like lacks, library sizes that are not positive.
         """
         given = [name for name, value in (("condition", condition), ("obs", obs), ("like", like)) if value is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} were both given; each says which cells to draw, so pass one.")
+        changed = like is not None and isinstance(condition, Mapping) and obs is None
+        if len(given) > 1 and not changed:
+            raise ValueError(
+                f"{' and '.join(given)} were both given; each says which cells to draw, so pass one. Beside like a "
+                "dict says what of these cells is to be another."
+            )
         request = cls(n_samples, condition)
         if obs is None and like is None and library_size is None:
             return request
@@ -81,7 +90,7 @@ class CellRequest:
         if obs is not None:
             request._take_obs(model, obs)
         if like is not None:
-            request._take_like(model, like, library_size is None or _is_match(library_size), seed)
+            request._take_like(model, like, library_size is None or _is_match(library_size), seed, condition)
         elif _is_match(library_size):
             request.totals, request.by_rank = "match", True
         if library_size is not None and not _is_match(library_size):
@@ -98,16 +107,28 @@ class CellRequest:
             raise ValueError(f"obs has {len(obs)} rows, but n_samples={self.n_samples}. Leave n_samples out.")
         self.n_samples = len(obs)
 
-    def _take_like(self, model: FittedModel, like: AnnData, depth: bool, seed: int) -> None:
+    def _take_like(
+        self, model: FittedModel, like: AnnData, depth: bool, seed: int, changed: Mapping[Any, Any] | None
+    ) -> None:
         if not is_anndata(like):
             raise TypeError(f"like must be an AnnData; got {type(like).__name__}.")
         rows = np.arange(like.n_obs)
         if self.n_samples is not None and self.n_samples != like.n_obs:
             rows = np.random.default_rng(seed).integers(like.n_obs, size=self.n_samples)
         self.n_samples = len(rows)
-        self.condition = _named(model, like.obs.iloc[rows].reset_index(drop=True), "like.obs")
+        obs = like.obs.iloc[rows].reset_index(drop=True)
+        if changed is not None and model.conditions is not None:
+            unknown = [name for name in changed if name not in model.conditions.names]
+            if unknown:
+                raise ValueError(
+                    f"condition beside like must name conditions of the model, {model.conditions.names}; got {unknown}."
+                )
+            obs = obs.assign(**{name: _as_column(value, len(rows), name) for name, value in changed.items()})
+        elif changed is not None:
+            raise ValueError(f"condition={_text(changed)} was given, but the model was fitted without one.")
+        self.condition = _named(model, obs, "like.obs")
         vectors = model.conditions.vector_names if model.conditions is not None else []
-        for name in [name for name in vectors if name in like.obsm]:
+        for name in [name for name in vectors if name in like.obsm and name not in (changed or {})]:
             self.condition[name] = cell_conditions(like, [name])[name].iloc[rows].to_list()
         if depth and model.codec.kind_ == "counts":
             self.totals, self.by_rank = model.codec.totals(like)[rows], True
@@ -122,6 +143,15 @@ class CellRequest:
         if self.totals.ndim and len(self.totals) != n:
             raise ValueError(f"library_size has {len(self.totals)} values, but {n} cells are to be drawn.")
         return np.broadcast_to(self.totals, (n,))
+
+
+def _as_column(value: Any, n: int, name: Any) -> list:
+    """One value for all of n cells, or their own, as a list."""
+    if np.ndim(value) == 0:
+        return [value] * n
+    if len(value) != n:
+        raise ValueError(f"condition[{name!r}] must be one value, or one for each of {n} cells; got {len(value)}.")
+    return list(value)
 
 
 def _is_match(library_size: Any) -> bool:
@@ -186,3 +216,26 @@ def match_totals(totals: np.ndarray, data: Tensor, codes: Tensor | None) -> np.n
     if codes is not None:
         groups = np.unique(codes.nan_to_num(nan=-1e9).numpy(), axis=0, return_inverse=True)[1].reshape(-1)
     return match_ranks(totals, data[:, -1].numpy(), groups)
+
+
+def unseen_offsets(model: FittedModel, codes: Tensor | None) -> Any:
+    """What the codec is to make of classes among codes (n, k) that training never showed, None without any.
+
+    For each of them latents are drawn, with a seed of their own: what it says depends on the model and the conditions.
+    """
+    if model.container != "cells" or codes is None:
+        return None
+    parts = [codes[np.resize(rows, UNSEEN_ROWS)] for rows in model.codec.unseen(codes)]
+    if not parts:
+        return None
+    condition = torch.cat(parts)
+    data = draw(
+        model.denoiser,
+        len(condition),
+        condition,
+        width=model.config.width,
+        generator=torch.Generator().manual_seed(0),
+        guided=model.guided,
+        precision=model.precision,
+    )
+    return model.codec.predict_offsets(data, condition)

@@ -18,7 +18,7 @@ from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.conditions.vector import as_array
 from tabdiff.diffusion.generate import beside, default_steps, draw, guide, rows_at_once
 from tabdiff.diffusion.samplers.sample import check_method
-from tabdiff.generation.cells import CellRequest, match_totals
+from tabdiff.generation.cells import CellRequest, match_totals, unseen_offsets
 from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.generation.progress import announce, progress_bar, seconds_of_drawing
@@ -110,6 +110,7 @@ class SamplePlan:
             check_method(method, self.guided)
         self.obs, self.by_rank = request.obs, request.by_rank
         self.totals = request.resolve_totals(model, self.codes, self.n, seed)
+        self.offsets = unseen_offsets(model, self.codes)
 
         # What the density ratio says holds under the conditions of the training rows.
         usable = not guiding and not self.held
@@ -254,10 +255,10 @@ class SamplePlan:
         places = torch.arange(start, self.n if stop is None else min(stop, self.n))
         data = self._raw(places) if self.refinement is None else self._refined[places]
         codes = self._codes(places)
-        if self.totals is not None:
-            totals = self.totals[places.numpy()]
-            totals = match_totals(totals, data, codes) if self.by_rank else totals
-            rows = model.codec.decode(data, codes, self.generator, totals)
+        if self.totals is not None or self.offsets:
+            totals = None if self.totals is None else self.totals[places.numpy()]
+            totals = match_totals(totals, data, codes) if totals is not None and self.by_rank else totals
+            rows = model.codec.decode(data, codes, self.generator, totals, self.offsets)
         else:
             rows = model.codec.decode(data, codes, self.generator)
         rows = self.held.put_in(model.codec, rows, data) if self.held else rows

@@ -116,6 +116,17 @@ class CellClasses:
         p = torch.softmax(torch.as_tensor(log_p), dim=1)
         return candidates[torch.multinomial(p, 1, generator=generator)[:, 0].numpy()]
 
+    def unseen(self, condition: Tensor | None) -> dict[tuple[int, ...], np.ndarray]:
+        """Combinations of known levels that training never showed, each with its rows of a condition (n, k)."""
+        if condition is None or not self.columns:
+            return {}
+        codes = self._codes(condition, len(condition))
+        keys, inverse = np.unique(codes, axis=0, return_inverse=True)
+        known, inverse = {tuple(row) for row in self.codes.tolist()}, inverse.reshape(-1)
+        null = np.array([self.levels[j] for j in self.columns])
+        new = [k for k, key in enumerate(keys) if tuple(key.tolist()) not in known and not (key == null).any()]
+        return {tuple(keys[k].tolist()): np.flatnonzero(inverse == k) for k in new}
+
     def nearest(self, codes: np.ndarray) -> np.ndarray:
         """The training class that shares most levels with each row of `codes`, the largest of equals."""
         shared = (codes[:, None, :] == self.codes[None]).sum(axis=2)

@@ -182,6 +182,10 @@ class CellCodec(Codec):
         """
         return self.model_.encode(self._read(adata), condition, generator)
 
+    def expression(self, adata: AnnData) -> Any:
+        """The matrix (n_cells, n_genes) of cells, with the genes of the fit in their order; see `encode` for errors."""
+        return self._read(adata)
+
     def _read(self, adata: AnnData) -> Any:
         """The matrix of cells to encode, checked against that of the fit."""
         adata = self._align(adata)
@@ -252,12 +256,38 @@ class CellCodec(Codec):
         assert isinstance(self.model_, CountModel)
         return self.model_.training_totals(condition, n, generator)
 
+    def unseen(self, condition: Tensor | None) -> list[np.ndarray]:
+        """Rows (m,) of a condition (n, k) for each combination that training never showed and the codec predicts."""
+        if not isinstance(self.model_, CountModel) or self.model_.effects is None:
+            return []
+        return list(self.model_.classes.unseen(condition).values())
+
+    def predict_offsets(self, data: Tensor, condition: Tensor) -> Any:
+        """What `decode` is to make of combinations that training never showed, from latents drawn under them.
+
+        A type under what only other types were given, say: it gets the effect that they share, more of that of types
+        like it, as far as the training cells speak for such differences; see
+        `tabdiff.codecs.cells.effects.CombinationEffects`.
+
+        Parameters
+        ----------
+        data : Tensor (n, n_latent_)
+        condition : Tensor (n, k)
+
+        Returns
+        -------
+        dict
+            For `offsets` of `decode`; empty for values that are not counts.
+        """
+        return self.model_.predict_offsets(data, condition) if isinstance(self.model_, CountModel) else {}
+
     def decode(
         self,
         data: Tensor,
         condition: Tensor | None,
         generator: torch.Generator,
         totals: np.ndarray | None = None,
+        offsets: Any = None,
     ) -> AnnData:
         """Cells from latent vectors.
 
@@ -270,6 +300,8 @@ class CellCodec(Codec):
         generator : torch.Generator
         totals : int64 array (n,), optional
             Total counts of each cell, for a model of counts: reads are taken from or added to what the latents say.
+        offsets : dict, optional
+            What `predict_offsets` says of combinations that training never showed.
 
         Returns
         -------
@@ -286,7 +318,7 @@ class CellCodec(Codec):
             raise ValueError(f"data has shape {tuple(data.shape)}; expected (n, {self.n_latent_}).")
         condition = None if condition is None else condition.detach().cpu()
         if isinstance(self.model_, CountModel):
-            x: Any = self.model_.decode(data, condition, generator, totals)
+            x: Any = self.model_.decode(data, condition, generator, totals, offsets)
             x = x.astype(np.promote_types(x.dtype, self.dtype_), copy=False)
         else:
             x = self.model_.decode(data, condition, generator)

@@ -14,6 +14,7 @@ from torch import Tensor
 from tabdiff.codecs.cells.calibration import CountCalibration
 from tabdiff.codecs.cells.classes import CellClasses
 from tabdiff.codecs.cells.depth import deepen, thin
+from tabdiff.codecs.cells.effects import CombinationEffects
 from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed_genes
 from tabdiff.io.expression import CHUNK, dense_rows
 from tabdiff.nn.count_autoencoder import CountAutoencoder, train_autoencoder
@@ -29,6 +30,8 @@ SVD_CELLS, SVD_GENES = 4000, 800
 SMALL_EFFECT = 0.4
 CALIBRATION_CELLS = 20_000
 MAX_VIEW = 50  # principal components that `latent` returns at most
+# Log rates and log inverse dispersions of combinations of levels that training never showed.
+Offsets = dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]
 MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a latent dimension to be kept
 
 
@@ -39,6 +42,8 @@ class CountModel:
     ----------
     classes : CellClasses
     rates : ClassRates
+    effects : CombinationEffects or None
+        None where every combination of classes was seen.
     n_features : int
         Length of the encoded vector: active latents and log library size.
     """
@@ -64,6 +69,8 @@ class CountModel:
         self.library = np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1), 0.5)
         self.n_genes = n_genes
         self.rates = ClassRates(matrix, self.classes, self.library)
+        wanted = CombinationEffects.wanted(self.classes)
+        self.effects = CombinationEffects(matrix, self.classes, self.library) if wanted else None
         log_theta = fit_dispersion(matrix, self.classes, self.library, self.rates.class_log_rate)
         genes = overdispersed_genes(matrix, MAX_INPUT_GENES)
         limit = int(min(round(2 * n_cells ** (1 / 3)), 16 if n_cells < 10_000 else 24, n_genes // 2, n_cells // 3))
@@ -263,7 +270,12 @@ class CountModel:
 
     @torch.no_grad()
     def _rates(
-        self, z: Tensor, condition: Tensor | None, index: np.ndarray, codes: np.ndarray
+        self,
+        z: Tensor,
+        condition: Tensor | None,
+        index: np.ndarray,
+        codes: np.ndarray,
+        offsets: Offsets | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log rates and log inverse dispersions (n, n_genes) at latents z (n, n_latent)."""
         rows = torch.as_tensor(np.where(index < 0, 0, index))
@@ -273,6 +285,9 @@ class CountModel:
         if len(unseen):
             log_rate[unseen] = torch.as_tensor(self.rates.additive(codes[unseen]))
             log_theta[unseen] = self.model.log_theta(torch.as_tensor(self.classes.nearest(codes[unseen])))
+            for key, (rate, theta) in (offsets or {}).items():
+                own = unseen[(codes[unseen] == np.array(key)).all(axis=1)]
+                log_rate[own], log_theta[own] = torch.from_numpy(rate), torch.from_numpy(theta)
         return self.model.log_rate(z, log_rate, condition), log_theta
 
     def _raw(self, data: Tensor) -> Tensor:
@@ -292,14 +307,60 @@ class CountModel:
         index: np.ndarray,
         codes: np.ndarray,
         generator: torch.Generator,
+        offsets: Offsets | None = None,
     ) -> tuple[np.ndarray, Tensor, Tensor]:
         """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration; their means and log θ."""
         z = self._latent(data, generator)
-        log_rate, log_theta = self._rates(z, condition, index, codes)
+        log_rate, log_theta = self._rates(z, condition, index, codes, offsets)
         mean = torch.exp(log_rate + self._raw(data)[:, -1:]).clamp(max=MAX_EXACT)
         # What float32 holds at most is far beyond what an integer does.
         counts = nb_sample(mean, log_theta, generator).clamp(max=MAX_EXACT)
         return counts.numpy().astype(np.int64), mean, log_theta
+
+    @torch.no_grad()
+    def predict_offsets(self, data: Tensor, condition: Tensor) -> Offsets:
+        """Log rates and log inverse dispersions of combinations that training never showed.
+
+        The rates are such that cells at these latents have, in the mean, the shares that are predicted.
+
+        Parameters
+        ----------
+        data : Tensor (n, n_features)
+            Latents drawn under the conditions.
+        condition : Tensor (n, k)
+
+        Returns
+        -------
+        dict
+            From levels to two float32 arrays (n_genes,); empty where nothing is predicted.
+        """
+        out: Offsets = {}
+        if self.effects is None:
+            return out
+        for key, rows in self.classes.unseen(condition).items():
+            codes = np.array(key)
+            additive = self.rates.additive(codes[None])[0].astype(np.float64)
+            wanted = torch.from_numpy(self.effects(codes, additive)).clamp_min(1e-8)
+            wanted = wanted / wanted.sum()
+            z, y = self._latent(data[rows]), condition[rows]
+            log_rate = wanted.log()
+            for _ in range(3):  # the softmax makes it more than one step
+                mean = torch.zeros(self.n_genes)
+                for start in range(0, len(z), CHUNK):
+                    part = slice(start, start + CHUNK)
+                    offset = log_rate.expand(len(z[part]), -1)
+                    mean += self.model.log_rate(z[part], offset, y[part]).exp().sum(dim=0) / len(z)
+                log_rate = log_rate + wanted.log() - mean.clamp_min(1e-12).log()
+            out[key] = (log_rate.numpy(), self._dispersion(codes))
+        return out
+
+    def _dispersion(self, codes: np.ndarray) -> np.ndarray:
+        """Log inverse dispersions (n_genes,) of an unseen combination: those where the gene was counted most."""
+        near = np.flatnonzero((self.classes.codes == codes).any(axis=1))
+        near = np.arange(len(self.classes)) if len(near) == 0 else near
+        log_theta = self.model.log_theta(torch.from_numpy(near)).numpy()
+        weight = np.exp(self.rates.class_log_rate[near]) * self.classes.counts[near, None]
+        return -np.log((weight * np.exp(-log_theta)).sum(axis=0) / weight.sum(axis=0)).astype(np.float32)
 
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
@@ -323,10 +384,11 @@ class CountModel:
         condition: Tensor | None,
         generator: torch.Generator,
         totals: np.ndarray | None = None,
+        offsets: Offsets | None = None,
     ) -> sparse.csr_matrix:
         """Counts (n, n_genes) CSR for standardised latents, of the given totals (n,) if there are any.
 
-        They are int32, or int64 where some are larger than that holds.
+        `offsets` are those of `predict_offsets`. Counts are int32, or int64 where some are larger than that holds.
         """
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         parts = []
@@ -335,8 +397,11 @@ class CountModel:
             y, index, codes = self.classes.resolve(
                 None if condition is None else condition[part], data[part], generator
             )
-            counts, mean, log_theta = self._draw(data[part], y, index, codes, generator)
+            counts, mean, log_theta = self._draw(data[part], y, index, codes, generator, offsets)
             rows = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+            # What no class shows is not to be cut off at the largest counts of another.
+            for key in offsets or {}:
+                rows = np.where((codes == np.array(key)).all(axis=1), -1, rows)
             counts = self.calibration(counts, rows, rng)
             counts[:, self.silent] = 0
             if totals is not None:
@@ -352,6 +417,8 @@ class CountModel:
         state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
         state["classes"] = self.classes.state()
         state["rates"] = self.rates.state()
+        if self.effects is not None:
+            state["effects"] = self.effects.state()
         state["calibration"] = self.calibration.state()
         state["weights"] = {k: v.detach().cpu().numpy() for k, v in self.model.state_dict().items()}
         state["hidden_size"] = self.model.hidden_size
@@ -365,6 +432,8 @@ class CountModel:
             setattr(self, key, state[key])
         self.classes = CellClasses.from_state(state["classes"])
         self.rates = ClassRates.from_state(state["rates"])
+        effects = state.get("effects")
+        self.effects = None if effects is None else CombinationEffects.from_state(effects)
         self.calibration = CountCalibration.from_state(state["calibration"])
         weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
         broken = [k for k, v in weights.items() if not torch.isfinite(v).all()]

@@ -1,0 +1,189 @@
+"""Expression of combinations of classes that training never showed: one type under what only others were given."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from tabdiff.codecs.cells.classes import CellClasses
+from tabdiff.codecs.cells.rates import group_sum
+
+__all__ = ["CombinationEffects"]
+
+SCALE = 1e4  # shares are counts per ten thousand
+POOLED = 0.02  # of the gene's mean over classes, in the noise of a class: a class without a count is not without noise
+MAX_GENES = 4000  # those that differ most between classes; the others take additive rates
+MAX_CLASSES = 20  # from which a combination is predicted
+MIN_SHARED = 5  # cells of a class from which on levels are compared by it
+LENGTH = 6.0  # of the similarity of levels, in median squared distances: nearly linear
+MAIN, COMMON, OWN = 12.0, 0.1, 0.01  # variance of the first attribute, of an effect common to its levels, of a class
+INTERACTIONS = (0.1, 0.4, 1.6, 6.4)  # variances of effects that differ between levels of the first, by gene
+VARIANCES = np.geomspace(5e-4, 4.0, 8)  # of a gene, by which all of these are multiplied
+
+
+class CombinationEffects:
+    r"""Predicts the mean share of counts of each gene for a combination of classes, from those that were seen.
+
+    On the scale :math:`y_{cg} = \log(1 + r_{cg})` of mean counts per ten thousand r, a gene's value in class c with the
+    levels :math:`(a, b, \dots)` is a Gaussian process with the covariance
+
+    .. math:: k(c, c') = v_g \Big[ m\,S(a, a') + \rho_g \frac{1}{n} \sum_b (e + S(a, a'))\,S_b(b, b')
+        + o\,\delta_{cc'} \Big]
+
+    and a free mean, observed with the sampling noise of the class. The first attribute a, in which classes differ most,
+    is the type; S, close to linear in the squared distance between profiles, says how much alike two of its levels are
+    where both were seen. So an effect is common to all types as far as nothing speaks against it, types that look alike
+    share what deviates, and with :math:`\rho_g` and :math:`v_g`, integrated out with frequencies over genes (empirical
+    Bayes), effects of genes that show none are shrunk away. It is kriging with a free mean (Rasmussen and Williams,
+    2006, section 2.7).
+
+    Parameters
+    ----------
+    matrix : CSR matrix or array of shape (n_cells, n_genes)
+        Counts.
+    classes : CellClasses
+        Of more than one attribute.
+    library : float array of shape (n_cells,)
+        Total counts of the cells.
+
+    Attributes
+    ----------
+    share, noise : float32 arrays of shape (n_classes, n_genes)
+        Mean counts per ten thousand, and the variance of their logarithm's estimate.
+    """
+
+    def __init__(self, matrix: Any, classes: CellClasses, library: np.ndarray) -> None:
+        self.codes, self.counts = classes.codes, classes.counts
+        n = classes.counts[:, None]
+        weight = SCALE / library
+        share = group_sum(matrix, classes.training, len(classes), weight) / n
+        square = group_sum(matrix, classes.training, len(classes), weight**2, power=2) / n
+        depth = np.bincount(classes.training, weight, minlength=len(classes))[:, None] / n
+        pooled = POOLED * (n * share).sum(axis=0) / n.sum()
+        # Half of it as measured, half as counting makes it at least: neither is known well from few cells.
+        variance = (np.maximum(square - share**2, 0) + depth * (share + pooled)) / 2
+        self.share = share.astype(np.float32)
+        self.noise = (variance / n / (1 + share + pooled) ** 2 + 1e-6).astype(np.float32)
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+
+    @staticmethod
+    def wanted(classes: CellClasses) -> bool:
+        """Whether there are combinations to predict: levels of several attributes, not all of them seen together."""
+        kinds = [len(np.unique(column)) for column in classes.codes.T]
+        return len(kinds) > 1 and min(kinds) > 1 and len(classes) < math.prod(kinds)
+
+    def __call__(self, codes: np.ndarray, additive: np.ndarray) -> np.ndarray:
+        """Mean counts per ten thousand (n_genes,) of one combination.
+
+        Parameters
+        ----------
+        codes : int array of shape (n_attributes,)
+            Its levels.
+        additive : float array of shape (n_genes,)
+            Log rates by the sum of the effects of its levels, for genes that hardly differ between classes.
+        """
+        key = tuple(int(code) for code in codes)
+        if key not in self._known:
+            self._known[key] = self._predict(np.asarray(codes), additive)
+        return self._known[key]
+
+    def _predict(self, target: np.ndarray, additive: np.ndarray) -> np.ndarray:
+        out = np.exp(additive - additive.max())
+        out *= SCALE / out.sum()
+        level, noise = np.log1p(self.share.astype(np.float64)), self.noise.astype(np.float64)
+        weight = 1 / noise
+        mean = (weight * level).sum(axis=0) / weight.sum(axis=0)
+        spread = (weight * (level - mean) ** 2).sum(axis=0)
+        genes = np.sort(np.argsort(-spread, kind="stable")[:MAX_GENES])
+        genes = genes[spread[genes] > 0]
+        both = np.concatenate([self.codes, target[None]])
+        of = [s[np.ix_(both[:, j], both[:, j])] for j, s in self._similarities(level[:, genes], noise[:, genes])]
+        relevance = _covariance(of, 1.0)[-1, :-1] + 1e-3 * np.log(self.counts)
+        # A type that was seen once says nothing of what a condition changes, but for the wanted type itself.
+        for column, own in zip(self.codes.T, target, strict=True):
+            relevance[(np.bincount(column)[column] < 2) & (column != own)] = -np.inf
+        if not np.isfinite(relevance).sum() > 1:
+            return out.astype(np.float32)
+        chosen = np.argsort(-relevance, kind="stable")[: min(MAX_CLASSES, int(np.isfinite(relevance).sum()))]
+        chosen.sort()
+        rows = np.append(chosen, len(both) - 1)
+        of = [s[np.ix_(rows, rows)] for s in of]
+        value = np.expm1(_krige(level[np.ix_(chosen, genes)], noise[np.ix_(chosen, genes)], of))
+        out[genes] = np.maximum(value, 0.1 * out[genes])
+        return out.astype(np.float32)
+
+    def _similarities(self, level: np.ndarray, noise: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Number of each attribute and similarity (n_levels, n_levels) of its levels, the most different first."""
+        found: list[tuple[float, int, np.ndarray]] = []
+        for j in range(self.codes.shape[1]):
+            n = int(self.codes[:, j].max()) + 1
+            total, pairs = np.zeros((n, n)), np.zeros((n, n))
+            rest = np.delete(self.codes, j, axis=1)
+            for context in np.unique(rest, axis=0):
+                own = np.flatnonzero((rest == context).all(axis=1) & (self.counts >= MIN_SHARED))
+                for i, c in enumerate(own):
+                    for d in own[i + 1 :]:
+                        between = ((level[c] - level[d]) ** 2 - noise[c] - noise[d]).sum()
+                        a, b = self.codes[c, j], self.codes[d, j]
+                        total[[a, b], [b, a]] += max(float(between), 0.0)
+                        pairs[[a, b], [b, a]] += 1
+            there = np.unique(self.codes[:, j])
+            known = pairs > 0
+            middle = float(np.median(total[known] / pairs[known])) if known.any() else 1.0
+            distance = np.where(known, total / np.maximum(pairs, 1), middle) / max(middle, 1e-12)
+            alike = np.exp(-distance / LENGTH) if len(there) > 2 else np.zeros((n, n))
+            np.fill_diagonal(alike, 1.0)
+            found.append((middle, j, alike))
+        return [(j, alike) for _, j, alike in sorted(found, key=lambda one: -one[0])]
+
+    def state(self) -> dict[str, Any]:
+        """Plain description, for persistence."""
+        return {k: getattr(self, k) for k in ("codes", "counts", "share", "noise")}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CombinationEffects:
+        """Inverse of :meth:`state`."""
+        self = cls.__new__(cls)
+        for key, value in state.items():
+            setattr(self, key, np.asarray(value))
+        self._known = {}
+        return self
+
+
+def _covariance(alike: list[np.ndarray], interaction: float) -> np.ndarray:
+    """Covariance (n, n) of classes whose levels have these similarities (n, n), the first attribute's first."""
+    first, others = alike[0], alike[1:]
+    out = MAIN * first + interaction * (COMMON + first) * (sum(others) / len(others))
+    out[np.diag_indices(len(out))] += OWN
+    return out
+
+
+def _krige(level: np.ndarray, noise: np.ndarray, alike: list[np.ndarray]) -> np.ndarray:
+    """Expected values (n_genes,) of the last of n + 1 classes, given n of them with their noise (n, n_genes)."""
+    n = len(level)
+    y = torch.from_numpy(level.T.copy())[:, :, None]
+    sides = torch.cat([y, torch.ones_like(y)], dim=2)
+    diagonal = torch.diag_embed(torch.from_numpy(noise.T.copy()))
+    scores, values = [], []
+    for interaction in INTERACTIONS:
+        covariance = torch.from_numpy(_covariance(alike, interaction))
+        for variance in VARIANCES:
+            cholesky = torch.linalg.cholesky(variance * covariance[:n, :n] + diagonal)
+            solved = torch.cholesky_solve(sides, cholesky)
+            information = solved[:, :, 1].sum(1)
+            mean = solved[:, :, 0].sum(1) / information
+            residual = solved[:, :, 0] - mean[:, None] * solved[:, :, 1]
+            fit = (residual * (y[:, :, 0] - mean[:, None])).sum(1)
+            log_determinant = 2 * torch.diagonal(cholesky, dim1=1, dim2=2).log().sum(1)
+            scores.append(-0.5 * (log_determinant + fit + information.log()))
+            values.append(mean + residual @ (variance * covariance[-1, :n]))
+    likelihood = torch.softmax(torch.stack(scores), dim=0)
+    frequency = torch.full((len(likelihood), 1), 1 / len(likelihood), dtype=likelihood.dtype)
+    for _ in range(50):
+        posterior = likelihood * frequency
+        posterior = posterior / posterior.sum(0)
+        frequency = posterior.mean(1, keepdim=True) + 1e-4
+    return (posterior * torch.stack(values)).sum(0).numpy()
