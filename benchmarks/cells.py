@@ -5,6 +5,7 @@
     TABDIFF_DATA=/path python benchmarks/cells.py --systems scvi_prior,scdesigner --peers-python cells-peers/bin/python
     TABDIFF_DATA=/path python benchmarks/cells.py --evaluate-again    # new metrics of cells drawn earlier, no fits
     TABDIFF_DATA=/path python benchmarks/cells.py --held-out          # conditions that were left out of the fit
+    TABDIFF_DATA=/path python benchmarks/cells.py --tells             # which genes give drawn cells away, and by what
     python benchmarks/cells.py --scale                                # seconds, memory and repeatability
     python benchmarks/cells.py --list                                 # the sets
     python benchmarks/cells.py --table                                # print the tables as markdown, run nothing
@@ -29,6 +30,7 @@ from cell_held_out import TASKS, run_held_out
 from cell_runs import TRAINED, draw_cells, job, key, may_run
 from cell_scale import run_scale
 from cell_tables import held_out_tables, scale_table, tables
+from cell_tells import find_tells, tells_table
 from harness import (
     RESULTS,
     add_run_arguments,
@@ -47,7 +49,7 @@ from tabdiff.evaluation import cell_scores, nb_baseline
 if TYPE_CHECKING:
     from anndata import AnnData
 
-REFERENCES = ("holdout", "nb", "poisson")
+REFERENCES = ("holdout", "bootstrap", "nb", "poisson")
 SYSTEMS = (*REFERENCES, *TRAINED)
 DEFAULT = ("tabdiff", *REFERENCES)
 EVALUATION = ("scikit-learn", "numpy", "scipy", "anndata", "scanpy")
@@ -62,6 +64,12 @@ def reference(system: str, train: AnnData, wanted: np.ndarray, types: tuple[str,
         typed = train.copy()
         typed.obs["type"] = own
         return nb_baseline(typed, "type", labels=wanted, seed=seed).X, wanted
+    if system == "bootstrap":
+        rng = np.random.default_rng(seed)
+        rows = np.empty(len(wanted), dtype=np.int64)
+        for label in np.unique(wanted):
+            rows[wanted == label] = rng.choice(np.flatnonzero(own == label), (wanted == label).sum())
+        return train.X[rows], wanted
     # Real cells with the counting noise of a second draw: what a model that is exact up to that noise would score.
     redrawn = sparse.csr_matrix(train.X, dtype=np.float64)
     redrawn.data = np.random.default_rng(seed).poisson(redrawn.data).astype(np.float64)
@@ -69,22 +77,47 @@ def reference(system: str, train: AnnData, wanted: np.ndarray, types: tuple[str,
     return redrawn, own
 
 
-def run(row: dict[str, Any], adata: AnnData, args: argparse.Namespace) -> dict[str, Any]:
-    """Cells of one system on one set, and what they score."""
+def drawn(row: dict[str, Any], adata: AnnData, args: argparse.Namespace) -> tuple[AnnData, Any, Any, dict[str, Any]]:
+    """The half that took no part in a fit, one system's counts and labels (None if it failed), and what it took."""
     types, seed = SETS[row["task"]].types, row["seed"]
     train, unseen = random_halves(adata, types, seed)
-    wanted = labels(unseen.obs, types)
-    report: dict[str, Any] = {"threads": args.threads, **provenance()}
     if row["system"] in REFERENCES:
-        counts, own = reference(row["system"], train, wanted, types, seed)
-    else:
-        cells, report = draw_cells(row, train, unseen.obs, types, args)
-        if cells is None:
-            return {**row, **report}
-        counts, own = cells.X, labels(cells.obs, types)
-    scores = cell_scores(unseen.X, counts, real_labels=wanted, synthetic_labels=own, seed=seed, n_jobs=args.threads)
-    size = {"cells": adata.n_obs, "fitted": train.n_obs, "genes": adata.n_vars, "types": len(np.unique(wanted))}
+        counts, own = reference(row["system"], train, labels(unseen.obs, types), types, seed)
+        return unseen, counts, own, {"fitted": train.n_obs, "threads": args.threads, **provenance()}
+    cells, report = draw_cells(row, train, unseen.obs, types, args)
+    report = {"fitted": train.n_obs, **report}
+    return unseen, None if cells is None else cells.X, None if cells is None else labels(cells.obs, types), report
+
+
+def run(row: dict[str, Any], adata: AnnData, args: argparse.Namespace) -> dict[str, Any]:
+    """Cells of one system on one set, and what they score."""
+    unseen, counts, own, report = drawn(row, adata, args)
+    if counts is None:
+        return {**row, **report}
+    wanted = labels(unseen.obs, SETS[row["task"]].types)
+    scores = cell_scores(
+        unseen.X, counts, real_labels=wanted, synthetic_labels=own, seed=row["seed"], n_jobs=args.threads
+    )
+    size = {"cells": adata.n_obs, "genes": adata.n_vars, "types": len(np.unique(wanted))}
     return {**row, **size, **scores, **report, **measured(*EVALUATION)}
+
+
+def run_tells(args: argparse.Namespace, path: Path) -> None:
+    """Say which genes give cells away, of systems without a fit and of cells that were drawn earlier."""
+    args.evaluate_again = True
+    loader = None if args.sets == [BUNDLED] else data_loader()
+    for name in args.sets:
+        adata = load_set(loader, name, args.genes)
+        for seed in args.seeds:
+            for system in args.systems:
+                row = job(name, system, seed, args)
+                if not may_run(row, set(), args):
+                    continue
+                unseen, counts, own, report = drawn(row, adata, args)
+                wanted = labels(unseen.obs, SETS[name].types)
+                found = find_tells(unseen.X, counts, wanted, own, list(adata.var_names), seed, args.threads)
+                write_result(path, {**row, **found, **report, **measured(*EVALUATION)}, key)
+                print(f"{name} {system} seed {seed}: AUC {found['auc']:.3f}, first {found['genes'][:3]}", flush=True)
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -112,17 +145,25 @@ def print_tables(args: argparse.Namespace) -> None:
 
     print(tables(read(args.results), list(SETS)))
     print(held_out_tables(read(args.results.with_name("cells_held_out.jsonl")), list(TASKS)))
+    print(tells_table(read(args.results.with_name("cells_tells.jsonl"))))
     print(scale_table(read_results(args.results.with_name("cells_scale.jsonl"))))
+
+
+def tasks(text: str) -> list[str]:
+    """The held-out conditions that have any of these parts in their names, which hold commas themselves."""
+    parts = names(text)
+    return [task for task in TASKS if any(part in task for part in parts)] or parts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     modes = add_run_arguments(parser, RESULTS / "cells.jsonl", [0, 1, 2], threads=2)
     modes.add_argument("--held-out", action="store_true", help="conditions that were left out of the fit")
+    modes.add_argument("--tells", action="store_true", help="which genes give cells drawn earlier away, and by what")
     modes.add_argument("--scale", action="store_true", help="seconds, memory and repeatability")
     modes.add_argument("--list", action="store_true", help="print the sets")
     parser.add_argument("--sets", type=names, default=list(SETS), help=f"default: {','.join(SETS)}")
-    parser.add_argument("--tasks", type=names, default=list(TASKS), help=f"of --held-out: {','.join(TASKS)}")
+    parser.add_argument("--tasks", type=tasks, default=list(TASKS), help=f"parts of names, of {'; '.join(TASKS)}")
     parser.add_argument("--systems", type=names, default=list(DEFAULT), help=f"of {','.join(SYSTEMS)}")
     parser.add_argument("--max-time", type=float, default=600.0, help="seconds of training at most")
     parser.add_argument("--max-steps", type=int, help=argparse.SUPPRESS)  # for trying out this script
@@ -146,6 +187,8 @@ def main() -> int:
                 print("\n".join(markdown(list(table.columns), table.astype(str).to_numpy().tolist())))
             elif args.held_out:
                 run_held_out(args, args.results.with_name("cells_held_out.jsonl"))
+            elif args.tells:
+                run_tells(args, args.results.with_name("cells_tells.jsonl"))
             elif args.scale:
                 run_scale(args, args.results.with_name("cells_scale.jsonl"))
             else:
