@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tabdiff.model.fitted import FittedModel
 
-__all__ = ["CellRequest", "latent", "match_totals", "unseen_offsets"]
+__all__ = ["CellRequest", "carry_colors", "latent", "match_totals", "unseen_offsets"]
 
 # Cells drawn to learn where those of a combination lie that training never showed.
 UNSEEN_ROWS = 512
@@ -239,3 +239,12 @@ def unseen_offsets(model: FittedModel, codes: Tensor | None) -> Any:
         precision=model.precision,
     )
     return model.codec.predict_offsets(data, condition)
+
+
+def carry_colors(cells: AnnData, colors: Mapping[str, list[str]]) -> None:
+    """Give drawn cells the colours of the fit's categories, where they have these: one for each, in their order."""
+    for key, values in colors.items():
+        name = key.removesuffix("_colors")
+        if name in cells.obs and isinstance(cells.obs[name].dtype, pd.CategoricalDtype):
+            if len(cells.obs[name].cat.categories) == len(values):
+                cells.uns[key] = np.asarray(values, dtype=object)

@@ -18,7 +18,7 @@ from tabdiff.codecs.conditions.conditions import resolve_condition
 from tabdiff.codecs.conditions.vector import as_array
 from tabdiff.diffusion.generate import beside, default_steps, draw, guide, rows_at_once
 from tabdiff.diffusion.samplers.sample import check_method
-from tabdiff.generation.cells import CellRequest, match_totals, unseen_offsets
+from tabdiff.generation.cells import CellRequest, carry_colors, match_totals, unseen_offsets
 from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.generation.progress import announce, progress_bar, seconds_of_drawing
@@ -284,6 +284,7 @@ class SamplePlan:
                 continue
             text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
             rows.obs[name] = (values.astype("category") if text else values).array
+        carry_colors(rows, model.codec.colors_)
         scale = float(self.options.guidance_scale)
         rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": model.n_steps}
         return rows

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from tabdiff.io.stored_matrix import StoredMatrix
+from tabdiff.io.stored_matrix import StoredMatrix, take_columns
 from tabdiff.utils.array_likes import MAX_EXACT
 
 CHUNK = 2048
@@ -65,6 +65,30 @@ def readable(adata: Any, name: str, matrix: Any) -> Any:
 def is_sparse(matrix: Any) -> bool:
     """Whether a matrix that `find_expression` gives holds what is not zero only."""
     return bool(matrix.is_sparse if isinstance(matrix, StoredMatrix) else sparse.issparse(matrix))
+
+
+def expressed_genes(matrix: Any) -> np.ndarray | None:
+    """Positions of the genes with any count, in order; None where that is all of them, or none."""
+    largest = matrix.max(axis=0)
+    there = np.flatnonzero(np.asarray(largest.toarray() if sparse.issparse(largest) else largest).reshape(-1) > 0)
+    return there if 0 < len(there) < matrix.shape[1] else None
+
+
+def take_genes(matrix: Any, genes: np.ndarray | None) -> Any:
+    """The columns `genes`, sorted, of a matrix that `find_expression` gives; all for None."""
+    if genes is None:
+        return matrix
+    if isinstance(matrix, StoredMatrix):
+        return matrix.take_genes(genes)
+    return take_columns(matrix, genes) if sparse.issparse(matrix) else matrix[:, genes]
+
+
+def spread_genes(matrix: sparse.csr_matrix, genes: np.ndarray | None, n_genes: int) -> sparse.csr_matrix:
+    """A CSR matrix with the columns of another at the positions `genes` of n_genes, and nothing elsewhere."""
+    if genes is None:
+        return matrix
+    places = genes.astype(matrix.indices.dtype)[matrix.indices]
+    return sparse.csr_matrix((matrix.data, places, matrix.indptr), shape=(matrix.shape[0], n_genes))
 
 
 def dense_rows(matrix: Any, rows: Any) -> np.ndarray:

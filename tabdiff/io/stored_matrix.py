@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +10,19 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-__all__ = ["StoredMatrix"]
+__all__ = ["StoredMatrix", "take_columns"]
 
 CHUNK_VALUES = 2**26
+
+
+def take_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
+    """The sorted `columns` of a CSR matrix; where there are no entries elsewhere, no value is copied."""
+    place = np.full(matrix.shape[1], -1, dtype=matrix.indices.dtype)
+    place[columns] = np.arange(len(columns))
+    indices = place[matrix.indices]
+    if (indices < 0).any():
+        return matrix[:, columns]
+    return sparse.csr_matrix((matrix.data, indices, matrix.indptr), shape=(matrix.shape[0], len(columns)))
 
 
 class StoredMatrix:
@@ -54,6 +65,8 @@ class StoredMatrix:
         self._indptr = np.zeros(self.shape[0] + 1, dtype=np.int64)
         self._total = np.zeros(self.shape[0])
         self._maxima = np.full(self.shape[1], -np.inf)
+        self._n_stored = self.shape[1]
+        self._genes: np.ndarray | None = None  # those that are shown, None for all
         try:
             for start, part in self._parts(matrix):
                 stop = start + part.shape[0]
@@ -107,8 +120,21 @@ class StoredMatrix:
         data, places = self._read(int(indptr[0]), int(indptr[-1] - indptr[0]))
         return self._matrix(data, places, indptr - indptr[0])
 
+    def take_genes(self, genes: np.ndarray) -> StoredMatrix:
+        """Return the columns `genes`, sorted, of the same file."""
+        taken = copy.copy(self)
+        others = np.delete(self._maxima, genes)
+        taken.shape, taken._maxima, taken._genes = (self.shape[0], len(genes)), self._maxima[genes], genes
+        if (others > 0).any():
+            sums = [np.asarray(part.sum(axis=1, dtype=np.float64)).reshape(-1) for _, part in taken._parts(taken)]
+            taken._total = np.concatenate([np.zeros(0), *sums])
+        return taken
+
     def _matrix(self, data: np.ndarray, places: np.ndarray, indptr: np.ndarray) -> sparse.csr_matrix:
         part = (data, places.astype(np.int32), indptr)
+        if self._genes is not None:
+            whole = sparse.csr_matrix(part, shape=(len(indptr) - 1, self._n_stored), copy=False)
+            return take_columns(whole, self._genes)
         return sparse.csr_matrix(part, shape=(len(indptr) - 1, self.shape[1]), copy=False)
 
     def _read(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,9 +19,12 @@ def make(seed=0, n=60):
     mean[given == "stim", :5] *= 10
     x = rng.poisson(mean * rng.lognormal(1, 0.3, (len(types), 1)))
     obs = pd.DataFrame({"cell_type": types, "condition": given}, index=[f"c{i}" for i in range(len(types))])
-    return anndata.AnnData(
+    adata = anndata.AnnData(
         sparse.csr_matrix(x.astype(np.float32)), obs=obs, var=pd.DataFrame(index=[f"g{j}" for j in range(GENES)])
     )
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype("category")
+    adata.uns["cell_type_colors"] = ["#111111", "#222222", "#333333", "#444444"]
+    return adata
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,9 @@ def test_saved_models_predict_the_same(gen, tmp_path):
     asked = {"cell_type": "B", "condition": "stim"}
     a, b = (g.sample(20, condition=asked, random_state=1) for g in (gen, again))
     assert (a.X != b.X).nnz == 0
+    # Colours are as scanpy knows them: one for each category.
+    assert list(b.uns["cell_type_colors"]) == ["#111111", "#222222", "#333333", "#444444"]
+    assert "condition_colors" not in b.uns
 
 
 def test_predict_perturbation_finds_controls_by_name(gen, cells, held):

@@ -94,3 +94,30 @@ def test_paths_of_cells_are_fitted(tmp_path, monkeypatch, kind):
     (tmp_path / "bad.h5ad").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"bad.h5ad cannot be read as AnnData"):
         DiffusionGenerator(**settings).fit(tmp_path / "bad.h5ad")
+
+
+def test_genes_taken_of_a_file_are_those_of_memory():
+    matrix = counts()
+    stored = StoredMatrix(matrix)
+    genes = np.array([0, 3, 4, 17, 39])
+    taken = stored.take_genes(genes)
+    assert taken.shape == (300, 5) and stored.shape == (300, 40)
+    assert (taken[np.array([5, 2, 9])] != matrix[[5, 2, 9]][:, genes]).nnz == 0
+    np.testing.assert_array_equal(taken.sum(axis=1), np.asarray(matrix[:, genes].sum(axis=1)).reshape(-1))
+    np.testing.assert_array_equal(taken.max(axis=0), matrix[:, genes].max(axis=0).toarray().reshape(-1))
+    assert (stored.to_memory() != matrix).nnz == 0
+
+
+@pytest.mark.parametrize("kind", ["csr", "dense", "file"])
+def test_genes_that_no_cell_counts_cost_nothing_and_come_back_as_zeros(kind):
+    inner = counts(n=120, genes=20)
+    places = np.sort(np.random.default_rng(0).permutation(400)[:20])
+    wide = sparse.csr_matrix((inner.data, places[inner.indices], inner.indptr), shape=(120, 400))
+    matrix = {"csr": wide, "dense": wide.toarray(), "file": StoredMatrix(wide)}[kind]
+    genes = expression.expressed_genes(matrix)
+    np.testing.assert_array_equal(genes, places)
+    taken = expression.take_genes(matrix, genes)
+    np.testing.assert_array_equal(expression.dense_rows(taken, slice(0, 120)), inner.toarray())
+    assert (expression.spread_genes(inner, genes, 400) != wide).nnz == 0
+    assert expression.expressed_genes(taken) is None
+    assert expression.take_genes(matrix, None) is matrix and expression.spread_genes(inner, None, 20) is inner

@@ -14,7 +14,14 @@ from torch import Tensor
 from tabdiff.codecs.base import Codec
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
-from tabdiff.io.expression import find_expression, is_sparse, not_counts_message
+from tabdiff.io.expression import (
+    expressed_genes,
+    find_expression,
+    is_sparse,
+    not_counts_message,
+    spread_genes,
+    take_genes,
+)
 from tabdiff.utils.validation import is_integer
 from tabdiff.utils.warnings import warn
 
@@ -50,6 +57,10 @@ class CellCodec(Codec):
         ``var_names``.
     n_latent_ : int
         Length of an encoded vector.
+    colors_ : dict
+        What ``uns`` said of the colours of categories, ``{"cell_type_colors": ["#1f77b4", ...]}``, in their order.
+    expressed_ : int array or None
+        The genes that are modelled: those with any count, None for all.
 
     Examples
     --------
@@ -139,12 +150,16 @@ class CellCodec(Codec):
         self.n_features_in_ = int(adata.n_vars)
         self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
         self.var_: pd.DataFrame = adata.var.copy()
+        self.colors_ = _colors(adata)
         self.sparse_ = is_sparse(matrix)
         if is_counts:
             # As a Python number: beside one of half precision the limit would overflow.
             self.dtype_ = "int32" if float(matrix.max()) <= np.iinfo(np.int32).max else "int64"
         else:
             self.dtype_ = str(matrix.dtype) if matrix.dtype.kind == "f" else "float32"
+        # Genes that no cell counts are left out of everything, and come back as zeros.
+        self.expressed_ = expressed_genes(matrix) if is_counts else None
+        matrix = take_genes(matrix, self.expressed_)
         generator = torch.Generator().manual_seed(seed)
         model = CountModel if is_counts else ExpressionModel
         self.model_: CountModel | ExpressionModel = model(n_latent=self.n_latent).fit(
@@ -180,7 +195,7 @@ class CellCodec(Codec):
         ValueError
             Genes are missing, or the values are not counts though the fit's were.
         """
-        return self.model_.encode(self._read(adata), condition, generator)
+        return self.model_.encode(take_genes(self._read(adata), self.expressed_), condition, generator)
 
     def expression(self, adata: AnnData) -> Any:
         """The matrix (n_cells, n_genes) of cells, with the genes of the fit in their order; see `encode` for errors."""
@@ -245,7 +260,7 @@ class CellCodec(Codec):
         -------
         float32 array (n_cells, n_components)
         """
-        return self.model_.view(self._read(adata), condition).astype(np.float32)
+        return self.model_.view(take_genes(self._read(adata), self.expressed_), condition).astype(np.float32)
 
     def totals(self, adata: AnnData) -> np.ndarray:
         """Total counts (n_cells,) int64 of cells over the genes of the fit."""
@@ -319,6 +334,7 @@ class CellCodec(Codec):
         condition = None if condition is None else condition.detach().cpu()
         if isinstance(self.model_, CountModel):
             x: Any = self.model_.decode(data, condition, generator, totals, offsets)
+            x = spread_genes(x, self.expressed_, self.n_features_in_)
             x = x.astype(np.promote_types(x.dtype, self.dtype_), copy=False)
         else:
             x = self.model_.decode(data, condition, generator)
@@ -338,6 +354,8 @@ class CellCodec(Codec):
             "layer_fitted": self.layer_,
             "sparse": self.sparse_,
             "dtype": self.dtype_,
+            "expressed": self.expressed_,
+            "colors": self.colors_,
             "var": self.var_,
             "model": self.model_.state(),
         }
@@ -347,6 +365,9 @@ class CellCodec(Codec):
         """The codec whose `state` this is."""
         self = cls(layer=state["layer"], n_latent=state["n_latent"])
         self.kind_, self.layer_ = state["kind"], state["layer_fitted"]
+        expressed = state.get("expressed")
+        self.expressed_ = None if expressed is None else np.asarray(expressed)
+        self.colors_ = {str(name): [str(c) for c in own] for name, own in state.get("colors", {}).items()}
         self.sparse_, self.dtype_ = bool(state["sparse"]), state["dtype"]
         self.var_ = state["var"].copy()
         self.n_features_in_ = len(self.var_)
@@ -355,3 +376,13 @@ class CellCodec(Codec):
         self.model_ = model.from_state(state["model"])
         self.n_latent_ = self.model_.n_features
         return self
+
+
+def _colors(adata: AnnData) -> dict[str, list[str]]:
+    """Colours in ``uns``, as scanpy writes them, of the categories of columns of obs."""
+    found = {}
+    for key, values in adata.uns.items():
+        name = str(key).removesuffix("_colors")
+        if str(key).endswith("_colors") and name in adata.obs and isinstance(values, list | tuple | np.ndarray):
+            found[str(key)] = [str(value) for value in values]
+    return found

@@ -82,3 +82,20 @@ def test_a_level_seen_once_says_nothing_of_what_a_condition_changes():
     known = CellClasses(torch.as_tensor(labels, dtype=torch.float32), [7, 2], len(labels))
     after, _ = fit(more.astype(np.float32), known)
     np.testing.assert_allclose(np.log1p(after(codes, additive)), np.log1p(before(codes, additive)), atol=0.25)
+
+
+def test_a_type_in_a_batch_where_it_was_never_seen():
+    rng = np.random.default_rng(1)
+    types, batches = rng.integers(4, size=800), rng.integers(3, size=800)
+    missing = (types == 2) & (batches == 1)
+    effect = [rng.normal(0, 1.0, size=(4, 60)), rng.normal(0, 0.5, size=(3, 60))]
+    share = [[np.exp(a + b) / np.exp(a + b).sum() for b in effect[1]] for a in effect[0]]
+    x = rng.poisson(np.array(share)[types, batches] * 600)
+    codes = np.stack([types, batches], axis=1)[~missing]
+    classes = CellClasses(torch.as_tensor(codes, dtype=torch.float32), [4, 3], len(codes))
+    effects, rates = fit(sparse.csr_matrix(x[~missing]).astype(np.float32), classes)
+    target = np.array([2, 1])
+    found = np.log1p(effects(target, rates.additive(target[None])[0].astype(np.float64)))
+    wanted = np.log1p(1e4 * share[2][1])
+    one_batch = np.log1p(1e4 * np.array(share[2][0]))
+    assert np.sqrt(np.mean((found - wanted) ** 2)) < 0.4 * np.sqrt(np.mean((one_batch - wanted) ** 2))
