@@ -142,6 +142,9 @@ def held_out_tables(rows: list[dict[str, Any]], names: list[str]) -> str:
     for metric, title in forms.items():
         grid = _grid(rows, names, metric, "{:.4f}")
         out += [f"### held-out conditions: error of the mean profile, {title}", "", *grid, ""] if grid else []
+    grid = _grid(rows, names, "direction", "{:.3f}")
+    title = "held-out conditions: share of significant genes whose change has the right direction"
+    out += [f"### {title}", "", *grid, ""] if grid else []
     out += _failures(rows)
     lines = []
     for metric, title in forms.items():
@@ -152,6 +155,12 @@ def held_out_tables(rows: list[dict[str, Any]], names: list[str]) -> str:
             each = ", ".join(f"{task} {value:.2f}" for task, value in ratio.items())
             verdict = f"**not met** at {', '.join(missed)}" if missed else "met"
             lines.append(f"- error over the better baseline's below 1, {title}: {each}: {verdict}")
+    share = means(rows, "tabdiff", "direction").dropna()
+    if len(share):
+        missed = list(share.index[share < 0.9])
+        each = ", ".join(f"{task} {value:.2f}" for task, value in share.items())
+        verdict = f"**not met** at {', '.join(missed)}" if missed else "met"
+        lines.append(f"- direction of change right for 90 % of significant genes: {each}: {verdict}")
     return "\n".join([*out, *(["Targets, means over seeds:", "", *lines, ""] if lines else [])])
 
 

@@ -107,6 +107,11 @@ def test_mean_shift_of_a_combination_is_exact_where_effects_add(benchmark_module
     np.testing.assert_allclose(group.shift, base["T"] + effect, atol=0.05)
     shift = held_out.errors([group], [[group.shift]], seed=0)["rmse"]
     assert shift < 0.05 < held_out.errors([group], [group.neighbours], seed=0)["rmse"]
+    # Genes 0 and 3 change; a prediction that moves one of them the wrong way is right about the other.
+    assert list(group.significant()) == [0, 3]
+    wrong = group.shift - np.array([4.0, 0, 0, 0, 0])
+    right = [held_out.errors([group], [[profile]], seed=0)["direction"] for profile in (group.shift, wrong)]
+    assert right == [1.0, 0.5]
 
 
 def test_simulated_counts_have_the_density_and_a_hash_that_sees_every_change(benchmark_module):

@@ -61,5 +61,6 @@ def test_the_bootstrap_copies_training_cells_of_the_type(benchmark_module):
 
 def test_tasks_are_named_by_a_part_of_their_names(benchmark_module):
     cells = benchmark_module("cells")
-    assert cells.tasks("CD14+,B cells") == ["CD14+ Monocytes, stimulated", "B cells, stimulated"]
+    both = ["CD14+ Monocytes, stimulated", "B cells, stimulated"]
+    assert cells.tasks("CD14+,B cells") == both + [f"{task}, 2,000 genes" for task in both]
     assert cells.tasks("dose 50") == ["A549 at dose 50.0"] and cells.tasks("nothing") == ["nothing"]

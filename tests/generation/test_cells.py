@@ -165,7 +165,7 @@ def test_a_failed_write_leaves_the_old_file(gen, tmp_path, monkeypatch):
 
 def test_wrong_requests_say_why(gen, adata, tmp_path):
     with pytest.raises(ValueError, match="condition and like were both given"):
-        gen.sample(condition={"cell_type": "B"}, like=adata)
+        gen.sample(condition=["B"], like=adata)
     with pytest.raises(TypeError, match="obs must be a DataFrame"):
         gen.sample(obs={"cell_type": ["B"]})
     with pytest.raises(ValueError, match=r"obs has none of the conditions \['cell_type', 'batch'\]"):
