@@ -118,7 +118,7 @@ class CellMixin(FittedAttributes):
         >>> gen = DiffusionGenerator(max_steps=20, random_state=0).fit(seen, condition=["cell_type", "condition"])
         >>> controls = seen[seen.obs["cell_type"] == "B"]
         >>> predicted = gen.predict_perturbation(controls, {"condition": "stim"}, random_state=0)
-        >>> sorted(predicted.uns["tabdiff"]["top_genes"][:3])
+        >>> sorted(predicted.var["effect"].nlargest(3).index)
         ['0', '1', '2']
         """
         model = self._drawing_model()

@@ -130,14 +130,18 @@ class CombinationEffects:
                         a, b = self.codes[c, j], self.codes[d, j]
                         total[[a, b], [b, a]] += max(float(between), 0.0)
                         pairs[[a, b], [b, a]] += 1
-            there = np.unique(self.codes[:, j])
             known = pairs > 0
             middle = float(np.median(total[known] / pairs[known])) if known.any() else 1.0
             distance = np.where(known, total / np.maximum(pairs, 1), middle) / max(middle, 1e-12)
-            alike = np.exp(-distance / LENGTH) if len(there) > 2 else np.zeros((n, n))
+            alike = np.exp(-distance / LENGTH)
             np.fill_diagonal(alike, 1.0)
             found.append((middle, j, alike))
-        return [(j, alike) for _, j, alike in sorted(found, key=lambda one: -one[0])]
+        found.sort(key=lambda one: -one[0])
+        # With and without a stimulus are two levels of which neither is like the other.
+        for _, j, alike in found[1:]:
+            if len(np.unique(self.codes[:, j])) < 3:
+                alike[:] = np.eye(len(alike))
+        return [(j, alike) for _, j, alike in found]
 
     def state(self) -> dict[str, Any]:
         """Plain description, for persistence."""
