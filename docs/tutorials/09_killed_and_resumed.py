@@ -48,7 +48,7 @@ script.write_text(
 run = folder / "killed"
 process = subprocess.Popen([sys.executable, script, run])
 deadline = time.monotonic() + 60
-while process.poll() is None and len(list(run.glob("step-*"))) < 3 and time.monotonic() < deadline:
+while process.poll() is None and len(list(run.glob("checkpoint-*"))) < 3 and time.monotonic() < deadline:
     time.sleep(0.05)
 process.kill()
 process.wait()

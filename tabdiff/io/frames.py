@@ -62,7 +62,7 @@ class ForeignFrame:
         if importlib.util.find_spec("pyarrow") is None:
             raise ImportError(f'X is a {kind}, which needs pyarrow. Install it with: pip install "tabdiff[io]"')
         table = frame.to_arrow()
-        out = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        out = _signed(table).to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
         return out, cls(frame.implementation.value, table.schema.serialize().to_pybytes())
 
     def check(self) -> None:
@@ -125,6 +125,19 @@ def _undictionary(array: Any) -> Any:
     import pyarrow as pa
 
     return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
+
+
+def _signed(table: Any) -> Any:
+    """Return the table with signed codes of categories: older pyarrow cannot read the unsigned ones of polars."""
+    import pyarrow as pa
+
+    fields = [
+        f.with_type(pa.dictionary(pa.int64(), f.type.value_type, f.type.ordered))
+        if pa.types.is_dictionary(f.type) and pa.types.is_unsigned_integer(f.type.index_type)
+        else f
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
 
 
 def to_pandas(values: Any) -> Any:

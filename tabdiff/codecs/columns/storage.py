@@ -65,6 +65,14 @@ def standardise(series: pd.Series, name: Any) -> pd.Series:
     return series
 
 
+def _chunks(series: pd.Series) -> Any:
+    """Return the values of an Arrow column as a ChunkedArray, whichever of the two kinds of arrays pandas gives."""
+    import pyarrow as pa
+
+    values = pa.array(series)
+    return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+
+
 def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
     import pyarrow as pa
 
@@ -96,13 +104,14 @@ def _from_arrow(series: pd.Series, name: Any) -> pd.Series:
     if types.is_duration(kind):
         return cast(f"timedelta64[{kind.unit}]")
     if types.is_date(kind):
-        days = pa.chunked_array(pa.array(series)).cast("timestamp[s]")
+        days = _chunks(series).cast("timestamp[s]")
         return pd.Series(days.to_numpy().astype("datetime64[s]"), series.index, name=series.name)
     if types.is_time(kind):
         return _from_times_of_day(cast(object), name)
     if types.is_dictionary(kind):
-        chunks = pa.chunked_array(pa.array(series)).unify_dictionaries()
-        whole = chunks.combine_chunks()
+        # Older versions of pyarrow give pandas no categories whose codes are unsigned, as those of polars are.
+        signed = pa.dictionary(pa.int64(), kind.value_type, kind.ordered)
+        whole = _chunks(series).unify_dictionaries().cast(signed).combine_chunks()
         whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
         return pd.Series(whole.to_pandas().array, series.index, name=series.name)
     fixes = {"list": "Make a column per item", "struct": "Make a column per field"}
