@@ -12,6 +12,8 @@ from tabdiff.io.stored_matrix import StoredMatrix, take_columns
 from tabdiff.utils.array_likes import MAX_EXACT
 
 CHUNK = 2048
+# Values, zeros included, of rows that are drawn or compared together: a dozen arrays of their size are there at once.
+BLOCK_VALUES = 2**23
 # Values, zeros included, from which on a matrix on disk is not read into memory: 13,000 cells of 20,000 genes.
 MEMORY_VALUES = 2**28
 _stored: dict[tuple[int, str], StoredMatrix] = {}
@@ -89,6 +91,17 @@ def spread_genes(matrix: sparse.csr_matrix, genes: np.ndarray | None, n_genes: i
         return matrix
     places = genes.astype(matrix.indices.dtype)[matrix.indices]
     return sparse.csr_matrix((matrix.data, places, matrix.indptr), shape=(matrix.shape[0], n_genes))
+
+
+def block_rows(n_genes: int) -> int:
+    """Return how many rows of so many genes are drawn or compared together.
+
+    Examples
+    --------
+    >>> block_rows(1000), block_rows(20_000)
+    (2048, 419)
+    """
+    return int(np.clip(BLOCK_VALUES // max(n_genes, 1), 1, CHUNK))
 
 
 def dense_rows(matrix: Any, rows: Any) -> np.ndarray:

@@ -16,7 +16,7 @@ from tabdiff.codecs.cells.classes import CellClasses
 from tabdiff.codecs.cells.depth import deepen, thin
 from tabdiff.codecs.cells.effects import CombinationEffects
 from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed_genes
-from tabdiff.io.expression import CHUNK, dense_rows
+from tabdiff.io.expression import CHUNK, block_rows, dense_rows
 from tabdiff.nn.count_autoencoder import CountAutoencoder, train_autoencoder
 from tabdiff.nn.negative_binomial import nb_sample
 from tabdiff.utils.array_likes import MAX_EXACT
@@ -93,7 +93,7 @@ class CountModel:
         maxima = np.asarray(largest.toarray() if sparse.issparse(largest) else largest).reshape(-1).astype(np.int64)
         self.silent = np.flatnonzero(maxima == 0)
         self.calibration = CountCalibration(len(self.classes), maxima)
-        for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // CHUNK))):
+        for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // block_rows(n_genes)))):
             self.calibration.observe(dense_rows(matrix, rows), self.classes.training[rows])
         repeats = int(np.clip(min(20_000_000 // n_genes, CALIBRATION_CELLS) // n_cells, 1, 5))
         self.calibrate(
@@ -368,9 +368,11 @@ class CountModel:
             some = torch.randperm(len(data), generator=generator)[:CALIBRATION_CELLS].sort().values
             data, condition = data[some], None if condition is None else condition[some]
 
+        size = block_rows(self.n_genes)
+
         def simulate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for start in range(0, len(data), CHUNK):
-                part = slice(start, start + CHUNK)
+            for start in range(0, len(data), size):
+                part = slice(start, start + size)
                 y = None if condition is None else condition[part]
                 y, index, codes = self.classes.resolve(y, data[part], generator)
                 counts, _, _ = self._draw(data[part], y, index, codes, generator)
@@ -392,8 +394,9 @@ class CountModel:
         """
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         parts = []
-        for start in range(0, len(data), CHUNK):
-            part = slice(start, start + CHUNK)
+        size = block_rows(self.n_genes)
+        for start in range(0, len(data), size):
+            part = slice(start, start + size)
             y, index, codes = self.classes.resolve(
                 None if condition is None else condition[part], data[part], generator
             )
