@@ -47,14 +47,13 @@ from tabdiff.evaluation.tables import (
 from tabdiff.evaluation.tells import telling_columns, telling_pairs, telling_rows
 from tabdiff.utils.fingerprint import frame_digest
 
-__all__ = ["evaluate_table", "published_rows"]
+__all__ = ["evaluate_table"]
 
 # Rows of each frame, where "auto" is asked for: of classifiers, of coverage, of the published pipeline, and of what
 # grows with the number of pairs and triples of columns.
 CLASSIFIER_ROWS, COVERAGE_ROWS, PUBLISHED_ROWS, MARGINAL_ROWS = 20_000, 10_000, 10_000, 50_000
-# Of the published pipeline: its one-hot columns are dense, and trees look at all of them. Of wide tables fewer rows are
-# shown, so many that rows times columns are no more than this; ten thousand rows of a hundred columns are.
-MAX_ONE_HOT, PUBLISHED_VALUES = 300, 1_200_000
+# Of the published pipeline: its one-hot columns are dense.
+MAX_ONE_HOT = 300
 # A rule that so large a share of the holdout breaks was chance.
 MAX_CHANCE = 0.1
 PLOTTED_COLUMNS, PLOTTED_ROWS = 12, 2_000
@@ -101,8 +100,6 @@ def evaluate_table(
         )
         held = None if held is None else held.drop(columns=keys)
         sizes["identifiers"] = f"{', '.join(map(str, keys))}: in no figure but rules and copied keys"
-    if isinstance(max_rows, str):
-        rows["published"] = published_rows(sides.real)
     _marginal(sides, held, columns, intervals, details, sizes)
     found = _classifiers(sides, held, classifier, columns, intervals, sizes)
     _tell(found, sides, details, seed)
@@ -301,12 +298,6 @@ def _classifiers(
             else f"left out: {one_hot:,} one-hot columns"
         )
     return (found, *shown["synthetic"])
-
-
-def published_rows(frame: pd.DataFrame) -> int:
-    """Return how many rows of either side the published pipeline is shown, where "auto" is asked for."""
-    width = _one_hot_columns(frame) + frame.shape[1]
-    return min(PUBLISHED_ROWS, max(PUBLISHED_VALUES // width, 1_000))
 
 
 def _one_hot_columns(frame: pd.DataFrame) -> int:

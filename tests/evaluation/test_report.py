@@ -27,7 +27,6 @@ from tabdiff.evaluation import (
     pattern_error,
     rules_broken,
     shape_error,
-    table_report,
     trend_error,
     trivariate_error,
     wnmis,
@@ -234,15 +233,6 @@ def test_a_model_adds_rows_that_were_given_in_part_and_its_constraints():
     images = DiffusionGenerator(max_steps=1, random_state=0).fit(np.random.default_rng(0).random((30, 4, 4)))
     with pytest.raises(TypeError, match="model= is for tables"):
         evaluate(penguins, penguins, model=images)
-
-
-def test_wide_tables_show_fewer_rows_to_the_published_pipeline():
-    rng = np.random.default_rng(0)
-    levels = [f"level {i}" for i in range(600)]
-    wide, narrow = (pd.DataFrame({"x": rng.normal(size=2400), "kind": rng.choice(levels[:k], 2400)}) for k in (290, 3))
-    shown = table_report.published_rows(wide)
-    assert shown == table_report.PUBLISHED_VALUES // 292 < table_report.PUBLISHED_ROWS
-    assert table_report.published_rows(narrow) == table_report.PUBLISHED_ROWS
 
 
 def test_compare_ranks_and_refuses_other_data(reports, real):
