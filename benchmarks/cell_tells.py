@@ -2,7 +2,7 @@
 
 The forest is that of the RF-AUC: log-normalised genes, half of the cells to fit and half to score. Of each of the genes
 that it splits by most, that of these statistics is named in which drawn and real cells differ most in standard errors:
-mean, share of zeros, variance, correlation with the cell's total count; "dependence" where none differs by three. A
+mean, share of zeros, variance, correlation with the cell's total count; "none alone" where none differs by three standard errors. A
 second forest sees the genes shuffled within types, by which only their marginal distributions are left.
 """
 
@@ -89,7 +89,7 @@ def find_tells(
     found = []
     for g in np.argsort(-importance, kind="stable")[:GENES]:
         name, value = max(((k, float(v[g])) for k, v in differences.items()), key=lambda kv: abs(kv[1]))
-        name = name if abs(value) >= SIGNIFICANT else "dependence"
+        name = name if abs(value) >= SIGNIFICANT else "none alone"
         found.append([genes[g], round(float(importance[g]), 4), name, round(value, 1)])
     return {"auc": auc, "auc_marginals": marginals, "genes": found}
 
