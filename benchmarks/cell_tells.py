@@ -2,7 +2,7 @@
 
 The forest is that of the RF-AUC: log-normalised genes, half of the cells to fit and half to score. Of each of the genes
 that it splits by most, that of these statistics is named in which drawn and real cells differ most in standard errors:
-mean, share of zeros, variance, correlation with the cell's total count; "none alone" where none differs by three standard errors. A
+mean, share of zeros, variance, correlation with the cell's total count; "none alone" where none differs by three. A
 second forest sees the genes shuffled within types, by which only their marginal distributions are left.
 """
 
