@@ -108,7 +108,9 @@ class ForeignFrame:
         backend: Any = nw.Implementation.from_string(self.backend)
         types = nw.from_arrow(schema.empty_table(), backend=backend).schema
         rows = nw.from_arrow(pa.table([_undictionary(a) for a in arrays], names=names), backend=backend)
-        return rows.with_columns(*[nw.col(n).cast(types[n]) for n in names if n in types]).to_native()
+        # Not all types can be cast to by every version, and most columns have theirs.
+        cast = [nw.col(n).cast(types[n]) for n in names if n in types and rows.schema[n] != types[n]]
+        return (rows.with_columns(*cast) if cast else rows).to_native()
 
     def state(self) -> dict:
         """Plain description, for persistence."""
