@@ -372,7 +372,8 @@ class DrawingMixin(CellMixin):
 
         Examples
         --------
-        >>>         >>> from tabdiff import DiffusionGenerator
+        >>> import numpy as np
+        >>> from tabdiff import DiffusionGenerator
         >>> images = np.random.default_rng(0).random((20, 8, 8))
         >>> gen = DiffusionGenerator(max_steps=2, hidden_size=8, random_state=0).fit(images)
         >>> gen.super_resolve(images[:3, ::2, ::2], steps=2).shape
