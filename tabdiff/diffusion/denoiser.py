@@ -198,6 +198,8 @@ class Denoiser(nn.Module):
     has_levels = False
     # How many random numbers a row takes for that, in `finish`.
     n_drawn_levels = 0
+    # How many of the entries of data are numbers, which stand first; None where all are.
+    n_continuous: int | None = None
 
     def __init__(
         self,

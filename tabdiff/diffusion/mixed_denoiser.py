@@ -78,6 +78,7 @@ class MixedDenoiser(Denoiser):
     """
 
     has_levels = True
+    n_continuous: int
     log_frequency: Tensor
     entropy: Tensor
     missing_level: Tensor

@@ -188,7 +188,7 @@ def _fit_private(inputs: FitInputs, options: Any, started: float, device: torch.
         max_steps=steps,
         max_time=None if options.max_time is None else max(options.max_time - (time.perf_counter() - started), 1.0),
         callbacks=[ProgressBar()] if options.verbose else [],
-        private=noise,
+        run=Run(private=noise),
     )
     model = _model(start, options, result.denoiser, result.history, result.n_steps)
     return replace(model, privacy=private_record(options, counted, noise, result.n_steps)).to(device)

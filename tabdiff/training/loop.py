@@ -22,7 +22,7 @@ from tabdiff.training.batches import Batches, RowStream
 from tabdiff.training.callbacks import Callback
 from tabdiff.training.ema import EMA
 from tabdiff.training.options import TrainingOptions
-from tabdiff.training.private_step import ClippedNoise, PrivateStep
+from tabdiff.training.private_step import PrivateStep
 from tabdiff.training.state import Run, Training
 from tabdiff.training.step import TrainingStep
 from tabdiff.training.validation import Validation
@@ -79,7 +79,6 @@ def train(
     callbacks: Sequence[Callback] = (),
     snapshot: Callable[[Training], Any] | None = None,
     run: Run | None = None,
-    private: ClippedNoise | None = None,
 ) -> TrainingResult:
     """Train a denoiser with warm-up and decay of the learning rate, clipping and weight averaging.
 
@@ -110,10 +109,8 @@ def train(
     snapshot : callable, optional
         From the `Training` to a fitted estimator, for callbacks.
     run : Run, optional
-        Which fit it is, where it stood when it was interrupted, and the processes that train together.
-    private : ClippedNoise, optional
-        How gradients are clipped and noised for differential privacy; rows then come in Poisson samples, and times one
-        by one.
+        Which fit it is, where it stood when it was interrupted, the processes that train together, and how gradients
+        are clipped and noised in a differentially private one.
 
     Returns
     -------
@@ -163,7 +160,7 @@ def train(
         step_rows=batches.size * int(options.accumulation_steps),
         epoch_rows=batches.epoch_rows if batches.epoch_rows is not None else len(batches),
         description=run.description,
-        is_private=private is not None,
+        is_private=run.private is not None,
     )
     if snapshot is not None:
         training.snapshot = partial(snapshot, training)
@@ -177,8 +174,8 @@ def train(
         module.generator = generator if masks is None else masks
 
     step: TrainingStep | PrivateStep
-    if private is not None:
-        step = PrivateStep(denoiser, batches, optimizer, ema, generator=generator, private=private)
+    if run.private is not None:
+        step = PrivateStep(denoiser, batches, optimizer, ema, generator=generator, private=run.private)
     else:
         step = TrainingStep(
             denoiser,

@@ -272,7 +272,7 @@ class PrivateStep:
         """Compare both ways on rows of which nothing but the shape is real."""
         x0 = torch.zeros_like(self.batches.data[:1]).expand(TRIED_ROWS, -1).clone()
         generator = torch.Generator(x0.device).manual_seed(0)
-        n = getattr(self.denoiser, "n_continuous", x0.shape[1])
+        n = x0.shape[1] if self.denoiser.n_continuous is None else self.denoiser.n_continuous
         x0[:, :n] = torch.randn((TRIED_ROWS, n), generator=generator, device=x0.device)
         condition = self.batches.condition
         given = None if condition is None else torch.zeros((TRIED_ROWS, condition.shape[1]), device=x0.device)

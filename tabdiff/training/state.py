@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from tabdiff.training.ema import EMA
 from tabdiff.training.validation import Validation
 from tabdiff.training.world import OneProcess
 from tabdiff.utils.device import peak_memory
+
+if TYPE_CHECKING:
+    from tabdiff.training.private_step import ClippedNoise
 
 __all__ = ["Run", "Training"]
 
@@ -38,6 +41,9 @@ class Run:
     world : OneProcess
         The processes that train together, all called with the same arguments, but for callbacks, which only the first
         has; by default this one alone.
+    private : ClippedNoise or None
+        How gradients are clipped and noised for differential privacy; rows then come in Poisson samples, and times one
+        by one.
 
     Examples
     --------
@@ -49,6 +55,7 @@ class Run:
     description: dict[str, Any] | None = None
     saved: dict[str, Any] | None = None
     world: OneProcess = field(default_factory=OneProcess)
+    private: ClippedNoise | None = None
 
 
 @dataclass

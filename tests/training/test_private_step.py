@@ -9,7 +9,7 @@ from tabdiff.diffusion.masks import DrawGiven
 from tabdiff.diffusion.mixed_denoiser import MixedDenoiser
 from tabdiff.evaluation.privacy import epsilon_lower_bound
 from tabdiff.nn import ConditionEmbedding, ResidualMLP
-from tabdiff.training import EMA, Batches, ClippedNoise, TrainingOptions, train
+from tabdiff.training import EMA, Batches, ClippedNoise, Run, TrainingOptions, train
 from tabdiff.training.private_step import PrivateStep, clipped_gradients, gradient_norms
 
 N = 40
@@ -194,7 +194,7 @@ def test_a_training_run_keeps_no_losses():
         Batches(data, condition, size=8, event_shape=(denoiser.width,), draw_given=draw),
         generator=torch.Generator().manual_seed(0),
         max_steps=3,
-        private=ClippedNoise(1.0, 1.0, 0.2, 8, 1),
+        run=Run(private=ClippedNoise(1.0, 1.0, 0.2, 8, 1)),
     )
     assert result.n_steps == 3
     assert set(result.history) == {"step", "learning_rate"}
