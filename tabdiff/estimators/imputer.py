@@ -19,7 +19,7 @@ from tabdiff.estimators.generator import DiffusionGenerator
 from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.training import options_of
+from tabdiff.training.options import options_of
 from tabdiff.utils.array_likes import as_known
 
 __all__ = ["DiffusionImputer"]

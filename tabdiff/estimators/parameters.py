@@ -10,7 +10,8 @@ from tabdiff.codecs.base import Codec
 from tabdiff.codecs.conditions.text import check_text_encoder
 from tabdiff.diffusion import make_loss
 from tabdiff.model.networks import check_denoiser
-from tabdiff.training import Callback, options_of
+from tabdiff.training import Callback
+from tabdiff.training.options import options_of
 from tabdiff.utils.validation import is_integer, is_number
 
 __all__ = ["check_parameters"]

@@ -27,7 +27,7 @@ from tabdiff.model.defaults import (
 )
 from tabdiff.model.networks import settings_of
 from tabdiff.nn import VectorColumns
-from tabdiff.training import options_of
+from tabdiff.training.options import options_of
 
 __all__ = ["ModelConfig"]
 

@@ -45,10 +45,10 @@ from tabdiff.training import (
     TrainingOptions,
     TrainingResult,
     Validation,
-    options_of,
     train,
 )
 from tabdiff.training.checkpoint import check_folder
+from tabdiff.training.options import options_of
 from tabdiff.training.vicinal import Vicinity
 from tabdiff.training.world import OneProcess, WorldError, current_world
 from tabdiff.utils.device import autocast_dtype, resolve_device

@@ -25,7 +25,8 @@ from tabdiff.model.defaults import resolve_condition_dropout
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.storable import check_describable, check_labels
 from tabdiff.model.training_data import Rows, Seeds, Start
-from tabdiff.training import ClippedNoise, options_of
+from tabdiff.training import ClippedNoise
+from tabdiff.training.options import options_of
 from tabdiff.training.privacy import (
     THRESHOLD_SHARE,
     Mechanism,

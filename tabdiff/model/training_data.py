@@ -38,8 +38,9 @@ from tabdiff.model.stream_data import (
     stream_folder,
     survey_rows,
 )
-from tabdiff.training import Checkpoint, CheckpointError, options_of
+from tabdiff.training import Checkpoint, CheckpointError
 from tabdiff.training.checkpoint import describe_parameters, fingerprint, read_checkpoint
+from tabdiff.training.options import options_of
 
 __all__ = ["Start", "begin", "training_masks"]
 

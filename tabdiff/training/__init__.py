@@ -10,7 +10,7 @@ from tabdiff.training.callbacks import Callback, CSVLog, PeriodicSamples, Progre
 from tabdiff.training.checkpoint import Checkpoint, CheckpointError
 from tabdiff.training.ema import EMA
 from tabdiff.training.loop import TrainingResult, train
-from tabdiff.training.options import TrainingOptions, options_of
+from tabdiff.training.options import TrainingOptions
 from tabdiff.training.privacy import PrivacyBudget
 from tabdiff.training.private_step import ClippedNoise
 from tabdiff.training.state import Run, Training
@@ -34,6 +34,5 @@ __all__ = [
     "TrainingOptions",
     "TrainingResult",
     "Validation",
-    "options_of",
     "train",
 ]

@@ -190,7 +190,7 @@ def options_of(training: Any) -> TrainingOptions:
 
     Examples
     --------
-    >>> from tabdiff.training import options_of
+    >>> from tabdiff.training.options import options_of
     >>> options_of(None).ema_decay
     0.999
     """

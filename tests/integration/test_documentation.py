@@ -74,6 +74,17 @@ def test_every_public_name_has_a_place_in_the_reference(api_pages, tmp_path):
             assert re.search(rf"(^   |data:: |``){name}\b", pages[package], re.MULTILINE), f"{package}.{name}"
 
 
+def test_names_of_one_module_have_pages_of_one_package(api_pages):
+    # The pages of sources link to places that are called by the package of whichever name of a module is read first.
+    homes: dict[str, set[str]] = {}
+    for package in api_pages.PACKAGES:
+        for name in api_pages.public_names(package):
+            module = getattr(getattr(importlib.import_module(package), name), "__module__", None)
+            if module is not None:
+                homes.setdefault(module, set()).add(api_pages.home(package, name))
+    assert {module: found for module, found in homes.items() if len(found) > 1} == {}
+
+
 def test_tutorials_are_linked_from_the_front_page_or_a_how_to():
     pages = [*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md"), *DOCS.glob("concepts/*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)

@@ -105,7 +105,9 @@ def test_killed_and_resumed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "fit.py"], cwd=tmp_path, env=environment)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "so-far").glob("checkpoint-*")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list((tmp_path / "so-far").glob("checkpoint-*")) and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL

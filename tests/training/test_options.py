@@ -12,7 +12,8 @@ from torch import nn
 from tabdiff import DiffusionGenerator, TrainingOptions
 from tabdiff.diffusion import LogitNormal
 from tabdiff.model import persistence
-from tabdiff.training import Callback, Checkpoint, options_of
+from tabdiff.training import Callback, Checkpoint
+from tabdiff.training.options import options_of
 
 QUICK = {"max_steps": 4, "hidden_size": 8, "n_blocks": 1, "batch_size": 16, "refine": False, "random_state": 0}
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "format-1"
