@@ -131,7 +131,11 @@ def _trained(denoiser: nn.Module) -> dict[str, nn.Parameter]:
 
 def gradient_norms(denoiser: Denoiser, x0: Tensor, condition: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
     """Return the norm of the gradient of each row's loss (B,), each computed by itself."""
-    gradients = _single_gradients(denoiser, x0, condition, t, eps)
+    return _norms(_single_gradients(denoiser, x0, condition, t, eps))
+
+
+def _norms(gradients: dict[str, Tensor]) -> Tensor:
+    """Return the norm (B,) of each row's gradient, of which a parameter has the part (B, *)."""
     return torch.stack([g.flatten(1).double().square().sum(1) for g in gradients.values()]).sum(0).sqrt()
 
 
@@ -162,6 +166,11 @@ class _Loss(nn.Module):
         return self.denoiser.loss(x0, condition, t=t, eps=eps)
 
 
+def _scales(norms: Tensor, max_norm: float) -> Tensor:
+    """Return what gradients of these norms (B,) are multiplied by, so that none is longer than it may be."""
+    return (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
+
+
 def _add_short(
     denoiser: Denoiser, x0: Tensor, condition: Tensor | None, t: Tensor, eps: Tensor, max_norm: float
 ) -> Tensor:
@@ -169,7 +178,7 @@ def _add_short(
     with _Recorder({id(p) for p in _trained(denoiser).values()}) as recorder:
         losses = denoiser.loss(x0, condition, t=t, eps=eps)
     norms = recorder.squared_norms(losses).sqrt()
-    scale = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0).to(losses.dtype)
+    scale = _scales(norms, max_norm).to(losses.dtype)
     (losses * scale.detach()).sum().backward()
     return norms
 
@@ -179,8 +188,8 @@ def _add_long(
 ) -> Tensor:
     """Do the same with each gradient by itself."""
     gradients = _single_gradients(denoiser, x0, condition, t, eps)
-    norms = torch.stack([g.flatten(1).double().square().sum(1) for g in gradients.values()]).sum(0).sqrt()
-    scale = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0).float()
+    norms = _norms(gradients)
+    scale = _scales(norms, max_norm).float()
     for name, p in _trained(denoiser).items():
         total = torch.einsum("b,b...->...", scale.to(gradients[name].dtype), gradients[name])
         p.grad = total if p.grad is None else p.grad + total

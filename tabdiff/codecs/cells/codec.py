@@ -195,14 +195,10 @@ class CellCodec(Codec):
         ValueError
             Genes are missing, or the values are not counts though the fit's were.
         """
-        return self.model_.encode(take_genes(self._read(adata), self.expressed_), condition, generator)
+        return self.model_.encode(take_genes(self.expression(adata), self.expressed_), condition, generator)
 
     def expression(self, adata: AnnData) -> Any:
         """The matrix (n_cells, n_genes) of cells, with the genes of the fit in their order; see `encode` for errors."""
-        return self._read(adata)
-
-    def _read(self, adata: AnnData) -> Any:
-        """The matrix of cells to encode, checked against that of the fit."""
         adata = self._align(adata)
         matrix, layer, is_counts = find_expression(adata, self._layer_of(adata))
         if self.kind_ == "counts" and not is_counts:
@@ -260,11 +256,11 @@ class CellCodec(Codec):
         -------
         float32 array (n_cells, n_components)
         """
-        return self.model_.view(take_genes(self._read(adata), self.expressed_), condition).astype(np.float32)
+        return self.model_.view(take_genes(self.expression(adata), self.expressed_), condition).astype(np.float32)
 
     def totals(self, adata: AnnData) -> np.ndarray:
         """Total counts (n_cells,) int64 of cells over the genes of the fit."""
-        return np.asarray(self._read(adata).sum(axis=1), dtype=np.float64).reshape(-1).astype(np.int64)
+        return np.asarray(self.expression(adata).sum(axis=1), dtype=np.float64).reshape(-1).astype(np.int64)
 
     def training_totals(self, condition: Tensor | None, n: int, generator: torch.Generator) -> np.ndarray:
         """Total counts (n,) int64 of training cells of each row's class, drawn with replacement."""
