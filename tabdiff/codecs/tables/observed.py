@@ -31,7 +31,7 @@ def patch(series: pd.Series, where: np.ndarray, values: pd.Series) -> pd.Series:
     """
     if series.dtype == values.dtype:
         if where.all():  # pandas cannot write into an Arrow dictionary that has no levels
-            return pd.Series(values.array.copy(), series.index, name=series.name)
+            return pd.Series(values.array.copy(), series.index, dtype=series.dtype, name=series.name)
         out = series.copy()
         out.iloc[np.flatnonzero(where)] = values.array
         return out
