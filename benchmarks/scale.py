@@ -53,7 +53,7 @@ COLUMN_ROWS = 60_000
 STEPS = 50
 # So many are in memory as a sample of a thousand columns: here of fewer too, so that all are fitted from files.
 SAMPLE = 20_000
-QUALITY_ROWS, QUALITY_STEPS, SCORED_ROWS = 60_000, 400, 10_000
+QUALITY_ROWS, QUALITY_STEPS, SCORED_ROWS = 60_000, 1500, 10_000
 GENES, ATLAS_CHUNK, ATLAS_DENSITY, ATLAS_SECONDS = 20_000, 10_000, 0.08, 60
 DRAWN_COLUMNS = ["age", "education", "hours_per_week", "sex", "income"]
 
@@ -170,6 +170,7 @@ def _quality(folder: Path, seed: int) -> dict[str, Any]:
         start = time.perf_counter()
         gen = DiffusionGenerator(random_state=seed, max_steps=QUALITY_STEPS, refine=False).fit(data)
         found[f"{name}_seconds"] = time.perf_counter() - start
+        found[f"{name}_loss"] = gen.history_["loss"][-1]
         drawn = gen.sample(len(other), random_state=1)
         found[f"{name}_c2st"] = float(c2st(other, drawn, classifier=xgb, random_state=0))
     return found
@@ -297,6 +298,8 @@ SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
             "from files": lambda r: f"{r['files_c2st']:.3f}",
             "in memory": lambda r: f"{r['memory_c2st']:.3f}",
             "difference": lambda r: f"{r['files_c2st'] - r['memory_c2st']:+.3f}",
+            "loss from files": lambda r: f"{r['files_loss']:.4f}" if "files_loss" in r else "",
+            "loss in memory": lambda r: f"{r['memory_loss']:.4f}" if "memory_loss" in r else "",
         },
     ),
     "atlas": (

@@ -29,6 +29,7 @@ SVD_CELLS, SVD_GENES = 4000, 800
 # Standard deviation of log rates along the first of the loadings, over all counts, up to which they are not trained.
 SMALL_EFFECT = 0.4
 CALIBRATION_CELLS = 20_000
+SCALE_CELLS = 10_000  # from which the means and spreads of latents are taken
 MAX_VIEW = 50  # principal components that `latent` returns at most
 # Log rates and log inverse dispersions of combinations of levels that training never showed.
 Offsets = dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]
@@ -249,7 +250,12 @@ class CountModel:
         return torch.cat(draws), torch.cat(means), torch.cat(variances)
 
     def _standardise(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
-        _, means, variances = (z.numpy() for z in self._sample(matrix, self.classes.training, condition, generator))
+        index = self.classes.training
+        if len(index) > SCALE_CELLS:  # where all lie is found once, by `encode`: it takes as long as training
+            some = torch.randperm(len(index), generator=generator)[:SCALE_CELLS].sort().values
+            condition = None if condition is None else condition[some]
+            matrix, index = matrix[some.numpy()], index[some.numpy()]
+        _, means, variances = (z.numpy() for z in self._sample(matrix, index, condition, generator))
         self.active = np.flatnonzero(1 - variances.mean(axis=0) > MIN_GAIN)
         means, variances = means[:, self.active], variances[:, self.active]
         depth = np.log(self.library)
