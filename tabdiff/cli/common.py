@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import secrets
 import sys
 import warnings
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ __all__ = [
     "requests",
     "say",
     "seed",
+    "seed_of",
     "separator",
     "write",
 ]
@@ -123,6 +125,11 @@ def seed(text: str) -> int:
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1; got {text!r}")
     return value
+
+
+def seed_of(args: argparse.Namespace) -> int:
+    """Return the seed that was asked for, or a new one, which the command then prints."""
+    return secrets.randbelow(2**31) if args.seed is None else int(args.seed)
 
 
 def number(text: str) -> float:

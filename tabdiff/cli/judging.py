@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tabdiff.cli.common import (
     read_options,
     requests,
     say,
+    seed_of,
     write,
 )
 from tabdiff.cli.common import seed as read_seed
@@ -163,7 +163,7 @@ def _impute(args: argparse.Namespace) -> None:
             raise CommandError(f"{args.file} holds no table, and only tables are imputed on the command line.")
     gen = load(args.model, args.device)
     gen.model_ = gen.model_.in_pandas()
-    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    seed = seed_of(args)
     with requests():
         tables = gen.impute(rows, n_draws=args.n_draws, random_state=seed)
         tables = tables if args.n_draws > 1 else [tables]

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -49,6 +48,7 @@ from tabdiff.cli.common import (
     read_options,
     requests,
     say,
+    seed_of,
     separator,
     write,
 )
@@ -266,7 +266,7 @@ def _fit(args: argparse.Namespace) -> None:
         # class if there are any. `fit` reads both.
         several = is_lake(args.file, options)
         data = args.file if several else read(args.file, options)
-    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    seed = seed_of(args)
 
     from tabdiff import DiffusionGenerator
 
@@ -319,7 +319,7 @@ def _sample(args: argparse.Namespace) -> None:
             raise CommandError(f"{what}: give -o; standard output takes tables.")
         if not out:
             check_folder_output(args.output) if folder else check_output(args.output)
-    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    seed = seed_of(args)
     with requests():
         if not folder and not out:
             check_fits(args.output, cells=is_cells(gen))

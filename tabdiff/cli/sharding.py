@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabdiff.cli.common import CommandError, positive_int, requests, say
+from tabdiff.cli.common import CommandError, positive_int, requests, say, seed_of
 
 if TYPE_CHECKING:
     from tabdiff.estimators.generator import DiffusionGenerator
@@ -76,7 +75,7 @@ def sample_shards(args: argparse.Namespace, gen: DiffusionGenerator) -> None:
         # A run that was begun goes on with its seed, and jobs of an array must agree on one: that of the model.
         seed = args.seed
         if seed is None and args.shard is None and not is_begun(gen.model_, args.output, args.format):
-            seed = secrets.randbelow(2**31)
+            seed = seed_of(args)
         gen.sample_to(
             args.output,
             args.n_samples,
