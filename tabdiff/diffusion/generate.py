@@ -83,6 +83,7 @@ def draw(
     condition_last: bool = True,
     method: Any = "auto",
     steps: str | int = "auto",
+    grid: Any = "auto",
     batch_size: str | int = "auto",
     precision: str = "float32",
     given: Tensor | None = None,
@@ -111,6 +112,8 @@ def draw(
         Whether categories are drawn under the condition at the end; not so where `guided` ignores it.
     method, steps, batch_size
         As in `DiffusionGenerator.sample`.
+    grid : str or sequence of float
+        As in `tabdiff.diffusion.sample`.
     precision : str
         As in `DiffusionGenerator`.
     given : Tensor of shape (n, d), optional
@@ -168,6 +171,7 @@ def draw(
         condition_last=condition_last,
         method=method,
         steps=max(int(steps) - 1, 1) if denoiser.has_levels else int(steps),
+        grid=grid,
         dtype=sampling_dtype(precision, device),
     )
 
@@ -196,6 +200,7 @@ def _draw_piece(
     condition_last: bool,
     method: Any,
     steps: int,
+    grid: Any,
     dtype: torch.dtype | None,
 ) -> Tensor:
     """Draw a batch, on the device of the denoiser.
@@ -215,6 +220,7 @@ def _draw_piece(
             asked,
             method=method,
             steps=steps,
+            grid=grid,
             generator=streams,
             denoise_last=not denoiser.has_levels,
         )

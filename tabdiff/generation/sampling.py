@@ -23,7 +23,7 @@ from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.generation.progress import announce, progress_bar, seconds_of_drawing
 from tabdiff.io.frames import ForeignFrame
-from tabdiff.model.refinement.refinement import REFINED_STEPS, row_features
+from tabdiff.model.refinement.refinement import row_features
 from tabdiff.utils.processes import processes
 from tabdiff.utils.validation import is_integer
 
@@ -105,9 +105,8 @@ class SamplePlan:
         guided = self.codes is not None or self.held is not None
         guiding = own or (guided and (guidance, guidance_scale) != _NO_GUIDANCE)
         self.guidance = guidance if guiding else None
-        self.guided = self._guide()
         if not (isinstance(method, str) and method == "auto"):
-            check_method(method, self.guided)
+            check_method(method, self._guide())
         self.obs, self.by_rank = request.obs, request.by_rank
         self.totals = request.resolve_totals(model, self.codes, self.n, seed)
         self.offsets = unseen_offsets(model, self.codes)
@@ -117,16 +116,21 @@ class SamplePlan:
         if usable and self.codes is not None and model.conditions is not None:
             usable = not model.conditions.hidden(self.codes)
         self.refinement = model.refinement if usable else None
-        self.steps = options.steps
         self.as_at_fit = options.steps == "auto" and isinstance(method, str) and method == "auto"
-        if self.refinement is not None and self.as_at_fit:
-            self.steps = REFINED_STEPS
+        self.settings = self._settings()
 
     def _guide(self) -> Any:
-        """Return what samples."""
+        """Return what samples, if it is not what draws rows to refine."""
         if self.guidance is None:
             return self.model.guided
         return guide(self.model.denoiser, self.options.guidance_scale, self.guidance)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what samples, and how: rows that are refined come as those did from which that was learned."""
+        if self.refinement is not None and self.as_at_fit:
+            return self.model.refined_settings()
+        options = self.options
+        return {"guided": self._guide(), "method": options.method, "steps": options.steps, "grid": "auto"}
 
     def part(self, start: int, stop: int, seed: int) -> SamplePlan:
         """Return the plan of the rows from `start` to `stop` alone, which draws with another seed.
@@ -150,12 +154,12 @@ class SamplePlan:
 
     def __getstate__(self) -> dict[str, Any]:
         # A generator of random numbers does not travel; the seed, from which a new one starts, does.
-        return {name: value for name, value in vars(self).items() if name not in ("guided", "generator")}
+        return {name: value for name, value in vars(self).items() if name not in ("settings", "generator")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.guided = self._guide()
+        self.settings = self._settings()
 
     def _codes(self, places: Tensor) -> Tensor | None:
         return self.codes[places] if self.codes is not None else None
@@ -195,7 +199,8 @@ class SamplePlan:
         # A batch is soon drawn, but of images; and what users wrote themselves is not called but to draw.
         if callable(self.options.guidance) or (rows <= size and not denoiser.keeps_maps):
             return
-        steps = default_steps(self.options.method, denoiser.schedule) if self.steps == "auto" else int(self.steps)
+        steps = self.settings["steps"]
+        steps = default_steps(self.options.method, denoiser.schedule) if steps == "auto" else int(steps)
         batch = torch.arange(min(size, self.n))
         codes = self._codes(batch)
         given = None if self.given is None else self.given[batch].float()
@@ -203,7 +208,7 @@ class SamplePlan:
         device = next(denoiser.parameters()).device
         told = codes if given is None else beside(denoiser, codes, given)
         seconds = seconds_of_drawing(
-            self.guided if self.guided is not None else denoiser,
+            self.settings["guided"],
             denoiser.schedule,
             None if told is None else told.to(device),
             width=width,
@@ -224,10 +229,8 @@ class SamplePlan:
             self._codes(places),
             width=self.model.config.width,
             generator=self.generator,
-            guided=self.guided,
+            **self.settings,
             condition_last=self.options.guidance_scale != 0,
-            method=self.options.method,
-            steps=self.steps,
             batch_size=self.options.batch_size,
             precision=self.model.precision,
             given=self.given[places] if self.given is not None else None,

@@ -30,9 +30,10 @@ from tabdiff.model.defaults import (
     resolve_steps,
     resolve_times,
 )
+from tabdiff.model.distillation import distil, distillation_steps
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.private_data import begin_private, budget_of, check_private, private_noise, private_record
-from tabdiff.model.refinement.refinement import REFINED_STEPS, fit_refinement, refinement_rows, wants_refinement
+from tabdiff.model.refinement.refinement import fit_refinement, refinement_rows, wants_refinement
 from tabdiff.model.refinement.starting_noise import NOISE_ROWS
 from tabdiff.model.sample_weights import population
 from tabdiff.model.training_data import Start, begin, training_masks
@@ -60,6 +61,8 @@ CALIBRATION_ROWS = 20_000
 # Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest. Trees take longer
 # than a calibration.
 DRAWN_SHARE, REFINED_DRAWN_SHARE = 0.75, 0.35
+# Of the same, for learning to draw in few steps.
+DISTILLATION_SHARE = 0.4
 # What follows the training of a refined model has the rest of the time, a quarter of the training's own.
 TRAINING_SHARE = 0.8
 
@@ -215,9 +218,29 @@ def _finish(
         )
     wanted = refinement_rows(start.n_rows, trained, asked=options.refine is True) if refined else 0
     if wanted:
-        return _refine(model, start, wanted, deadline)
+        return _refine(_distil(model, start, options, trained, deadline), start, wanted, deadline)
     # A codec that goes on from another fit knows the rows of that one only.
     return model if start.n_steps else _calibrate(model, start, deadline)
+
+
+def _distil(model: FittedModel, start: Start, options: Any, trained: int, deadline: float) -> FittedModel:
+    """Return the model with a network that draws in few steps, where it is worth the time to train one."""
+    steps = distillation_steps(model.n_steps)
+    wanted = options_of(options.training).distillation and start.spec.network == "mlp" and not start.spec.custom
+    if not wanted or steps == 0:
+        return model
+    few = distil(
+        model.denoiser,
+        model.guided,
+        _repeated_codes(start, start.n_rows),
+        width=model.config.width,
+        n_steps=steps,
+        trained=trained,
+        precision=model.precision,
+        seed=start.seeds.distillation,
+        seconds=DISTILLATION_SHARE * (deadline - time.perf_counter()),
+    )
+    return replace(model, distilled=few)
 
 
 def _start_together(world: OneProcess, inputs: FitInputs, first: Callable[[], Start], device: torch.device) -> Start:
@@ -349,7 +372,7 @@ def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> F
     seconds = REFINED_DRAWN_SHARE * (deadline - time.perf_counter())
     # Which noise is worth a walk depends on the condition, which a single rule does not see.
     noise: list[Tensor] | None = [] if condition is None else None
-    data = _samples(model, wanted, condition, generator, REFINED_STEPS, seconds, noise)
+    data = _samples(model, wanted, condition, generator, model.refined_settings(), seconds, noise)
     refinement = fit_refinement(
         model.codec,
         start.inputs.features,
@@ -376,7 +399,7 @@ def _calibrate(model: FittedModel, start: Start, deadline: float) -> FittedModel
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
     seconds = DRAWN_SHARE * (deadline - time.perf_counter())
-    data = _samples(model, wanted, condition, generator, "auto", seconds)
+    data = _samples(model, wanted, condition, generator, {"guided": model.guided}, seconds)
     model.codec.calibrate(data, None if condition is None else condition[: len(data)], generator)
     return model
 
@@ -394,7 +417,7 @@ def _samples(
     n: int,
     condition: Tensor | None,
     generator: torch.Generator,
-    steps: str | int,
+    settings: dict[str, Any],
     seconds: float,
     noises: list[Tensor] | None = None,
 ) -> Tensor:
@@ -413,8 +436,7 @@ def _samples(
             None if condition is None else condition[first : first + count],
             width=model.config.width,
             generator=generator,
-            guided=model.guided,
-            steps=steps,
+            **settings,
             precision=model.precision,
             noise=noise,
         )

@@ -17,7 +17,8 @@ from tabdiff.diffusion import AutoGuidance, Denoiser, DenoiserLike
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.config import ModelConfig
-from tabdiff.model.refinement.refinement import Refinement
+from tabdiff.model.distillation import Distilled
+from tabdiff.model.refinement.refinement import REFINED_STEPS, Refinement
 
 __all__ = ["FittedModel"]
 
@@ -42,6 +43,8 @@ class FittedModel:
         The small network of autoguidance.
     autoguidance : float
         Its scale, 1 where there is none.
+    distilled : Distilled or None
+        What draws rows that are refined, in fewer steps.
     source : {"none", "y", "columns", "obs", "given"}
         Where the condition came from, and so where it belongs on output.
     columns : Index or None
@@ -78,6 +81,7 @@ class FittedModel:
     refinement: Refinement | None = None
     guiding_denoiser: Denoiser | None = None
     autoguidance: float = 1.0
+    distilled: Distilled | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     n_steps: int = 0
     n_samples: int = 0
@@ -101,6 +105,12 @@ class FittedModel:
             return self.denoiser
         guiding = self.guiding_denoiser.numbers
         return AutoGuidance(self.denoiser, guiding, self.autoguidance, n_guided=self.config.n_continuous)
+
+    def refined_settings(self) -> dict[str, Any]:
+        """Return the arguments of `tabdiff.diffusion.generate.draw` with which the rows are drawn that are refined."""
+        if self.distilled is not None:
+            return self.distilled.settings()
+        return {"guided": self.guided, "method": "auto", "steps": REFINED_STEPS, "grid": "auto"}
 
     def with_autoguidance(self, scale: float, guiding_denoiser: Denoiser | None = None) -> FittedModel:
         """Return the model with a scale of autoguidance, by default of the guiding denoiser that it has."""
@@ -131,12 +141,13 @@ class FittedModel:
 
     def to(self, device: Any) -> FittedModel:
         """Return the model with its networks on a device; they are moved, not copied."""
-        for network in (self.denoiser, self.guiding_denoiser):
+        for network in (self.denoiser, self.guiding_denoiser, self.distilled):
             if network is not None:
                 network.to(device)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # On the CPU, so that a model fitted on a GPU opens anywhere.
-        networks = {"denoiser": self.denoiser, "guiding_denoiser": self.guiding_denoiser}
-        return vars(self) | {k: copy.deepcopy(n).cpu() for k, n in networks.items() if n is not None}
+        names = ("denoiser", "guiding_denoiser", "distilled")
+        networks = {name: vars(self)[name] for name in names}
+        return vars(self) | {k: copy.deepcopy(n).to("cpu") for k, n in networks.items() if n is not None}

@@ -14,12 +14,13 @@ from torch.overrides import TorchFunctionMode
 from tabdiff.codecs import CODECS, codec_name
 from tabdiff.codecs.conditions.conditions import Conditions
 from tabdiff.codecs.sequences import SequenceForm
-from tabdiff.diffusion import Denoiser
+from tabdiff.diffusion import Denoiser, make_path
 from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.autoguidance import build_guiding_denoiser
 from tabdiff.model.build import build_denoiser
 from tabdiff.model.config import ModelConfig
+from tabdiff.model.distillation import Distilled
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.networks import NetworkSettings, settings_from_state, settings_to_state
 from tabdiff.model.old_names import current_loss, current_names, had_no_options
@@ -42,7 +43,9 @@ def describe(model: FittedModel, parameters: dict[str, Any]) -> dict:
     """
     if model.config.custom:
         raise TypeError("a model whose denoiser is a callable cannot be saved as data; use joblib.dump.")
-    weights, guiding = (_arrays(denoiser) for denoiser in (model.denoiser, model.guiding_denoiser))
+    few = model.distilled
+    networks = (model.denoiser, model.guiding_denoiser, None if few is None else few.denoiser)
+    weights, guiding, distilled = (_arrays(denoiser) for denoiser in networks)
     return {
         "container": codec_name(model.codec),
         # The seed of a private fit is that of its noise, which could be taken off by it.
@@ -63,8 +66,9 @@ def describe(model: FittedModel, parameters: dict[str, Any]) -> dict:
         "weights": list(weights),
         "weak_weights": list(guiding),
         "autoguidance": model.autoguidance,
+        "distilled": None if few is None else {"times": list(few.times), "weights": list(distilled)},
         "privacy": model.privacy,
-        "arrays": {f"w{i}": w for i, w in enumerate((*weights.values(), *guiding.values()))},
+        "arrays": {f"w{i}": w for i, w in enumerate(w for own in (weights, guiding, distilled) for w in own.values())},
     }
 
 
@@ -81,6 +85,8 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     if plain["training"] is not None:
         options = plain["training"].get_params(deep=False)
         plain["training"] = options if isinstance(options["times"], str) else {**options, "times": "stratified"}
+        if options["distillation"] is True:
+            plain["training"].pop("distillation")  # earlier versions know no such option
         if options.get("privacy") is None:
             plain["training"].pop("privacy", None)  # earlier versions know no such option
         else:
@@ -121,14 +127,20 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
     """
     names = saved["weights"]
     guiding_names = saved.get("weak_weights", [])  # earlier versions had no guiding denoiser
-    arrays = [torch.from_numpy(np.array(saved["arrays"][f"w{i}"])) for i in range(len(names) + len(guiding_names))]
-    weights = dict(zip(names, arrays[: len(names)], strict=True))
-    guiding_weights = dict(zip(guiding_names, arrays[len(names) :], strict=True))
+    few = saved.get("distilled")  # nor one of few steps
+    few_names = [] if few is None else few["weights"]
+    n_arrays = len(names) + len(guiding_names) + len(few_names)
+    arrays = [torch.from_numpy(np.array(saved["arrays"][f"w{i}"])) for i in range(n_arrays)]
+    taken = iter(arrays)
+    weights, guiding_weights, few_weights = (
+        {name: next(taken) for name in own} for own in (names, guiding_names, few_names)
+    )
     # Until a network with these weights stands, sizes are claims.
     with _SizeLimit(4 * sum(w.numel() for w in arrays) + SMALL):
         config = ModelConfig.from_state(_current_spec(saved))
         denoiser = build_denoiser(config, config.network, 0)
         guiding = build_guiding_denoiser(config) if guiding_weights else None
+        distilled = None if few is None else Distilled(build_denoiser(config, config.network, 0), tuple(few["times"]))
     fitted: dict[str, Any] = {"schedule": config.schedule, "loss": config.loss}
     parameters = current_names(saved)
     parameters = {k: fitted[k] if k in fitted and v is None else v for k, v in parameters.items()}
@@ -150,6 +162,9 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
     _take_weights(denoiser, weights)
     if guiding is not None:
         _take_weights(guiding, guiding_weights)
+    if distilled is not None:
+        _take_weights(distilled.denoiser, few_weights)
+        make_path(config.schedule, 1, list(distilled.times))  # raises for times that are none
     _check_codec(config, codec)
     origin = saved["origin"]
     forms: dict[str, Any] = {"sequences": SequenceForm, "csv": CsvForm, "backend": ForeignFrame}
@@ -170,6 +185,7 @@ def restore(saved: dict) -> tuple[FittedModel, dict[str, Any]]:
         refinement=Refinement.from_state(saved["refinement"]) if saved["refinement"] else None,
         guiding_denoiser=guiding,
         autoguidance=float(saved.get("autoguidance", 1.0)),
+        distilled=distilled,
         history=saved["history"],
         n_steps=saved["n_steps"],
         n_samples=saved["n_samples_fit"],

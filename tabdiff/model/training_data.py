@@ -64,11 +64,12 @@ class Seeds:
     stream: int
     validation: int
     guiding: int
+    distillation: int
 
     @classmethod
     def of(cls, seed: int) -> Seeds:
         """Spawn them from one."""
-        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(8)))
+        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(9)))
 
 
 @dataclass

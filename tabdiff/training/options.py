@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import nn
@@ -61,6 +62,10 @@ class TrainingOptions(BaseEstimator):
         "default" has `torch.compile` write kernels for the loss too, on any device, which takes a minute at the start;
         False runs one kernel after another. Where a step cannot be recorded, a warning says why and it is run as with
         False. Weights are the same but for rounding.
+    distillation : bool, default=True
+        Whether a copy of the network of a table learns, in a tenth of the time, to draw in 4 evaluations what the
+        sampler draws in 16. Rows that are refined come of it, unless `sample` is given a `method` or `steps`; the
+        shortest trainings have none.
     privacy : PrivacyBudget, optional
         What the fit may tell about any single row of a DataFrame: then counts of columns and gradients are noised, and
         autoguidance, refinement and raking are off. `clip_grad_norm`, `accumulation_steps` and `times` do not count
@@ -88,6 +93,7 @@ class TrainingOptions(BaseEstimator):
         times: str | Times = "stratified",
         observed_masks: str | float = "auto",
         compile: str | bool = "auto",
+        distillation: bool = True,
         privacy: PrivacyBudget | None = None,
     ) -> None:
         self.optimizer = optimizer
@@ -101,6 +107,7 @@ class TrainingOptions(BaseEstimator):
         self.times = times
         self.observed_masks = observed_masks
         self.compile = compile
+        self.distillation = distillation
         self.privacy = privacy
 
     def check(self) -> None:
@@ -113,6 +120,8 @@ class TrainingOptions(BaseEstimator):
             raise ValueError(f"warmup_steps must be 'auto' or an integer of at least 0; got {warmup!r}.")
         if not (self.compile is False or (isinstance(self.compile, str) and self.compile in COMPILE)):
             raise ValueError(f"compile must be {', '.join(map(repr, COMPILE))} or False; got {self.compile!r}.")
+        if not isinstance(self.distillation, bool | np.bool_):
+            raise ValueError(f"distillation must be True or False; got {self.distillation!r}.")
         if not is_integer(self.accumulation_steps, 1):
             raise ValueError(f"accumulation_steps must be an integer of at least 1; got {self.accumulation_steps!r}.")
         pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2

@@ -90,7 +90,7 @@ def test_arrays_come_back_in_dtype_and_range(case):
     np.testing.assert_array_equal(np.asarray(given).astype(float), before.astype(float))
     assert drawn.shape == (20, before.shape[1])
     numbers = before.dtype
-    if numbers == object:  # objects are read as what they are: whole numbers stay whole
+    if numbers.kind == "O":  # objects are read as what they are: whole numbers stay whole
         whole = all(isinstance(value, int) for value in before.ravel().tolist())
         numbers = np.dtype(np.int64 if whole else np.float64)
     assert drawn.dtype == numbers
