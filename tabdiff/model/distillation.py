@@ -1,4 +1,4 @@
-r"""Distilling the sampler: a second network that goes in three steps where the first takes fifteen.
+r"""Distilling the sampler: a second network that goes in four steps where the first takes fifteen.
 
 A deterministic sampler maps noise to rows along a path. Of many walks of the trained network, its guidance included,
 the rows at a few of the times, :math:`x_{t_0}, x_{t_1}, \dots`, are kept, and a copy of the network learns to get from
@@ -36,9 +36,9 @@ from tabdiff.utils.device import autocast_dtype, sampling_dtype
 
 __all__ = ["Distilled", "distil", "distillation_steps"]
 
-# The sampler whose walks are learned, its evaluations, and the steps that are learned. Four steps are no better than
-# three, two lose a little (see docs/benchmarks).
-METHOD, EVALUATIONS, STEPS = "dpmpp_2m", 16, 3
+# The sampler whose walks are learned, its evaluations, and the steps that are learned. On Default of Credit Card Clients
+# three lose .06 of XGB-C2ST where four lose nothing (see docs/benchmarks).
+METHOD, EVALUATIONS, STEPS = "dpmpp_2m", 16, 4
 # Steps of training and walks, as shares of the training steps and of the evaluations that these were worth.
 STEP_SHARE, WALK_SHARE = 0.12, 0.05
 MIN_STEPS, MAX_STEPS = 100, 1500
@@ -89,7 +89,7 @@ def distil(
     seed: int,
     seconds: float = math.inf,
 ) -> Distilled | None:
-    """Train a copy of a denoiser to draw in three steps.
+    """Train a copy of a denoiser to draw in four steps.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class TrainingOptions(BaseEstimator):
         False runs one kernel after another. Where a step cannot be recorded, a warning says why and it is run as with
         False. Weights are the same but for rounding.
     distillation : bool, default=True
-        Whether a copy of the network of a table learns, in a tenth of the time, to draw in 4 evaluations what the
+        Whether a copy of the network of a table learns, in a tenth of the time, to draw in 5 evaluations what the
         sampler draws in 16. Rows that are refined come of it, unless `sample` is given a `method` or `steps`; the
         shortest trainings have none.
     privacy : PrivacyBudget, optional
