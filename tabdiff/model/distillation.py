@@ -36,8 +36,8 @@ from tabdiff.utils.device import autocast_dtype, sampling_dtype
 
 __all__ = ["Distilled", "distil", "distillation_steps"]
 
-# The sampler whose walks are learned, its evaluations, and the steps that are learned. On Default of Credit Card Clients
-# three lose .06 of XGB-C2ST where four lose nothing (see docs/benchmarks).
+# The sampler whose walks are learned, its evaluations, and the steps that are learned. On a table of many numbers three
+# lose .06 of XGB-C2ST where four lose nothing (see docs/benchmarks).
 METHOD, EVALUATIONS, STEPS = "dpmpp_2m", 16, 4
 # Steps of training and walks, as shares of the training steps and of the evaluations that these were worth.
 STEP_SHARE, WALK_SHARE = 0.12, 0.05
