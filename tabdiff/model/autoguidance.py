@@ -31,6 +31,7 @@ from tabdiff.model.refinement.refinement import (
     MarginalMap,
     feature_levels,
     frame_features,
+    refined_steps,
     row_features,
 )
 from tabdiff.model.sample_weights import population, take_rows
@@ -151,7 +152,7 @@ def choose_scale(
             width=model.config.width,
             generator=torch.Generator().manual_seed(seed),
             guided=model.with_autoguidance(scale, guiding).guided,
-            steps=REFINED_STEPS,
+            steps=refined_steps(model.denoiser.schedule),
             precision=model.precision,
         )
         if refined:

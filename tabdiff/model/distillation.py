@@ -34,7 +34,7 @@ from tabdiff.diffusion.samplers.grids import Node, make_path
 from tabdiff.diffusion.samplers.sample import SampleState, auto_grid, make_sampler
 from tabdiff.utils.device import autocast_dtype, sampling_dtype
 
-__all__ = ["Distilled", "distil", "distillation_steps"]
+__all__ = ["EVALUATIONS", "Distilled", "Walks", "distil", "distillation_steps"]
 
 # The sampler whose walks are learned, its evaluations, and the steps that are learned. On a table of many numbers three
 # lose .06 of XGB-C2ST where four lose nothing (see docs/benchmarks).
@@ -126,8 +126,7 @@ def distil(
     if condition is not None:
         chosen = condition[torch.randint(len(condition), (n_walks,), generator=generator)]
     noise = torch.randn((n_walks, width), generator=generator)
-    nodes, stops = _walks(denoiser, guided, noise, chosen, precision)
-    n_walks = stops.shape[1]
+    walks = _walk(denoiser, guided, noise, chosen, precision)
     left = seconds - (time.perf_counter() - began)
     if left <= 0:
         return None
@@ -135,72 +134,88 @@ def distil(
     # Levels stand by the same embeddings, and noisy rows by the same numbers, for both networks.
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(not name.startswith("levels"))
-    step = torch.Generator(device).manual_seed(seed)
-    chosen = None if chosen is None else chosen.to(device, torch.float32)
-    done = _train(student, nodes, stops, chosen, n_steps, step, autocast_dtype(precision, device), left)
-    times = [node.t for node in nodes if node.sigma > 0]
-    return Distilled(student.requires_grad_(False), tuple(times)) if done >= MIN_STEPS else None
+    done = _train(student, walks, n_steps, torch.Generator(device).manual_seed(seed), precision, left)
+    if done < MIN_STEPS:
+        return None
+    times = tuple(node.t for node in walks.nodes if node.sigma > 0)
+    return Distilled(student.requires_grad_(False), times)
 
 
-def _walks(
-    denoiser: Denoiser, guided: DenoiserLike, noise: Tensor, condition: Tensor | None, precision: str
-) -> tuple[list[Node], Tensor]:
-    """Return the few stops of the path, and where rows are at each, (n_stops, n, width), on the device."""
-    schedule = denoiser.schedule
-    device = next(denoiser.parameters()).device
+class Walks:
+    """Where rows are at a few stops of a path, and what a network is to return for a single step between them.
+
+    Parameters
+    ----------
+    nodes : list of Node
+        The stops.
+    rows : Tensor of shape (n_stops, n, width)
+        Noisy rows at each.
+    condition : Tensor of shape (n, k), optional
+        What they were walked under.
+    """
+
+    def __init__(self, nodes: list[Node], rows: Tensor, condition: Tensor | None) -> None:
+        self.nodes, self.rows, self.condition = nodes, rows, condition
+        kept = [then.sigma / now.sigma for now, then in pairwise(nodes)]
+        added = [then.alpha - now.alpha * then.sigma / now.sigma for now, then in pairwise(nodes)]
+        self.times, self.kept, self.added = (
+            torch.tensor(values, dtype=torch.float32, device=rows.device)
+            for values in ([node.t for node in nodes[:-1]], kept, added)
+        )
+
+    def loss(self, student: Denoiser, generator: torch.Generator, n: int = BATCH_ROWS) -> Tensor:
+        """Return the mean squared error of a network on n steps that are drawn."""
+        device = self.rows.device
+        row = torch.randint(self.rows.shape[1], (n,), generator=generator, device=device)
+        stop = torch.randint(len(self.times), (n,), generator=generator, device=device)
+        x = self.rows[stop, row]
+        wanted = (self.rows[stop + 1, row] - self.kept[stop, None] * x) / self.added[stop, None]
+        estimate = student(x, self.times[stop], None if self.condition is None else self.condition[row])
+        return (estimate.float() - wanted).square().mean()
+
+
+def _walk(denoiser: Denoiser, guided: DenoiserLike, noise: Tensor, condition: Tensor | None, precision: str) -> Walks:
+    """Walk rows with the sampler, and keep where they are at a few stops, on the denoiser's device."""
+    schedule, device = denoiser.schedule, next(denoiser.parameters()).device
     steps, last = EVALUATIONS - 1 if denoiser.has_levels else EVALUATIONS, not denoiser.has_levels
     path = make_path(schedule, steps, auto_grid(schedule, make_sampler(METHOD)), denoise_last=last)
-    kept = np.linspace(0, len(path) - 1, STEPS + 1).round().astype(int).tolist()
+    stops = np.linspace(0, len(path) - 1, STEPS + 1).round().astype(int).tolist()
     size = rows_at_once(denoiser, noise.shape[1], "auto")
     dtype = sampling_dtype(precision, device)
+    condition = None if condition is None else condition.to(device, torch.float32)
     parts = []
     for first in range(0, len(noise), size):
         start = noise[first : first + size].to(device)
-        asked = None if condition is None else condition[first : first + size].to(device, torch.float32)
+        asked = None if condition is None else condition[first : first + size]
         found = [path[0].sigma * start]
 
         def keep(state: SampleState, found: list[Tensor] = found) -> None:
-            if state.step in kept:
+            if state.step in stops:
                 found.append(state.x.float())
 
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             sample(guided, start, asked, method=METHOD, steps=steps, callback=keep, denoise_last=last)
         parts.append(torch.stack(found))
-    return [path[i] for i in kept], torch.cat(parts, dim=1)
+    return Walks([path[i] for i in stops], torch.cat(parts, dim=1), condition)
 
 
 def _train(
-    student: Denoiser,
-    nodes: list[Node],
-    stops: Tensor,
-    condition: Tensor | None,
-    n_steps: int,
-    generator: torch.Generator,
-    dtype: torch.dtype | None,
-    seconds: float,
+    student: Denoiser, walks: Walks, n_steps: int, generator: torch.Generator, precision: str, seconds: float
 ) -> int:
-    """Have a network learn the steps between the stops; return how many training steps that were."""
-    device = stops.device
-    ratios = [then.sigma / now.sigma for now, then in pairwise(nodes)]
-    parts = [then.alpha - now.alpha * then.sigma / now.sigma for now, then in pairwise(nodes)]
-    times = torch.tensor([node.t for node in nodes[:-1]], dtype=torch.float32, device=device)
-    keep, add = (torch.tensor(values, dtype=torch.float32, device=device) for values in (ratios, parts))
+    """Have a network learn the steps between the stops; return how many steps of training that were."""
+    device = walks.rows.device
+    dtype = autocast_dtype(precision, device)
     learned = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
-    began, n_walks = time.perf_counter(), stops.shape[1]
+    began = time.perf_counter()
     for step in range(n_steps):
         progress = max(step / n_steps, (time.perf_counter() - began) / seconds)
         if progress >= 1:
             return step
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * progress)) / 2
-        rows = torch.randint(n_walks, (BATCH_ROWS,), generator=generator, device=device)
-        piece = torch.randint(len(nodes) - 1, (BATCH_ROWS,), generator=generator, device=device)
-        x = stops[piece, rows]
-        wanted = (stops[piece + 1, rows] - keep[piece, None] * x) / add[piece, None]
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            estimate = student(x, times[piece], None if condition is None else condition[rows])
-        loss = (estimate.float() - wanted).square().mean()
+            loss = walks.loss(student, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

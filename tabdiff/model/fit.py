@@ -30,7 +30,7 @@ from tabdiff.model.defaults import (
     resolve_steps,
     resolve_times,
 )
-from tabdiff.model.distillation import distil, distillation_steps
+from tabdiff.model.distillation import EVALUATIONS, distil, distillation_steps
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.private_data import begin_private, budget_of, check_private, private_noise, private_record
 from tabdiff.model.refinement.refinement import fit_refinement, refinement_rows, wants_refinement
@@ -227,7 +227,8 @@ def _distil(model: FittedModel, start: Start, options: Any, trained: int, deadli
     """Return the model with a network that draws in few steps, where it is worth the time to train one."""
     steps = distillation_steps(model.n_steps)
     wanted = options_of(options.training).distillation and start.spec.network == "mlp" and not start.spec.custom
-    if not wanted or steps == 0:
+    n_timesteps = model.denoiser.schedule.n_timesteps
+    if not wanted or steps == 0 or (n_timesteps is not None and n_timesteps < EVALUATIONS):
         return model
     few = distil(
         model.denoiser,

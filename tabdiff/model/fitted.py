@@ -18,7 +18,7 @@ from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.distillation import Distilled
-from tabdiff.model.refinement.refinement import REFINED_STEPS, Refinement
+from tabdiff.model.refinement.refinement import Refinement, refined_steps
 
 __all__ = ["FittedModel"]
 
@@ -110,7 +110,8 @@ class FittedModel:
         """Return the arguments of `tabdiff.diffusion.generate.draw` with which the rows are drawn that are refined."""
         if self.distilled is not None:
             return self.distilled.settings()
-        return {"guided": self.guided, "method": "auto", "steps": REFINED_STEPS, "grid": "auto"}
+        steps = refined_steps(self.denoiser.schedule)
+        return {"guided": self.guided, "method": "auto", "steps": steps, "grid": "auto"}
 
     def with_autoguidance(self, scale: float, guiding_denoiser: Denoiser | None = None) -> FittedModel:
         """Return the model with a scale of autoguidance, by default of the guiding denoiser that it has."""

@@ -27,6 +27,7 @@ from tabdiff.diffusion.samplers.grids import make_path
 from tabdiff.diffusion.samplers.sample import auto_grid, make_sampler
 from tabdiff.diffusion.targets import TARGETS
 from tabdiff.diffusion.time_sampling import TIMES
+from tabdiff.model.distillation import Walks
 from tabdiff.model.fit import _batches, _training_settings
 from tabdiff.model.training_data import begin
 from tabdiff.training import EMA
@@ -114,6 +115,21 @@ def sampling_waits(X, y=None, condition=None, guide=lambda d, other: d, method="
         if start.denoiser.has_levels:
             to_fake(start.denoiser).eval().finish(noise, asked, streams)
     return waits + device.waits
+
+
+def distillation_waits(X, condition=None):
+    """What makes the GPU wait in a step of distillation after the first, but for the backward pass."""
+    start, batches, _ = started(X, None, condition)
+    schedule = start.denoiser.schedule
+    with FakeCuda() as device:
+        student = to_fake(start.denoiser)
+        asked = None if batches.condition is None else torch.empty((20, batches.condition.shape[1]), device=DEVICE)
+        rows = torch.empty((4, 20, start.spec.width), device=DEVICE)
+        walks = Walks(make_path(schedule, 3, denoise_last=False), rows, asked)
+        for _ in range(2):
+            device.waits.clear()
+            assert walks.loss(student, FakeGenerator(), 8).device == DEVICE
+    return device.waits
 
 
 TABLE, UNET = cases.table(), {"denoiser": "unet", "hidden_size": "auto", "n_blocks": "auto"}
@@ -271,3 +287,8 @@ def test_the_fake_device_lets_numbers_of_the_host_be():
         x[1:] = 3.0
         assert torch.tensor([1.0, 2.0]).sum().item() == 3.0
     assert device.waits == []
+
+
+@pytest.mark.parametrize("condition", [None, "letter"])
+def test_a_step_of_distillation(condition):
+    assert distillation_waits(TABLE, condition) == []

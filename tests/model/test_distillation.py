@@ -126,6 +126,23 @@ def test_it_can_be_left_out_and_is_where_training_is_short(table):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("n_timesteps", "distilled"), [(3, False), (10, False), (16, True), (40, True)])
+def test_times_that_are_few(table, n_timesteps, distilled):
+    settings = {"hidden_size": 8, "n_blocks": 1, "random_state": 0, "refine": True, "autoguidance": 1.5}
+    gen = DiffusionGenerator(max_steps=850, n_timesteps=n_timesteps, **settings).fit(table)
+    assert (gen.model_.distilled is not None) is distilled
+    assert len(gen.sample(1000, random_state=0)) == 1000
+
+
+@pytest.mark.slow
+def test_an_array_of_numbers_alone(table):
+    X = table[["x", "y"]].to_numpy()
+    gen = DiffusionGenerator(max_steps=900, hidden_size=16, n_blocks=1, random_state=0, refine=True).fit(X)
+    assert len(gen.model_.distilled.times) == 4 and not gen.model_.denoiser.has_levels
+    assert abs(np.corrcoef(gen.sample(1000, random_state=0).T)[0, 1] - np.corrcoef(X.T)[0, 1]) < 0.03
+
+
+@pytest.mark.slow
 def test_conditions_and_numbers_alone(table):
     gen = DiffusionGenerator(max_steps=850, hidden_size=8, n_blocks=1, random_state=0, refine=True)
     gen.fit(table, condition="kind")

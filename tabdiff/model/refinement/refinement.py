@@ -33,6 +33,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from tabdiff.diffusion import Schedule
 from tabdiff.diffusion.generate import Runner
 from tabdiff.model.refinement.balancing import MIN_BALANCED, balance
 from tabdiff.model.refinement.density_ratio import DensityRatio, cutoff
@@ -48,6 +49,7 @@ __all__ = [
     "feature_levels",
     "fit_refinement",
     "frame_features",
+    "refined_steps",
     "refinement_rows",
     "row_features",
     "wants_refinement",
@@ -387,6 +389,11 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     if refine and codec.refined_ == "never":
         raise TypeError("refine=True needs a DataFrame, an array (n, d) or sequences; nothing else is refined.")
     return bool(refine)
+
+
+def refined_steps(schedule: Schedule) -> int:
+    """Return the steps in which rows to refine are drawn: as many as a schedule has times, if that is less."""
+    return min(REFINED_STEPS, schedule.n_timesteps or REFINED_STEPS)
 
 
 def refinement_rows(n_rows: int, trained: int | None = None, *, asked: bool = False) -> int:
