@@ -61,8 +61,8 @@ CALIBRATION_ROWS = 20_000
 # Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest. Trees take longer
 # than a calibration.
 DRAWN_SHARE, REFINED_DRAWN_SHARE = 0.75, 0.35
-# Of the same, for learning to draw in few steps.
-DISTILLATION_SHARE = 0.4
+# Of the same, for learning to draw in few steps; draws take a third of their time then.
+DISTILLATION_SHARE, DISTILLED_DRAWN_SHARE = 0.25, 0.2
 # What follows the training of a refined model has the rest of the time, a quarter of the training's own.
 TRAINING_SHARE = 0.8
 
@@ -370,7 +370,8 @@ def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> F
     """Compare samples at the training conditions with the training rows; return the model with what corrects them."""
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
-    seconds = REFINED_DRAWN_SHARE * (deadline - time.perf_counter())
+    share = REFINED_DRAWN_SHARE if model.distilled is None else DISTILLED_DRAWN_SHARE
+    seconds = share * (deadline - time.perf_counter())
     # Which noise is worth a walk depends on the condition, which a single rule does not see.
     noise: list[Tensor] | None = [] if condition is None else None
     data = _samples(model, wanted, condition, generator, model.refined_settings(), seconds, noise)
