@@ -85,7 +85,7 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     if plain["training"] is not None:
         options = plain["training"].get_params(deep=False)
         plain["training"] = options if isinstance(options["times"], str) else {**options, "times": "stratified"}
-        if options["distillation"] is True:
+        if options["distillation"] is False:
             plain["training"].pop("distillation")  # earlier versions know no such option
         if options.get("privacy") is None:
             plain["training"].pop("privacy", None)  # earlier versions know no such option

@@ -11,6 +11,9 @@ from tabdiff.model.distillation import MAX_STEPS, MIN_STEPS, distil, distillatio
 from tabdiff.model.persistence import describe, restore
 
 
+DISTILLED = TrainingOptions(distillation=True)
+
+
 def rows_of(n):
     rng = np.random.default_rng(0)
     kind = rng.integers(3, size=n)
@@ -25,7 +28,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def gen(table):
-    return DiffusionGenerator(max_steps=900, hidden_size=16, n_blocks=1, random_state=0).fit(table)
+    return DiffusionGenerator(max_steps=900, hidden_size=16, n_blocks=1, random_state=0, training=DISTILLED).fit(table)
 
 
 def encoded(model, seed=0, **settings):
@@ -116,10 +119,10 @@ def test_times_of_a_file_that_are_no_path_are_refused(gen, times):
 
 
 @pytest.mark.slow
-def test_it_can_be_left_out_and_is_where_training_is_short(table):
+def test_it_has_to_be_asked_for_and_is_left_out_where_training_is_short(table):
     settings = {"hidden_size": 8, "n_blocks": 1, "random_state": 0, "refine": True}
-    off = DiffusionGenerator(max_steps=850, training=TrainingOptions(distillation=False), **settings).fit(table)
-    short = DiffusionGenerator(max_steps=30, **settings).fit(table)
+    off = DiffusionGenerator(max_steps=850, **settings).fit(table)
+    short = DiffusionGenerator(max_steps=30, training=DISTILLED, **settings).fit(table)
     assert off.model_.distilled is None and short.model_.distilled is None
     with pytest.raises(ValueError, match="distillation must be True or False; got 3"):
         DiffusionGenerator(training=TrainingOptions(distillation=3)).fit(table)
@@ -128,7 +131,14 @@ def test_it_can_be_left_out_and_is_where_training_is_short(table):
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_timesteps", "distilled"), [(3, False), (10, False), (16, True), (40, True)])
 def test_times_that_are_few(table, n_timesteps, distilled):
-    settings = {"hidden_size": 8, "n_blocks": 1, "random_state": 0, "refine": True, "autoguidance": 1.5}
+    settings = {
+        "hidden_size": 8,
+        "n_blocks": 1,
+        "random_state": 0,
+        "refine": True,
+        "autoguidance": 1.5,
+        "training": DISTILLED,
+    }
     gen = DiffusionGenerator(max_steps=850, n_timesteps=n_timesteps, **settings).fit(table)
     assert (gen.model_.distilled is not None) is distilled
     assert len(gen.sample(1000, random_state=0)) == 1000
@@ -137,14 +147,16 @@ def test_times_that_are_few(table, n_timesteps, distilled):
 @pytest.mark.slow
 def test_an_array_of_numbers_alone(table):
     X = table[["x", "y"]].to_numpy()
-    gen = DiffusionGenerator(max_steps=900, hidden_size=16, n_blocks=1, random_state=0, refine=True).fit(X)
+    gen = DiffusionGenerator(
+        max_steps=900, hidden_size=16, n_blocks=1, random_state=0, refine=True, training=DISTILLED
+    ).fit(X)
     assert len(gen.model_.distilled.times) == 4 and not gen.model_.denoiser.has_levels
     assert abs(np.corrcoef(gen.sample(1000, random_state=0).T)[0, 1] - np.corrcoef(X.T)[0, 1]) < 0.03
 
 
 @pytest.mark.slow
 def test_conditions_and_numbers_alone(table):
-    gen = DiffusionGenerator(max_steps=850, hidden_size=8, n_blocks=1, random_state=0, refine=True)
+    gen = DiffusionGenerator(max_steps=850, hidden_size=8, n_blocks=1, random_state=0, refine=True, training=DISTILLED)
     gen.fit(table, condition="kind")
     assert gen.model_.distilled is not None
     drawn = gen.sample(condition={"kind": {"a": 40, "c": 60}}, random_state=0)

@@ -61,10 +61,9 @@ REFINED_STEPS = 16
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
 MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
-# A row of a training step costs as much as so many evaluations, and drawing to learn from would take so much of that,
-# were the sampler not distilled. It is counted in evaluations, not in seconds, so that the same seed gives the same
-# model.
-TRAINING_EVALUATIONS, WORK_SHARE = 3, 0.25
+# A row of a training step costs as much as so many evaluations, and drawing to learn from may take so much of that. It
+# is counted in evaluations, not in seconds, so that the same seed gives the same model.
+TRAINING_EVALUATIONS, WORK_SHARE = 3, 0.2
 # Of fewer drawn rows trees learn next to nothing.
 LEAST_DRAWN = 1000
 # Noise of the draws is what the shares of cells lack: on Shoppers 3 unseen ones a row leave 1.3 times the trend error
