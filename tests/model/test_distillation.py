@@ -10,7 +10,6 @@ from tabdiff.diffusion.generate import draw
 from tabdiff.model.distillation import MAX_STEPS, MIN_STEPS, distil, distillation_steps
 from tabdiff.model.persistence import describe, restore
 
-
 DISTILLED = TrainingOptions(distillation=True)
 
 
