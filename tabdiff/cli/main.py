@@ -373,9 +373,16 @@ def _info(args: argparse.Namespace) -> None:
     else:
         lines.append("conditions")
         lines += [f"  {a.name}: {describe(a)}" for a in gen.conditions_.attributes]
+    if is_cells(gen):
+        known = _few(gen.codec_.var_.columns)
+        lines.append(f"genes        {_few(gen.feature_names_in_)}" + (f"; of each: {known}" if known else ""))
     lines.append({"cells": "expression", "images": "pixels"}.get(kind(gen), "columns"))
     lines += [f"  {line}" for line in gen.schema_.to_string(index=False, max_rows=60).splitlines()]
     print("\n".join(lines))
+
+
+def _few(names: Any) -> str:
+    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from tabdiff.codecs.conditions.vector import as_array
 from tabdiff.codecs.inputs import read_features
 from tabdiff.estimators.cells import CellMixin
+from tabdiff.generation.cells import impute_genes
 from tabdiff.generation.imputation import check_masks, impute
 from tabdiff.generation.inverse_problems import impute_images, restore, super_resolve
 from tabdiff.generation.options import SamplingOptions
@@ -242,17 +243,21 @@ class DrawingMixin(CellMixin):
         batch_size: str | int = "auto",
         n_jobs: int | None = None,
     ) -> Any:
-        """Fill the missing values of a table, given the cells that are there, or of images, given the other pixels.
+        """Fill what is missing: values of a table, given the cells that are there, pixels of images, genes of cells.
 
         The model may have been fitted on the same table, missing values and all. They are taken to be missing at
         random: what is missing depends on the cells that are there only (Rubin, 1976). What was never seen at fit stays
         as it is: a level that its column did not have says nothing about the missing values beside it, and a number
         outside its range counts as the end of that. A missing value in a column that had none is filled too.
 
+        Cells of another panel get the genes of the fit that they lack, such as those that a targeted panel does not
+        measure: counts drawn given the genes that are there, the cell's condition and its depth.
+
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
-            Rows with the columns of the fit, in which values of any kind may be missing. It is never changed.
+        X : array-like or DataFrame of shape (n_samples, n_features), or AnnData
+            Rows with the columns of the fit, in which values of any kind may be missing; or cells with some of its
+            genes, matched by name, in any order. It is never changed.
         condition : optional
             Condition of the rows, in the forms of `sample` that go row by row or give one value. By default that of
             X's own columns, a missing one being unknown, or else none.
@@ -263,10 +268,10 @@ class DrawingMixin(CellMixin):
         n_draws : int, default=1
             Number of completed tables. Several, drawn, show how uncertain the missing values are: multiple imputation.
         strategy : {"auto", "mean", "draw"}, default="auto"
-            For tables; images are drawn. "mean" is the best guess: the mean of numbers, rounded where the column holds
-            integers or times, and the likeliest level of categories, each over draws. "draw" is a draw from what the
-            model believes, which keeps the spread of the columns and how they depend on each other. "auto" is "mean"
-            for one table, "draw" for several.
+            For tables; images and cells are drawn. "mean" is the best guess: the mean of numbers, rounded where the
+            column holds integers or times, and the likeliest level of categories, each over draws. "draw" is a draw
+            from what the model believes, which keeps the spread of the columns and how they depend on each other.
+            "auto" is "mean" for one table, "draw" for several.
         method : str or Sampler, default="auto"
             As in `sample`.
         steps : "auto" or int, default="auto"
@@ -280,18 +285,19 @@ class DrawingMixin(CellMixin):
 
         Returns
         -------
-        ndarray or DataFrame, or list of them
+        ndarray, DataFrame or AnnData, or list of them
             X with its missing values filled and everything else as it is, index and columns too; with ``n_draws > 1`` a
             list. A column gets the dtype of the fit if that holds its values. Missing values stay in condition columns,
-            which the model does not draw, and in columns that had no value at fit.
+            which the model does not draw, and in columns that had no value at fit. Cells come with all genes of the
+            fit in its order, in X; ``var["imputed"]`` says which were drawn.
 
         Raises
         ------
         ValueError
             For columns that differ from the fit's, a condition that was not there, infinities, parameters out of range,
-            or a model that was fitted with ``observed_masks=0``.
+            a model that was fitted with ``observed_masks=0``, or cells with genes that the fit did not have.
         TypeError
-            For AnnData, for tables with a callable denoiser or a mask.
+            For sequences, for tables with a callable denoiser or a mask.
 
         Warns
         -----
@@ -319,6 +325,10 @@ class DrawingMixin(CellMixin):
             return impute_images(model, X, mask, condition=condition, **settings)
         if mask is not None:
             raise TypeError("mask is for images; what is missing in a table is known without one.")
+        if model.container == "cells":
+            features, own = read_features(self, X, "cells", model.condition_names, model.source)
+            which = {"n_draws": n_draws, "strategy": strategy, "seed": settings["seed"]}
+            return impute_genes(model, features, own, condition=condition, **which)
         check_masks(model, "impute")
         table, origin = (native(X), None) if isinstance(X, pd.DataFrame) else ForeignFrame.read(X)
         features, own = read_features(self, table, model.container, model.condition_names, model.source)

@@ -17,13 +17,14 @@ from tabdiff.codecs.inputs import cell_conditions
 from tabdiff.diffusion.generate import draw
 from tabdiff.io.frames import to_pandas
 from tabdiff.utils.array_likes import MAX_EXACT, as_values
+from tabdiff.utils.validation import is_integer
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from tabdiff.model.fitted import FittedModel
 
-__all__ = ["CellRequest", "carry_colors", "latent", "match_totals", "unseen_offsets"]
+__all__ = ["CellRequest", "carry_colors", "impute_genes", "latent", "match_totals", "unseen_offsets"]
 
 # Cells drawn to learn where those of a combination lie that training never showed.
 UNSEEN_ROWS = 512
@@ -193,21 +194,47 @@ def _named(model: FittedModel, obs: pd.DataFrame, what: str) -> pd.DataFrame | N
 
 def latent(model: FittedModel, adata: Any, condition: Any, own: pd.DataFrame | None) -> np.ndarray:
     """Where cells lie for a model, under a condition that was given or their own; see `DiffusionGenerator.latent`."""
-    codec = model.codec
-    codes = None
+    return model.codec.view(adata, _codes(model, adata, condition, own, "where cells lie"))
+
+
+def _codes(model: FittedModel, adata: Any, condition: Any, own: pd.DataFrame | None, what: str) -> Tensor | None:
+    """The condition of cells as codes (n, k): what was given, or else their own; `what` depends on it."""
     if model.conditions is not None:
         if condition is not None:
-            codes = model.conditions.resolve(adata.n_obs, condition, np.random.default_rng(0))
-        elif own is not None:
-            codes = torch.from_numpy(model.conditions.encode(own))
-        else:
-            raise ValueError(
-                f"where cells lie depends on their condition, but adata.obs lacks one of {model.conditions.names}; add "
-                "the columns or pass condition=."
-            )
-    elif condition is not None:
+            return model.conditions.resolve(adata.n_obs, condition, np.random.default_rng(0))
+        if own is not None:
+            return torch.from_numpy(model.conditions.encode(own))
+        raise ValueError(
+            f"{what} depends on their condition, but adata.obs lacks one of {model.conditions.names}; add "
+            "the columns or pass condition=."
+        )
+    if condition is not None:
         raise ValueError(f"condition={_text(condition)} was given, but the model was fitted without one.")
-    return codec.view(adata, codes)
+    return None
+
+
+def impute_genes(
+    model: FittedModel,
+    adata: AnnData,
+    own: pd.DataFrame | None,
+    *,
+    condition: Any,
+    n_draws: int,
+    strategy: str,
+    seed: int,
+) -> Any:
+    """Draw the genes of a fit that cells lack; see `DiffusionGenerator.impute`."""
+    if not is_integer(n_draws, 1):
+        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
+    if strategy not in ("auto", "draw"):
+        raise ValueError(
+            f"strategy must be 'auto' or 'draw' for cells, whose counts are drawn; got {strategy!r}. For means take "
+            "those of X over several draws, n_draws=20."
+        )
+    codes = _codes(model, adata, condition, own, "what cells express")
+    generator, offsets = torch.Generator().manual_seed(seed), unseen_offsets(model, codes)
+    drawn = [model.codec.complete(adata, codes, generator, offsets) for _ in range(n_draws)]
+    return drawn[0] if n_draws == 1 else drawn
 
 
 def match_totals(totals: np.ndarray, data: Tensor, codes: Tensor | None) -> np.ndarray:

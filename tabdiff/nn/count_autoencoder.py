@@ -173,9 +173,17 @@ class CountAutoencoder(nn.Module):
         return torch.log_softmax(class_log_rate + F.linear(inputs, weight, self.output.bias), dim=1)
 
     def posterior(
-        self, counts: Tensor, classes: Tensor, condition: Tensor | None, *, n_steps: int = 3
+        self,
+        counts: Tensor,
+        classes: Tensor,
+        condition: Tensor | None,
+        *,
+        n_steps: int = 3,
+        genes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Gaussian posterior of z given counts (B, n_features), class indices (B,) and condition.
+
+        It is computed from the features `genes`, by default `input_features`.
 
         Returns
         -------
@@ -183,7 +191,7 @@ class CountAutoencoder(nn.Module):
         cholesky : Tensor (B, n_latent, n_latent)
             Lower Cholesky factor of the posterior *precision*.
         """
-        genes, k = self.input_features, self.n_latent
+        genes, k = self.input_features if genes is None else genes, self.n_latent
         x = counts if len(genes) == counts.shape[1] else counts[:, genes]
         library = x.sum(1, keepdim=True)
         y = self.embedding(condition, x)

@@ -12,11 +12,14 @@ from scipy import sparse
 from torch import Tensor
 
 from tabdiff.codecs.base import Codec
+from tabdiff.codecs.cells.completion import complete_counts, complete_expression
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
+from tabdiff.codecs.cells.panel import align, match
 from tabdiff.io.expression import (
     expressed_genes,
     find_expression,
+    in_memory,
     is_sparse,
     not_counts_message,
     spread_genes,
@@ -180,7 +183,7 @@ class CellCodec(Codec):
         Parameters
         ----------
         adata : AnnData
-            With the genes of the fit, in any order and with others beside them, and the same kind of values.
+            With the genes of the fit, in any order, and the same kind of values.
         condition : Tensor (n_cells, k), optional
             As in `fit`.
         generator : torch.Generator
@@ -193,13 +196,15 @@ class CellCodec(Codec):
         Raises
         ------
         ValueError
-            Genes are missing, or the values are not counts though the fit's were.
+            Genes are missing or were not in the fit, or the values are not counts though the fit's were.
         """
         return self.model_.encode(take_genes(self.expression(adata), self.expressed_), condition, generator)
 
     def expression(self, adata: AnnData) -> Any:
         """The matrix (n_cells, n_genes) of cells, with the genes of the fit in their order; see `encode` for errors."""
-        adata = self._align(adata)
+        return self._values(align(adata, self.feature_names_in_, self.var_))
+
+    def _values(self, adata: AnnData) -> Any:
         matrix, layer, is_counts = find_expression(adata, self._layer_of(adata))
         if self.kind_ == "counts" and not is_counts:
             raise ValueError(
@@ -208,21 +213,63 @@ class CellCodec(Codec):
             )
         return matrix
 
+    def complete(
+        self, adata: AnnData, condition: Tensor | None, generator: torch.Generator, offsets: Any = None
+    ) -> AnnData:
+        """Cells of some genes of the fit with all of them: those that are missing are drawn given the others.
+
+        From the counts that are there follow where a cell lies, as far as they say, and how deep it was sequenced, and
+        from these the counts of the others. No gene that is there is changed.
+
+        Parameters
+        ----------
+        adata : AnnData
+            With some of the genes of the fit, in any order.
+        condition : Tensor (n_cells, k), optional
+            As in `fit`.
+        generator : torch.Generator
+        offsets : dict, optional
+            What `predict_offsets` says of combinations that training never showed.
+
+        Returns
+        -------
+        AnnData
+            X of n cells × genes in the order of the fit, ``var`` as in the fit and with a column "imputed", which says
+            what was drawn; ``obs``, ``obsm`` and ``uns`` as they are.
+
+        Raises
+        ------
+        ValueError
+            For genes that the fit did not have, if there is none that it had, or if the values are not counts though
+            the fit's were.
+        """
+        from anndata import AnnData
+
+        places = match(adata, self.feature_names_in_, self.var_)
+        there = places >= 0
+        given = sparse.csc_matrix(in_memory(self._values(adata[:, places[there]])))
+        modelled = np.arange(self.n_features_in_) if self.expressed_ is None else self.expressed_
+        present = np.flatnonzero(there[modelled])
+        # Genes that are given, but had no count in the fit, say nothing that the model could use.
+        part = sparse.csr_matrix(given[:, (np.cumsum(there) - 1)[modelled[present]]])
+        if isinstance(self.model_, CountModel):
+            drawn = complete_counts(self.model_, part, present, condition, generator, offsets)
+            drawn = sparse.csc_matrix(spread_genes(drawn, self.expressed_, self.n_features_in_))
+        else:
+            drawn = sparse.csc_matrix(complete_expression(self.model_, part, present, condition, generator))
+        both = sparse.hstack([given, drawn[:, np.flatnonzero(~there)]], format="csr")
+        x = both[:, np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))]
+        fits = self.kind_ == "continuous" or float(x.max()) <= np.iinfo(np.int32).max
+        x = x.astype(self.dtype_ if fits else "int64")
+        x = x if self.sparse_ or self.kind_ == "counts" else x.toarray()
+        var = self.var_.assign(imputed=~there)
+        return AnnData(x, obs=adata.obs.copy(), var=var, obsm=dict(adata.obsm), uns=dict(adata.uns))
+
     def _layer_of(self, adata: AnnData) -> str | None:
         if self.layer is not None:
             return self.layer
         there = self.layer_ == "X" or (self.layer_ == "raw" and adata.raw is not None) or self.layer_ in adata.layers
         return self.layer_ if there and (self.kind_ == "continuous" or self.layer_ != "X") else None
-
-    def _align(self, adata: AnnData) -> AnnData:
-        if np.array_equal(np.asarray(adata.var_names, dtype=object), self.feature_names_in_):
-            return adata
-        missing = [name for name in self.feature_names_in_ if name not in adata.var_names]
-        if missing:
-            raise ValueError(
-                f"adata lacks {len(missing)} of the {self.n_features_in_} genes of the fit, such as {missing[:3]}."
-            )
-        return adata[:, list(self.feature_names_in_)]
 
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Calibrate each gene's marginal against cells decoded from these latents.
