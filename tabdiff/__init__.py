@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tabdiff.codecs.cells.codec import CellCodec
+    from tabdiff.codecs.cells.multimodal import MultimodalCodec
     from tabdiff.codecs.images.codec import ImageCodec
     from tabdiff.codecs.images.latent import LatentImageCodec
     from tabdiff.codecs.sequences import SequenceCodec
@@ -35,6 +36,7 @@ __all__ = [
     "DiffusionOverSampler",
     "ImageCodec",
     "LatentImageCodec",
+    "MultimodalCodec",
     "PrivacyBudget",
     "Report",
     "SamplingOptions",
@@ -53,6 +55,7 @@ _HOME = {
     "CellCodec": "tabdiff.codecs.cells.codec",
     "ImageCodec": "tabdiff.codecs.images.codec",
     "LatentImageCodec": "tabdiff.codecs.images.latent",
+    "MultimodalCodec": "tabdiff.codecs.cells.multimodal",
     "SamplingOptions": "tabdiff.generation.options",
     "SequenceCodec": "tabdiff.codecs.sequences",
     "TableCodec": "tabdiff.codecs.tables.codec",

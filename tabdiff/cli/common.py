@@ -189,7 +189,7 @@ def kind(gen: DiffusionGenerator) -> str:
 
 def column_word(gen: DiffusionGenerator) -> str:
     """What the columns of a model are called."""
-    return {"cells": "genes", "images": "values"}.get(kind(gen), "columns")
+    return {"cells": "genes", "multimodal": "features", "images": "values"}.get(kind(gen), "columns")
 
 
 def read_options(args: argparse.Namespace) -> dict[str, Any]:

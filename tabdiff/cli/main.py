@@ -373,10 +373,10 @@ def _info(args: argparse.Namespace) -> None:
     else:
         lines.append("conditions")
         lines += [f"  {a.name}: {describe(a)}" for a in gen.conditions_.attributes]
-    if is_cells(gen):
+    if kind(gen) in ("cells", "multimodal"):
         known = _few(gen.codec_.var_.columns)
         lines.append(f"genes        {_few(gen.feature_names_in_)}" + (f"; of each: {known}" if known else ""))
-    lines.append({"cells": "expression", "images": "pixels"}.get(kind(gen), "columns"))
+    lines.append({"cells": "expression", "multimodal": "modalities", "images": "pixels"}.get(kind(gen), "columns"))
     lines += [f"  {line}" for line in gen.schema_.to_string(index=False, max_rows=60).splitlines()]
     print("\n".join(lines))
 

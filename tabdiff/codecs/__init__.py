@@ -1,6 +1,7 @@
 """Containers to tensors and back: one codec for each kind of data."""
 
 from tabdiff.codecs.cells.codec import CellCodec
+from tabdiff.codecs.cells.multimodal import MultimodalCodec
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.images.latent import LatentImageCodec
 from tabdiff.codecs.registry import CODECS, codec_name, container_name, is_anndata, make_codec
@@ -16,6 +17,7 @@ __all__ = [
     "ImageCodec",
     "Images",
     "LatentImageCodec",
+    "MultimodalCodec",
     "SequenceCodec",
     "TableCodec",
     "codec_name",

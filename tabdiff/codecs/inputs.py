@@ -19,6 +19,7 @@ from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frame_source import FrameSource, frames_of, is_frame_source, open_frames
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.io.images import is_pil, read_images
+from tabdiff.io.modalities import Modalities, is_mudata
 from tabdiff.utils.array_likes import as_known, as_numbers, kind_of, read_array
 from tabdiff.utils.memory import native
 from tabdiff.utils.validation import did_you_mean
@@ -32,7 +33,7 @@ class FitInputs:
 
     Attributes
     ----------
-    features : ndarray, DataFrame, AnnData, Images or FrameSource
+    features : ndarray, DataFrame, AnnData, Modalities, Images or FrameSource
         What is modelled, without condition columns but for those of rows in files.
     condition : DataFrame or None
         A column per attribute, a row per sample; of rows in files without rows.
@@ -59,7 +60,7 @@ class FitInputs:
 
 
 def check_container(X: Any) -> Any:
-    """Return X as an array, frame, AnnData, Images or Series of sequences, or raise a TypeError that says what to do.
+    """Return X as an array, frame, cells, images or Series of sequences, or raise a TypeError that says what to do.
 
     Frames of other libraries (polars, pyarrow) become DataFrames of Arrow columns, lists and other array-likes
     arrays, masked entries NaN, lists and columns of strings sequences; sparse matrices, lazy frames, single columns
@@ -70,6 +71,8 @@ def check_container(X: Any) -> Any:
 
 def _read_container(X: Any) -> tuple[Any, ForeignFrame | CsvForm | SequenceForm | None]:
     X = open_cells(X) if is_cell_file(X) else X
+    if is_mudata(X):
+        return Modalities.read(X), None
     images = read_images(X)
     if images is not None:
         return images, None
@@ -189,8 +192,8 @@ def _read_fit_inputs(estimator: Any, X: Any, y: Any, condition: Any) -> FitInput
     if y is not None and condition is not None:
         raise ValueError("y and condition were both given; y is the same as condition=y, so pass one of them.")
     X, origin = _read_container(X)
-    if is_anndata(X):
-        return _read_anndata(estimator, X, y, condition)
+    if is_anndata(X) or isinstance(X, Modalities):
+        return _read_cells(estimator, X, y, condition)
     if isinstance(X, Images):
         return _read_images(estimator, X, y, condition)
     if isinstance(X, pd.Series):
@@ -264,9 +267,10 @@ def _split(X: pd.DataFrame, names: list) -> tuple[pd.DataFrame, pd.DataFrame]:
     return features, X.iloc[:, taken].reset_index(drop=True).set_axis(pd.Index(names, tupleize_cols=False), axis=1)
 
 
-def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
+def _read_cells(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
     if X.n_obs < 2 or X.n_vars == 0:
-        raise ValueError(f"Found an AnnData of {X.n_obs} cells × {X.n_vars} genes; at least 2 × 1 are required.")
+        kind = "a MuData" if isinstance(X, Modalities) else "an AnnData"
+        raise ValueError(f"Found {kind} of {X.n_obs} cells × {X.n_vars} genes; at least 2 × 1 are required.")
     keys = [*X.obs.columns, *X.obsm]
     names = _as_names(condition, keys, X.n_obs)
     if names is None:
@@ -275,12 +279,18 @@ def _read_anndata(estimator: Any, X: Any, y: Any, condition: Any) -> FitInputs:
         return inputs
     for name in names:
         if name not in keys:
+            what, hint = ("mdata", _in_modality(X, name)) if isinstance(X, Modalities) else ("adata", "")
             raise ValueError(
-                f"condition names {name!r}, which adata.obs lacks.{did_you_mean(name, keys)} Columns of obs: "
+                f"condition names {name!r}, which {what}.obs lacks.{hint or did_you_mean(name, keys)} Columns of obs: "
                 f"{list(X.obs.columns)}" + (f", keys of obsm: {list(X.obsm)}." if len(X.obsm) else ".")
             )
     _mark(estimator, X)
     return FitInputs(X, cell_conditions(X, names), "obs")
+
+
+def _in_modality(cells: Modalities, name: Any) -> str:
+    own = [key for key, adata in cells.mod.items() if name in adata.obs]
+    return f" A modality has it: mdata.obs[{name!r}] = mdata[{own[0]!r}].obs[{name!r}]." if own else ""
 
 
 def cell_conditions(adata: Any, names: list) -> pd.DataFrame:
@@ -336,6 +346,16 @@ def _given(y: Any, condition: Any, n_rows: int | None, index: pd.Index | None) -
     return None, "none"
 
 
+_FITTED = {
+    "array": "an array",
+    "table": "a DataFrame",
+    "cells": "an AnnData",
+    "multimodal": "a MuData",
+    "images": "images",
+    "sequences": "sequences",
+}
+
+
 def check_rows(X: Any) -> None:
     """Raise a ValueError for rows of which there is none: no likelihood is theirs."""
     if X.shape[0] == 0:
@@ -351,7 +371,7 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
         Fitted, for its feature names.
     X : ndarray, DataFrame, frame of another library or AnnData
         What `score_samples` was given.
-    container : {"array", "table", "cells", "images", "sequences"}
+    container : {"array", "table", "cells", "multimodal", "images", "sequences"}
         What was fitted.
     names : list
         Names of the condition's attributes.
@@ -359,9 +379,15 @@ def read_features(estimator: Any, X: Any, container: str, names: list, source: s
         Where the condition was at fit; see `FitInputs`.
     """
     X = check_container(X)
-    if container == "cells":
-        if not is_anndata(X):
-            raise TypeError(f"the model was fitted on an AnnData, so X must be one too; got {type(X).__name__}.")
+    if isinstance(X, Modalities) and container != "multimodal":
+        raise TypeError(
+            f"the model was fitted on {_FITTED[container]}, and X is a MuData. Pass one modality, "
+            f"X[{next(iter(X.mod))!r}], to a model of AnnData."
+        )
+    if container in ("cells", "multimodal"):
+        if not (is_anndata(X) if container == "cells" else isinstance(X, Modalities)):
+            fitted = _FITTED[container]
+            raise TypeError(f"the model was fitted on {fitted}, so X must be one too; got {type(X).__name__}.")
         has_condition = source == "obs" and all(name in X.obs or name in X.obsm for name in names)
         return X, cell_conditions(X, names) if has_condition else None
     if container == "images" or isinstance(X, Images):

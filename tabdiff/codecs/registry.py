@@ -10,12 +10,14 @@ from sklearn.base import clone
 
 from tabdiff.codecs.base import Codec
 from tabdiff.codecs.cells.codec import CellCodec
+from tabdiff.codecs.cells.multimodal import MultimodalCodec
 from tabdiff.codecs.images.codec import ImageCodec
 from tabdiff.codecs.images.latent import LatentImageCodec
 from tabdiff.codecs.sequences import SequenceCodec
 from tabdiff.codecs.tables.array import ArrayCodec
 from tabdiff.codecs.tables.codec import TableCodec
 from tabdiff.io.images import Images
+from tabdiff.io.modalities import Modalities
 
 __all__ = ["CODECS", "codec_name", "container_name", "is_anndata", "make_codec"]
 
@@ -26,6 +28,7 @@ CODECS: dict[str, Any] = {
     "latent_images": LatentImageCodec,
     "images": ImageCodec,
     "sequences": SequenceCodec,
+    "multimodal": MultimodalCodec,
 }
 
 
@@ -58,11 +61,11 @@ FLAT: dict[str, Any] = {"categorical_features": "auto", "constraints": None, "la
 
 
 def make_codec(X: Any, codec: Codec | None = None, **flat: Any) -> Any:
-    """Return the unfitted codec for a container: ndarray, DataFrame, AnnData, images or a Series of sequences.
+    """Return the unfitted codec for a container: ndarray, DataFrame, cells, images or a Series of sequences.
 
     Parameters
     ----------
-    X : ndarray, DataFrame, AnnData, Images or Series
+    X : ndarray, DataFrame, AnnData, Modalities, Images or Series
         The data, of which only the kind matters here.
     codec : Codec, optional
         One with settings, which is cloned; by default the codec of the container as it comes.
@@ -92,8 +95,7 @@ def make_codec(X: Any, codec: Codec | None = None, **flat: Any) -> Any:
     if codec is not None and type(codec) not in kinds:
         names = " or ".join(f"{kind.__name__}()" for kind in kinds)
         raise ValueError(
-            f"codec must be one for X, which is a {type(X).__name__}; got {codec!r}. Use codec={names}, or leave it "
-            "out."
+            f"codec must be one for X, which is a {_name(X)}; got {codec!r}. Use codec={names}, or leave it out."
         )
     own: Any = kinds[0]() if codec is None else clone(codec)
     for name, value in flat.items():
@@ -114,6 +116,8 @@ def _kinds_for(X: Any) -> tuple[type[Codec], ...]:
     """Return the codecs that take a container, that by default first."""
     if is_anndata(X):
         return (CellCodec,)
+    if isinstance(X, Modalities):
+        return (MultimodalCodec,)
     if isinstance(X, Images):
         return (ImageCodec, LatentImageCodec)
     if isinstance(X, pd.DataFrame):
@@ -125,6 +129,10 @@ def _kinds_for(X: Any) -> tuple[type[Codec], ...]:
     raise TypeError(f"X must be an array, a DataFrame or an AnnData; got {type(X).__name__}.")
 
 
+def _name(X: Any) -> str:
+    return "MuData" if isinstance(X, Modalities) else type(X).__name__
+
+
 def _is_default(name: str, value: Any) -> bool:
     if name == "constraints" and value is not None and not isinstance(value, str):
         return len(value) == 0
@@ -134,11 +142,12 @@ def _is_default(name: str, value: Any) -> bool:
 def _check_taken(name: str, value: Any, kind: type[Codec], X: Any) -> None:
     """Raise a ValueError for a fact about data of another kind."""
     if name == "constraints" and kind is not TableCodec:
-        raise ValueError(f"constraints={value!r} name columns, so X must be a DataFrame; got {type(X).__name__}.")
+        raise ValueError(f"constraints={value!r} name columns, so X must be a DataFrame; got {_name(X)}.")
     if name == "layer" and kind is not CellCodec:
-        raise ValueError(f"layer={value!r} is for AnnData, but X is a {type(X).__name__}.")
+        fix = " Copy the counts of each modality, mdata[name].layers['counts'] = ..." if kind is MultimodalCodec else ""
+        raise ValueError(f"layer={value!r} is for AnnData, but X is a {_name(X)}.{fix}")
     if name == "categorical_features" and kind not in (TableCodec, ArrayCodec):
-        raise ValueError(f"categorical_features={value!r} are columns, but X is a {type(X).__name__}.")
+        raise ValueError(f"categorical_features={value!r} are columns, but X is a {_name(X)}.")
 
 
 def codec_name(codec: Any) -> str:
@@ -164,7 +173,7 @@ def codec_name(codec: Any) -> str:
 
 
 def container_name(codec: Any) -> str:
-    """Return what a codec is for: "array", "table", "cells", "images" or "sequences".
+    """Return what a codec is for: "array", "table", "cells", "multimodal", "images" or "sequences".
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ class CellMixin(FittedAttributes):
 
         Parameters
         ----------
-        adata : AnnData
-            Cells with the genes of the fit. It is never changed.
+        adata : AnnData, or MuData where the fit was given one
+            Cells with the genes of the fit, in any order. It is never changed.
         condition : optional
             Their condition, in the forms of `sample` that go row by row or give one value; by default their own.
 
@@ -53,9 +53,9 @@ class CellMixin(FittedAttributes):
         """
         check_is_fitted(self)
         model = self.model_
-        if model.container != "cells":
+        if model.container not in ("cells", "multimodal"):
             raise TypeError("latent is for models of AnnData; this one was fitted on a table or an array.")
-        features, own = read_features(self, adata, "cells", model.condition_names, model.source)
+        features, own = read_features(self, adata, model.container, model.condition_names, model.source)
         return latent(model, features, condition, own)
 
     def predict_perturbation(
@@ -122,6 +122,11 @@ class CellMixin(FittedAttributes):
         ['0', '1', '2']
         """
         model = self._drawing_model()
+        if model.container == "multimodal":
+            raise TypeError(
+                "predict_perturbation is not available for MuData; gen.sample(like=controls, condition=condition) "
+                "draws the same cells, without the genes."
+            )
         if model.container != "cells":
             raise TypeError(
                 "predict_perturbation is for models of AnnData; this one was fitted on a table or an array."

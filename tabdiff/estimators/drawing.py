@@ -325,8 +325,8 @@ class DrawingMixin(CellMixin):
             return impute_images(model, X, mask, condition=condition, **settings)
         if mask is not None:
             raise TypeError("mask is for images; what is missing in a table is known without one.")
-        if model.container == "cells":
-            features, own = read_features(self, X, "cells", model.condition_names, model.source)
+        if model.container in ("cells", "multimodal"):
+            features, own = read_features(self, X, model.container, model.condition_names, model.source)
             which = {"n_draws": n_draws, "strategy": strategy, "seed": settings["seed"]}
             return impute_genes(model, features, own, condition=condition, **which)
         check_masks(model, "impute")

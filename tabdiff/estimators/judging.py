@@ -201,7 +201,7 @@ def privacy_report(
     losses = None
     if model is not None:
         check_is_fitted(model)
-        if (kind := model.model_.container) in ("cells", "sequences"):
+        if (kind := model.model_.container) in ("cells", "multimodal", "sequences"):
             raise TypeError(
                 f"model must be of a table, an array or images, for its losses to be attacked; got one of {kind}. "
                 "Leave it out to audit the rows alone."

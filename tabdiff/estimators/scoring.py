@@ -67,7 +67,7 @@ class ScoringMixin(FittedAttributes):
             For columns that differ from the fit's, a condition that was not there, infinities, an unknown method, or
             "flow" with categories or missing values.
         TypeError
-            For AnnData, whose likelihood is not available.
+            For AnnData and MuData, whose likelihood is not available.
         """
         features, codes = self._scored_rows(X, condition, "score_samples")
         scores, std = log_likelihood(self.model_, features, codes, method=method)
@@ -104,7 +104,7 @@ class ScoringMixin(FittedAttributes):
         ValueError
             For images of floats and columns of continuous numbers, whose density stands for no number of bits.
         TypeError
-            For AnnData, whose likelihood is not available.
+            For AnnData and MuData, whose likelihood is not available.
 
         References
         ----------
@@ -129,8 +129,9 @@ class ScoringMixin(FittedAttributes):
         check_is_fitted(self)
         model = self.model_
         features, own = read_features(self, X, model.container, model.condition_names, model.source)
-        if model.container == "cells":
-            raise TypeError(f"{caller} is not available for AnnData; fit on a DataFrame or array to score rows.")
+        if model.container in ("cells", "multimodal"):
+            name = "AnnData" if model.container == "cells" else "MuData"
+            raise TypeError(f"{caller} is not available for {name}; fit on a DataFrame or array to score rows.")
         if model.codec.random_:
             raise TypeError(
                 f"{caller} is not available for latents of images; fit without codec=LatentImageCodec() to score them."

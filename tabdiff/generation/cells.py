@@ -16,6 +16,7 @@ from tabdiff.codecs.cells.depth import match_ranks
 from tabdiff.codecs.inputs import cell_conditions
 from tabdiff.diffusion.generate import draw
 from tabdiff.io.frames import to_pandas
+from tabdiff.io.modalities import Modalities, is_mudata
 from tabdiff.utils.array_likes import MAX_EXACT, as_values
 from tabdiff.utils.validation import is_integer
 
@@ -41,7 +42,7 @@ class CellRequest:
         In a form that `Conditions.resolve` reads.
     obs : DataFrame or None
         What the cells' ``obs`` starts with.
-    totals : int64 array (n,), "match" or None
+    totals : int64 array (n,) or (n, n_modalities), dict of such by modality, "match" or None
         Total counts of each cell; "match" draws them from training cells of the same class.
     by_rank : bool
         Whether totals go, among cells of one condition, to those that the model makes as deep.
@@ -83,9 +84,9 @@ class CellRequest:
         request = cls(n_samples, condition)
         if obs is None and like is None and library_size is None:
             return request
-        if model.container != "cells":
+        if model.container not in ("cells", "multimodal"):
             name = "obs" if obs is not None else "like" if like is not None else "library_size"
-            raise TypeError(f"{name} is for models of AnnData; this one was fitted on a table or an array.")
+            raise TypeError(f"{name} is for models of cells; this one was fitted on a table or an array.")
         if library_size is not None and model.codec.kind_ != "counts":
             raise ValueError("library_size needs a model of counts; this one was fitted on continuous expression.")
         if obs is not None:
@@ -95,8 +96,19 @@ class CellRequest:
         elif _is_match(library_size):
             request.totals, request.by_rank = "match", True
         if library_size is not None and not _is_match(library_size):
-            request.totals = _totals(library_size)
+            request.totals = request._read_totals(model, library_size)
         return request
+
+    def _read_totals(self, model: FittedModel, library_size: Any) -> Any:
+        if model.container != "multimodal":
+            return _totals(library_size)
+        known = model.codec.modalities_
+        if not isinstance(library_size, Mapping) or not all(key in known for key in library_size):
+            raise ValueError(
+                f"library_size of several modalities must be 'match' or a dict from some of {known} to a number or an "
+                f"array; got {_text(library_size)}. For instance library_size={{{known[0]!r}: 5000}}."
+            )
+        return {key: _totals(value) for key, value in library_size.items()}
 
     def _take_obs(self, model: FittedModel, obs: Any) -> None:
         if not isinstance(obs, pd.DataFrame):
@@ -109,9 +121,13 @@ class CellRequest:
         self.n_samples = len(obs)
 
     def _take_like(
-        self, model: FittedModel, like: AnnData, depth: bool, seed: int, changed: Mapping[Any, Any] | None
+        self, model: FittedModel, like: Any, depth: bool, seed: int, changed: Mapping[Any, Any] | None
     ) -> None:
-        if not is_anndata(like):
+        if model.container == "multimodal":
+            if not is_mudata(like):
+                raise TypeError(f"like must be a MuData, as what was fitted; got {type(like).__name__}.")
+            like = Modalities.read(like)
+        elif not is_anndata(like):
             raise TypeError(f"like must be an AnnData; got {type(like).__name__}.")
         rows = np.arange(like.n_obs)
         if self.n_samples is not None and self.n_samples != like.n_obs:
@@ -135,15 +151,22 @@ class CellRequest:
             self.totals, self.by_rank = model.codec.totals(like)[rows], True
 
     def resolve_totals(self, model: FittedModel, codes: Tensor | None, n: int, seed: int) -> np.ndarray | None:
-        """Total counts (n,) int64 of the cells to draw, None where the model draws them."""
+        """Total counts (n,) int64 of the cells to draw, None where the model draws them; see `CountModel.decode`."""
         if self.totals is None:
             return None
         if isinstance(self.totals, str):
             generator = torch.Generator().manual_seed(seed)
             return model.codec.training_totals(codes, n, generator)
-        if self.totals.ndim and len(self.totals) != n:
-            raise ValueError(f"library_size has {len(self.totals)} values, but {n} cells are to be drawn.")
-        return np.broadcast_to(self.totals, (n,))
+        if isinstance(self.totals, dict):
+            each = [_of_each(self.totals.get(key, -np.ones((), np.int64)), n) for key in model.codec.modalities_]
+            return np.stack(each, axis=1) if len(each) > 1 else each[0]
+        return _of_each(self.totals, n)
+
+
+def _of_each(totals: np.ndarray, n: int) -> np.ndarray:
+    if totals.ndim and len(totals) != n:
+        raise ValueError(f"library_size has {len(totals)} values, but {n} cells are to be drawn.")
+    return totals if totals.ndim else np.broadcast_to(totals, (n,))
 
 
 def _as_column(value: Any, n: int, name: Any) -> list:
@@ -204,8 +227,9 @@ def _codes(model: FittedModel, adata: Any, condition: Any, own: pd.DataFrame | N
             return model.conditions.resolve(adata.n_obs, condition, np.random.default_rng(0))
         if own is not None:
             return torch.from_numpy(model.conditions.encode(own))
+        cells = "adata" if model.container == "cells" else "mdata"
         raise ValueError(
-            f"{what} depends on their condition, but adata.obs lacks one of {model.conditions.names}; add "
+            f"{what} depends on their condition, but {cells}.obs lacks one of {model.conditions.names}; add "
             "the columns or pass condition=."
         )
     if condition is not None:
@@ -234,15 +258,22 @@ def impute_genes(
     codes = _codes(model, adata, condition, own, "what cells express")
     generator, offsets = torch.Generator().manual_seed(seed), unseen_offsets(model, codes)
     drawn = [model.codec.complete(adata, codes, generator, offsets) for _ in range(n_draws)]
+    drawn = [cells.to_mudata() if isinstance(cells, Modalities) else cells for cells in drawn]
     return drawn[0] if n_draws == 1 else drawn
 
 
 def match_totals(totals: np.ndarray, data: Tensor, codes: Tensor | None) -> np.ndarray:
-    """Hand out totals (n,) among encoded cells (n, d) of one condition in the order of the model's own depths."""
+    """Hand out totals (n,) among encoded cells (n, d) of one condition in the order of the model's own depths.
+
+    Totals of several modalities, (n, k), go each by its own depths, the last k columns.
+    """
     groups = np.zeros(len(data), dtype=np.int64)
     if codes is not None:
         groups = np.unique(codes.nan_to_num(nan=-1e9).numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-    return match_ranks(totals, data[:, -1].numpy(), groups)
+    if totals.ndim == 1:
+        return match_ranks(totals, data[:, -1].numpy(), groups)
+    depths = data[:, -totals.shape[1] :].numpy()
+    return np.stack([match_ranks(t, d, groups) for t, d in zip(totals.T, depths.T, strict=True)], axis=1)
 
 
 def unseen_offsets(model: FittedModel, codes: Tensor | None) -> Any:
@@ -250,7 +281,7 @@ def unseen_offsets(model: FittedModel, codes: Tensor | None) -> Any:
 
     For each of them latents are drawn, with a seed of their own: what it says depends on the model and the conditions.
     """
-    if model.container != "cells" or codes is None:
+    if model.container not in ("cells", "multimodal") or codes is None:
         return None
     parts = [codes[np.resize(rows, UNSEEN_ROWS)] for rows in model.codec.unseen(codes)]
     if not parts:

@@ -50,8 +50,8 @@ def check_masks(model: FittedModel, what: str) -> None:
     container = container_name(model.codec)
     if container == "sequences":
         raise TypeError(f"{what} is not available for sequences: a table with a column per position does it.")
-    if container in ("cells", "images"):
-        name = "AnnData" if container == "cells" else "images"
+    if container in ("cells", "multimodal", "images"):
+        name = {"cells": "AnnData", "multimodal": "MuData"}.get(container, "images")
         raise TypeError(f"{what} is not available for {name}: a table model does it, fitted on a DataFrame or array.")
     if model.config.custom:
         raise TypeError(

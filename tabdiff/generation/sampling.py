@@ -23,6 +23,7 @@ from tabdiff.generation.column_conditions import Held, split_condition
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.generation.progress import announce, progress_bar, seconds_of_drawing
 from tabdiff.io.frames import ForeignFrame
+from tabdiff.io.modalities import Modalities
 from tabdiff.model.refinement.refinement import row_features
 from tabdiff.utils.processes import processes
 from tabdiff.utils.validation import is_integer
@@ -290,7 +291,7 @@ class SamplePlan:
         carry_colors(rows, model.codec.colors_)
         scale = float(self.options.guidance_scale)
         rows.uns["tabdiff"] = {"seed": self.seed, "guidance_scale": scale, "n_steps": model.n_steps}
-        return rows
+        return rows.to_mudata() if isinstance(rows, Modalities) else rows
 
 
 def with_condition_columns(model: FittedModel, rows: Any, labels: pd.DataFrame | None) -> Any:

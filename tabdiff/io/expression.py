@@ -192,8 +192,8 @@ def find_expression(adata: Any, layer: str | None) -> tuple[Any, str, bool]:
     return matrix, "X", False
 
 
-def not_counts_message(adata: Any, matrix: Any) -> str:
-    """What a matrix without counts looks like, what is made of it, and how to give counts."""
+def looks_like(adata: Any, matrix: Any) -> str:
+    """What the values of a matrix without counts look like."""
     if isinstance(matrix, StoredMatrix):
         ends = [(float(part.min()), float(part.max())) for part in matrix.data if part.size]
         low, high = (min(e[0] for e in ends), max(e[1] for e in ends)) if ends else (0.0, 0.0)
@@ -201,13 +201,16 @@ def not_counts_message(adata: Any, matrix: Any) -> str:
         values = matrix.data if sparse.issparse(matrix) else matrix
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if low < 0:
-        looks = f"scaled or centred (values from {low:.3g} to {high:.3g})"
-    elif "log1p" in adata.uns or high < LARGEST_LOG:
-        looks = f"log-transformed (fractional values up to {high:.3g})"
-    else:
-        looks = f"normalised or corrected (fractional values up to {high:.3g})"
+        return f"scaled or centred (values from {low:.3g} to {high:.3g})"
+    if "log1p" in adata.uns or high < LARGEST_LOG:
+        return f"log-transformed (fractional values up to {high:.3g})"
+    return f"normalised or corrected (fractional values up to {high:.3g})"
+
+
+def not_counts_message(adata: Any, matrix: Any) -> str:
+    """What a matrix without counts looks like, what is made of it, and how to give counts."""
     return (
-        f"no counts in layers['counts'], X or raw: X looks {looks}. It is modelled as continuous expression, and "
-        "samples are of its kind. For counts, put them in adata.layers['counts'], or name their layer with layer=...; "
-        "round corrected counts first. layer='X' takes X as it is, without this warning."
+        f"no counts in layers['counts'], X or raw: X looks {looks_like(adata, matrix)}. It is modelled as continuous "
+        "expression, and samples are of its kind. For counts, put them in adata.layers['counts'], or name their layer "
+        "with layer=...; round corrected counts first. layer='X' takes X as it is, without this warning."
     )

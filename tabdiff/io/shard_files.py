@@ -74,6 +74,11 @@ def output_format(path: str | os.PathLike, container: str, asked: str = "auto") 
     >>> output_format("drawn", "table"), output_format("cells.zarr", "cells")
     (('parquet', False), ('zarr', True))
     """
+    if container not in FORMATS:
+        raise ValueError(
+            "cells of several modalities are not written by sample_to. Draw them and write them: "
+            "gen.sample(n).write_h5mu(path)."
+        )
     path, known = Path(path), FORMATS[container]
     ending = "csv.gz" if path.name.lower().endswith(".csv.gz") else path.suffix.lower().removeprefix(".")
     ending = OTHER_ENDINGS.get(ending, ending)

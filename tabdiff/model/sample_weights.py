@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight
 from tabdiff.codecs import Images, is_anndata
 from tabdiff.codecs.inputs import FitInputs
 from tabdiff.io.frames import to_pandas
+from tabdiff.io.modalities import Modalities
 from tabdiff.training.batches import in_proportion
 from tabdiff.utils.array_likes import as_values, check_labels, read_array
 
@@ -77,13 +78,17 @@ def weigh(inputs: FitInputs, sample_weight: Any) -> tuple[FitInputs, np.ndarray 
 
 
 def _row_labels(features: Any) -> pd.Index | None:
-    if is_anndata(features):
+    if is_anndata(features) or isinstance(features, Modalities):
         return features.obs_names
     return features.index if isinstance(features, pd.DataFrame | pd.Series) else None
 
 
 def take_rows(features: Any, rows: np.ndarray) -> Any:
-    """Return rows of an array, a DataFrame, an AnnData or images by their numbers (k,), which may repeat."""
+    """Return rows of an array, a DataFrame, cells or images by their numbers (k,), which may repeat."""
+    if isinstance(features, Modalities):
+        obs = features.obs.iloc[rows].set_axis([str(i) for i in range(len(rows))])
+        obsm = {key: value[rows] for key, value in features.obsm.items()}
+        return Modalities({key: take_rows(adata, rows) for key, adata in features.mod.items()}, obs, obsm, features.uns)
     if is_anndata(features):
         # Files give rows only in order, and each once.
         features = features.to_memory() if features.isbacked else features

@@ -9,6 +9,7 @@ import pandas as pd
 from tabdiff.codecs import is_anndata
 from tabdiff.codecs.columns import is_storable
 from tabdiff.codecs.conditions.conditions import Conditions
+from tabdiff.io.modalities import Modalities
 from tabdiff.io.serialization import pack
 
 __all__ = ["check_labels", "check_describable"]
@@ -19,7 +20,7 @@ def check_labels(features: Any) -> None:
 
     Parameters
     ----------
-    features : ndarray, DataFrame, AnnData, Images or Series
+    features : ndarray, DataFrame, AnnData, Modalities, Images or Series
         What is modelled.
     """
     if isinstance(features, pd.DataFrame):
@@ -30,15 +31,22 @@ def check_labels(features: Any) -> None:
                     f"{type(name).__name__}. Rename them: X.columns = X.columns.map(str)."
                 )
     elif is_anndata(features):
-        for name in features.var.columns:
-            try:
-                pack(features.var[name], {})
-            except TypeError as error:
-                raise TypeError(
-                    f"adata.var[{name!r}] must hold numbers, text, dates or categories, which a model can be saved "
-                    f"with; got {features.var[name].iloc[0]!r:.80}. Make it text, adata.var[{name!r}] = "
-                    f"adata.var[{name!r}].astype(str), or drop it."
-                ) from error
+        _check_var(features, "adata")
+    elif isinstance(features, Modalities):
+        for key, adata in features.mod.items():
+            _check_var(adata, f"mdata[{key!r}]")
+
+
+def _check_var(adata: Any, what: str) -> None:
+    for name in adata.var.columns:
+        try:
+            pack(adata.var[name], {})
+        except TypeError as error:
+            raise TypeError(
+                f"{what}.var[{name!r}] must hold numbers, text, dates or categories, which a model can be saved "
+                f"with; got {adata.var[name].iloc[0]!r:.80}. Make it text, {what}.var[{name!r}] = "
+                f"{what}.var[{name!r}].astype(str), or drop it."
+            ) from error
 
 
 def check_describable(codec: Any, conditions: Conditions | None) -> None:

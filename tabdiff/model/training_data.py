@@ -22,6 +22,7 @@ from tabdiff.codecs.tables.survey import TableSurvey
 from tabdiff.diffusion import Denoiser, Schedule, make_loss, make_schedule
 from tabdiff.diffusion.masks import DrawGiven
 from tabdiff.io.frame_source import FrameSource
+from tabdiff.io.modalities import Modalities
 from tabdiff.model.build import build_denoiser, new_codec
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.defaults import resolve_condition_dropout
@@ -361,7 +362,7 @@ def _fit_codec(
     settings: dict[str, Any] = {"seed": seed, "device": device, "max_time": options.max_time}
     if weight is None:
         return codec.fit(features, codes, levels, **settings)
-    if is_anndata(features):
+    if is_anndata(features) or isinstance(features, Modalities):
         rows = population(weight)
         return codec.fit(take_rows(features, rows), None if codes is None else codes[rows], levels, **settings)
     return codec.fit(features, codes, levels, sample_weight=weight, **settings)

@@ -7,8 +7,10 @@ A count :math:`x_{ig}` of feature g in row i follows a negative binomial distrib
 .. math:: \mu_{ig} = s_i \, \mathrm{softmax}_g\big(o_{c(i), g} + f_g(z_i, y_i)\big),
 
 where :math:`o_c` is the fixed log rate of the row's class, :math:`z_i` a latent vector and :math:`y_i` the
-row's condition. Without the latent this is the independent negative binomial of each class. Training maximises
-the evidence lower bound (Kingma and Welling, 2014, Auto-encoding variational Bayes) with the likelihood of Lopez
+row's condition. Without the latent this is the independent negative binomial of each class. Where features come in
+blocks, such as genes and surface proteins, totals and softmax are those of each block, so that a row has a total in
+each and the counts of one do not swamp those of another; the latent is one. Training maximises the evidence lower bound
+(Kingma and Welling, 2014, Auto-encoding variational Bayes) with the likelihood of Lopez
 et al. (2018, Deep generative modeling for single-cell transcriptomics).
 """
 
@@ -105,6 +107,8 @@ class CountAutoencoder(nn.Module):
         Length of the latent vector, width of H.
     generator : torch.Generator, optional
         Source of the initial weights.
+    blocks : sequence of int, optional
+        Numbers of features, in their order, whose rates sum to one; by default all features are one block.
     """
 
     def __init__(
@@ -117,9 +121,11 @@ class CountAutoencoder(nn.Module):
         n_latent: int = 16,
         hidden_size: int = 64,
         generator: torch.Generator | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         n_features = class_log_rate.shape[1]
+        self.blocks = [n_features] if blocks is None else [int(n) for n in blocks]
         self.n_latent = n_latent
         self.hidden_size = hidden_size
         self.class_log_rate: Tensor
@@ -170,7 +176,27 @@ class CountAutoencoder(nn.Module):
         inputs = torch.cat([z, F.silu(self.hidden(torch.cat([z, y], dim=1)))], dim=1)
         if self.effect is not None:
             weight, inputs = torch.cat([weight, self.effect.weight], dim=1), torch.cat([inputs, y], dim=1)
-        return torch.log_softmax(class_log_rate + F.linear(inputs, weight, self.output.bias), dim=1)
+        logits = class_log_rate + F.linear(inputs, weight, self.output.bias)
+        return self._by_block(lambda own: torch.log_softmax(own, dim=1), logits)
+
+    def _by_block(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        """Apply a function to the features (B, n) of each block of values (B, n_features)."""
+        if len(self.blocks) == 1:
+            return function(values)
+        return torch.cat([function(own) for own in values.split(self.blocks, dim=1)], dim=1)
+
+    def _log_totals(self, counts: Tensor) -> Tensor:
+        """Log total of its block for each feature, of shape (B, n_features), or (B, 1) for a single block."""
+        if len(self.blocks) == 1:
+            return torch.log(counts.sum(1, keepdim=True).clamp_min(0.5))
+        return self._by_block(lambda own: own.sum(1, keepdim=True).clamp_min(0.5).log().expand_as(own), counts)
+
+    def _parts(self, genes: Tensor) -> list[slice]:
+        """Where the features of each block are among `genes`, sorted."""
+        if len(self.blocks) == 1:
+            return [slice(0, len(genes))]
+        ends = torch.searchsorted(genes, torch.tensor(self.blocks, device=genes.device).cumsum(0)).tolist()
+        return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True) if end > start]
 
     def posterior(
         self,
@@ -193,7 +219,6 @@ class CountAutoencoder(nn.Module):
         """
         genes, k = self.input_features if genes is None else genes, self.n_latent
         x = counts if len(genes) == counts.shape[1] else counts[:, genes]
-        library = x.sum(1, keepdim=True)
         y = self.embedding(condition, x)
         hidden = F.silu(self.hidden(torch.cat([y.new_zeros(len(y), k), y], dim=1)))
         offset = F.embedding(classes, (self.class_log_rate + self.class_shift)[:, genes])
@@ -207,18 +232,29 @@ class CountAutoencoder(nn.Module):
         products = w[:, row] * w[:, column]
         identity = torch.eye(k, device=w.device)
 
-        def newton(mean: Tensor) -> tuple[Tensor, Tensor]:
-            rate = torch.softmax(offset + mean @ w.T, dim=1)
+        parts = [(part, x[:, part].sum(1, keepdim=True)) for part in self._parts(genes)]
+
+        def of_block(mean: Tensor, part: slice, library: Tensor) -> tuple[Tensor, Tensor]:
+            """What the features of one block say: their information and their gradient."""
+            own = w[part]
+            rate = torch.softmax(offset[:, part] + mean @ own.T, dim=1)
             mu = rate * library
-            shrink = 1 / (1 + mu * inverse_theta)
-            information, residual = mu * shrink, (x - mu) * shrink
-            centre, total, first = rate @ w, information.sum(1)[:, None, None], information @ w
+            shrink = 1 / (1 + mu * inverse_theta[:, part])
+            information, residual = mu * shrink, (x[:, part] - mu) * shrink
+            centre, total, first = rate @ own, information.sum(1)[:, None, None], information @ own
             precision = x.new_zeros(len(x), k, k)
-            precision[:, row, column] = precision[:, column, row] = information @ products
+            precision[:, row, column] = precision[:, column, row] = information @ products[part]
             cross = centre[:, :, None] * first[:, None, :]
             precision = precision - cross - cross.mT + total * centre[:, :, None] * centre[:, None, :]
+            return precision, residual @ own - centre * residual.sum(1, keepdim=True)
+
+        def newton(mean: Tensor) -> tuple[Tensor, Tensor]:
+            terms = [of_block(mean, part, library) for part, library in parts]
+            precision, gradient = terms[0]
+            for information, slope in terms[1:]:
+                precision, gradient = precision + information, gradient + slope
             cholesky = torch.linalg.cholesky(precision + (1 + 1e-4) * identity)
-            gradient = residual @ w - centre * residual.sum(1, keepdim=True) - mean
+            gradient = gradient - mean
             step = torch.cholesky_solve(gradient[:, :, None], cholesky)[:, :, 0]
             longest = 2 * math.sqrt(k)  # the expansion is good for steps of the prior's size, not for leaps
             step = step * (longest / step.norm(dim=1, keepdim=True).clamp_min(longest))
@@ -248,7 +284,7 @@ class CountAutoencoder(nn.Module):
     def log_likelihood(self, counts: Tensor, classes: Tensor, condition: Tensor | None, z: Tensor) -> Tensor:
         """Log-likelihood (B,) of counts at latents z, up to terms in counts alone."""
         rate = self.log_rate(z, self.offset(classes), condition)
-        log_mean = rate + torch.log(counts.sum(1, keepdim=True).clamp_min(0.5))
+        log_mean = rate + self._log_totals(counts)
         return _sum_nb_log_prob(counts, log_mean, self.log_theta(classes))
 
     def negative_log_prior(self) -> Tensor:

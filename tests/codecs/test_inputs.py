@@ -48,7 +48,7 @@ class Record:
 
 
 class Endless:
-    """Has elements and no end, as MuData has: NumPy would iterate over it forever."""
+    """Has elements and no end: NumPy would iterate over it forever."""
 
     def __len__(self):
         return 3
@@ -86,11 +86,6 @@ def h5_group(h5py):
     file = h5py.File(f"in memory {next(NUMBER)}", "w", driver="core", backing_store=False)
     file["name"] = A
     return file
-
-
-def mudata(md):
-    cells = anndata.AnnData(A.astype("f4"))
-    return md.MuData({"rna": cells, "prot": anndata.AnnData(A.astype("f4"))})
 
 
 def lazy_dask(dd):
@@ -208,7 +203,6 @@ REFUSED = {
     "dask array": (needing("dask.array", lambda da: da.from_array(A)), A),
     "duckdb": (needing("duckdb", lambda db: db.from_df(FRAME)), FRAME),
     "h5 file": (needing("h5py", h5_group), A),
-    "mudata": (needing("mudata", mudata), None),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import sklearn.ensemble
 import torch
 
-from tabdiff.codecs.cells import counts as count_codec
+from tabdiff.codecs.cells import autoencoder_training
 
 pytestmark = pytest.mark.exhaustive
 
@@ -40,9 +40,9 @@ def test_code_cells_run_in_order_and_make_the_figures_of_the_file(code_cells, tm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_: 10)
     monkeypatch.setattr("tabdiff.model.fit.CALIBRATION_ROWS", 500)
-    train, forest = count_codec.train_autoencoder, sklearn.ensemble.RandomForestClassifier
+    train, forest = autoencoder_training.train_autoencoder, sklearn.ensemble.RandomForestClassifier
     monkeypatch.setattr(
-        count_codec, "train_autoencoder", lambda *args, **given: train(*args, **given | {"max_steps": 40})
+        autoencoder_training, "train_autoencoder", lambda *args, **given: train(*args, **given | {"max_steps": 40})
     )
     monkeypatch.setattr(sklearn.ensemble, "RandomForestClassifier", lambda _, **given: forest(10, **given))
     threads = torch.get_num_threads()

@@ -94,6 +94,31 @@ def test_posterior_precision_is_the_negative_hessian_at_the_mode() -> None:
     torch.testing.assert_close((cholesky @ cholesky.mT)[0], hessian, atol=2e-3, rtol=2e-3)
 
 
+def test_blocks_have_rates_and_totals_of_their_own_and_one_latent() -> None:
+    own = torch.cat([torch.log_softmax(rates(2, 12)[:, part], dim=1) for part in (slice(0, 8), slice(8, 12))], dim=1)
+    theta, generator = torch.full((2, 12), math.log(20.0)), torch.Generator().manual_seed(0)
+    model = CountAutoencoder(own, theta, (), torch.arange(12), n_latent=2, generator=generator, blocks=[8, 4]).double()
+    classes, z = torch.tensor([0]), torch.randn(1, 2, generator=generator, dtype=torch.float64)
+    rate = model.log_rate(z, model.offset(classes), None).exp()
+    torch.testing.assert_close(torch.stack([rate[0, :8].sum(), rate[0, 8:].sum()]), torch.ones(2, dtype=torch.float64))
+    counts = torch.poisson(torch.tensor([[8.0] * 8 + [300.0] * 4], dtype=torch.float64), generator=generator)
+    model.start_log_theta.fill_(math.log(1e6))
+    mean, cholesky = model.posterior(counts, classes, None, n_steps=30)
+
+    def energy(z: torch.Tensor) -> torch.Tensor:
+        return 0.5 * z.square().sum() - model.log_likelihood(counts, classes, None, z[None]).sum()
+
+    # The mode of both blocks together, and its curvature.
+    assert torch.autograd.functional.jacobian(energy, mean[0].detach()).abs().max() < 1e-3
+    hessian = torch.autograd.functional.hessian(energy, mean[0].detach())
+    torch.testing.assert_close((cholesky @ cholesky.mT)[0], hessian, atol=2e-3, rtol=2e-3)
+    # Some features of one block alone: what the other says is left out.
+    mean, _ = model.posterior(counts, classes, None, genes=torch.tensor([9, 10, 11]))
+    other = counts.clone()
+    other[:, :9] = 0
+    torch.testing.assert_close(mean, model.posterior(other, classes, None, genes=torch.tensor([9, 10, 11]))[0])
+
+
 def test_kl_is_that_of_two_gaussians() -> None:
     model = autoencoder().double()
     counts = torch.poisson(torch.full((3, 12), 8.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4))

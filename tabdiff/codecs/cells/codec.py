@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from tabdiff.codecs.base import Codec
-from tabdiff.codecs.cells.completion import complete_counts, complete_expression
+from tabdiff.codecs.cells.completion import complete_counts, complete_expression, put_together
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
 from tabdiff.codecs.cells.panel import align, match
@@ -153,7 +153,7 @@ class CellCodec(Codec):
         self.n_features_in_ = int(adata.n_vars)
         self.feature_names_in_ = np.asarray(adata.var_names, dtype=object)
         self.var_: pd.DataFrame = adata.var.copy()
-        self.colors_ = _colors(adata)
+        self.colors_ = colors_of(adata)
         self.sparse_ = is_sparse(matrix)
         if is_counts:
             # As a Python number: beside one of half precision the limit would overflow.
@@ -253,12 +253,11 @@ class CellCodec(Codec):
         # Genes that are given, but had no count in the fit, say nothing that the model could use.
         part = sparse.csr_matrix(given[:, (np.cumsum(there) - 1)[modelled[present]]])
         if isinstance(self.model_, CountModel):
-            drawn = complete_counts(self.model_, part, present, condition, generator, offsets)
-            drawn = sparse.csc_matrix(spread_genes(drawn, self.expressed_, self.n_features_in_))
+            drawn: Any = complete_counts(self.model_, part, present, condition, generator, offsets)
+            drawn = spread_genes(drawn, self.expressed_, self.n_features_in_)
         else:
-            drawn = sparse.csc_matrix(complete_expression(self.model_, part, present, condition, generator))
-        both = sparse.hstack([given, drawn[:, np.flatnonzero(~there)]], format="csr")
-        x = both[:, np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))]
+            drawn = complete_expression(self.model_, part, present, condition, generator)
+        x = put_together(given, there, drawn)
         fits = self.kind_ == "continuous" or float(x.max()) <= np.iinfo(np.int32).max
         x = x.astype(self.dtype_ if fits else "int64")
         x = x if self.sparse_ or self.kind_ == "counts" else x.toarray()
@@ -316,7 +315,7 @@ class CellCodec(Codec):
 
     def unseen(self, condition: Tensor | None) -> list[np.ndarray]:
         """Rows (m,) of a condition (n, k) for each combination that training never showed and the codec predicts."""
-        if not isinstance(self.model_, CountModel) or self.model_.effects is None:
+        if not isinstance(self.model_, CountModel) or not self.model_.effects:
             return []
         return list(self.model_.classes.unseen(condition).values())
 
@@ -421,7 +420,7 @@ class CellCodec(Codec):
         return self
 
 
-def _colors(adata: AnnData) -> dict[str, list[str]]:
+def colors_of(adata: Any) -> dict[str, list[str]]:
     """Colours in ``uns``, as scanpy writes them, of the categories of columns of obs."""
     found = {}
     for key, values in adata.uns.items():

@@ -10,15 +10,23 @@ from scipy import sparse
 from torch import Tensor
 
 from tabdiff.codecs.cells.counts import CountModel, Offsets
+from tabdiff.codecs.cells.depth import draw_log_library
 from tabdiff.codecs.cells.expression import ExpressionModel
 from tabdiff.io.expression import block_rows, dense_rows
 from tabdiff.nn.negative_binomial import nb_sample
 from tabdiff.utils.array_likes import MAX_EXACT
 
-__all__ = ["complete_counts", "complete_expression"]
+__all__ = ["complete_counts", "complete_expression", "put_together"]
 
 MIN_INPUT_GENES = 50  # of those that the encoder reads; where fewer are there, it reads all that are
 MIN_NOISE = 0.05  # standard deviations of a gene that its components leave over, at least
+
+
+def put_together(given: Any, there: np.ndarray, drawn: Any) -> sparse.csr_matrix:
+    """All genes (n, n_genes): those `there` (n_genes,) from a matrix of these alone, the others from one of all."""
+    drawn = sparse.csc_matrix(drawn)[:, np.flatnonzero(~there)]
+    both = sparse.hstack([sparse.csc_matrix(given), drawn], format="csr")
+    return both[:, np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))]
 
 
 @torch.no_grad()
@@ -53,32 +61,21 @@ def complete_counts(
         eps = torch.randn(mean.shape, generator=generator)
         z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]
         log_rate, log_theta = model._rates(z, y, index[part], codes[part], offsets)
-        depth = _log_library(model, counts, log_rate, present, generator)
-        expected = torch.exp(log_rate + depth[:, None]).clamp(max=MAX_EXACT)
+        depth = torch.full((len(z), len(model.blocks)), torch.nan, dtype=torch.float64)
+        for b, own in enumerate(model.blocks.columns):
+            there = present[(present >= own.start) & (present < own.stop)]
+            if len(there) or len(model.blocks) == 1:
+                known = counts[:, there], log_rate[:, there], log_theta[:, there]
+                depth[:, b] = draw_log_library(*known, *model.depth_prior(b), generator)
+        if depth.isnan().any():
+            depth = model.fill_depths(z, depth, rows[part], generator)
+        depth = depth.float().repeat_interleave(torch.tensor(model.blocks.sizes), dim=1)
+        expected = torch.exp(log_rate + depth).clamp(max=MAX_EXACT)
         drawn = nb_sample(expected, log_theta, generator).clamp(max=MAX_EXACT).numpy().astype(np.int64)
         drawn = model.calibration(drawn, rows[part], rng)
         drawn[:, model.silent] = 0
         parts.append(sparse.csr_matrix(drawn))
     return sparse.vstack(parts, format="csr")
-
-
-def _log_library(
-    model: CountModel, counts: Tensor, log_rate: Tensor, present: np.ndarray, generator: torch.Generator
-) -> Tensor:
-    """Log library sizes (n,) over all genes, drawn given the counts of those that are there.
-
-    With the share s of a cell's counts that falls on these, their total is Poisson distributed with the mean s L, and
-    log L is normal over the training cells; its posterior is drawn from in the normal approximation around the mode.
-    """
-    total = counts.sum(dim=1, dtype=torch.float64)
-    share = log_rate[:, present].exp().sum(dim=1, dtype=torch.float64).clamp_min(1e-12)
-    centre, precision = float(model.center[-1]), float(model.scale[-1]) ** -2
-    at = torch.log((total + 0.5) / share).clamp_min(centre)
-    for _ in range(30):  # from above, Newton's steps do not leave the side that they come from
-        mean = at.exp() * share
-        at = at + (total - mean - precision * (at - centre)) / (mean + precision)
-    spread = (at.exp() * share + precision).rsqrt()
-    return (at + spread * torch.randn(at.shape, generator=generator, dtype=torch.float64)).float()
 
 
 def complete_expression(

@@ -11,13 +11,15 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from tabdiff.codecs.cells.autoencoder_training import SVD_CELLS, start_loadings, train
+from tabdiff.codecs.cells.blocks import Blocks
 from tabdiff.codecs.cells.calibration import CountCalibration
 from tabdiff.codecs.cells.classes import CellClasses
-from tabdiff.codecs.cells.depth import deepen, thin
+from tabdiff.codecs.cells.depth import at_depth, draw_log_library
 from tabdiff.codecs.cells.effects import CombinationEffects
 from tabdiff.codecs.cells.rates import ClassRates, fit_dispersion, overdispersed_genes
 from tabdiff.io.expression import CHUNK, block_rows, dense_rows
-from tabdiff.nn.count_autoencoder import CountAutoencoder, train_autoencoder
+from tabdiff.nn.count_autoencoder import CountAutoencoder
 from tabdiff.nn.negative_binomial import nb_sample
 from tabdiff.utils.array_likes import MAX_EXACT
 from tabdiff.utils.memory import tensor_of
@@ -25,9 +27,6 @@ from tabdiff.utils.memory import tensor_of
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0
 MAX_INPUT_GENES = 2000
-SVD_CELLS, SVD_GENES = 4000, 800
-# Standard deviation of log rates along the first of the loadings, over all counts, up to which they are not trained.
-SMALL_EFFECT = 0.4
 CALIBRATION_CELLS = 20_000
 SCALE_CELLS = 10_000  # from which the means and spreads of latents are taken
 MAX_VIEW = 50  # principal components that `latent` returns at most
@@ -39,18 +38,29 @@ MIN_GAIN = 0.02  # share of the prior's variance that the data must settle for a
 class CountModel:
     """Negative-binomial autoencoder with class offsets, calibrated marginals and library size as a latent.
 
+    Genes may come in blocks, those of several modalities, that have a library size each. The latents of a cell are
+    those of all blocks together.
+
+    Parameters
+    ----------
+    n_latent : int, optional
+        Latent dimensions; by default they follow the number of cells and genes.
+    blocks : sequence of int, optional
+        Number of genes in each block; by default all genes are one.
+
     Attributes
     ----------
     classes : CellClasses
     rates : ClassRates
-    effects : CombinationEffects or None
-        None where every combination of classes was seen.
+    effects : list of CombinationEffects
+        Of each block; empty where every combination of classes was seen.
     n_features : int
-        Length of the encoded vector: active latents and log library size.
+        Length of the encoded vector: active latents and, for each block, log library size.
     """
 
-    def __init__(self, *, n_latent: int | None = None) -> None:
+    def __init__(self, *, n_latent: int | None = None, blocks: Sequence[int] | None = None) -> None:
         self.n_latent = n_latent
+        self.blocks = Blocks([] if blocks is None else blocks)
 
     def fit(
         self,
@@ -67,13 +77,10 @@ class CountModel:
         n_cells, n_genes = matrix.shape
         self.levels = [int(n) for n in levels]
         self.classes = CellClasses(condition, levels, n_cells)
-        self.library = np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1), 0.5)
+        self.blocks = self.blocks if len(self.blocks) else Blocks([n_genes])
+        self.library = np.maximum(self.blocks.totals(matrix), 0.5)
         self.n_genes = n_genes
-        self.rates = ClassRates(matrix, self.classes, self.library)
-        wanted = CombinationEffects.wanted(self.classes)
-        self.effects = CombinationEffects(matrix, self.classes, self.library) if wanted else None
-        log_theta = fit_dispersion(matrix, self.classes, self.library, self.rates.class_log_rate)
-        genes = overdispersed_genes(matrix, MAX_INPUT_GENES)
+        log_theta, genes = self._fit_rates(matrix)
         limit = int(min(round(2 * n_cells ** (1 / 3)), 16 if n_cells < 10_000 else 24, n_genes // 2, n_cells // 3))
         model = CountAutoencoder(
             torch.as_tensor(self.rates.class_log_rate),
@@ -82,14 +89,17 @@ class CountModel:
             torch.as_tensor(genes),
             n_latent=max(1, self.n_latent or limit),
             generator=generator,
+            blocks=self.blocks.sizes,
         )
-        self._start_loadings(model, matrix, generator)
+        start = self.classes.training, self.rates.class_log_rate, self.library
+        start_loadings(model, matrix, *start, self.blocks, generator)
         self.model = model.to(device)
-        self._train(matrix, condition, generator, max_time, callback)
+        self.history = train(self.model, matrix, self.classes.training, condition, generator, max_time, callback)
         self._standardise(matrix, condition, generator)
         self.model.to("cpu").requires_grad_(False)
         data = self.encode(matrix, condition, generator)
         self.classes.set_latents(data.numpy())
+        self._fit_spread(data.numpy())
         largest = matrix.max(axis=0)
         maxima = np.asarray(largest.toarray() if sparse.issparse(largest) else largest).reshape(-1).astype(np.int64)
         self.silent = np.flatnonzero(maxima == 0)
@@ -106,6 +116,19 @@ class CountModel:
         self.library_class = self.classes.training.astype(np.int32)
         self._fit_view(matrix, condition, generator)
         return self
+
+    def _fit_rates(self, matrix: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Fit the rates of each block; log inverse dispersions of all, and the genes that the encoder reads."""
+        rates, effects, dispersions, genes = [], [], [], []
+        for own, library in zip(self.blocks.columns, self.blocks.each(self.library), strict=True):
+            part = matrix if len(self.blocks) == 1 else matrix[:, own]
+            rates.append(ClassRates(part, self.classes, library))
+            if CombinationEffects.wanted(self.classes):
+                effects.append(CombinationEffects(part, self.classes, library))
+            dispersions.append(fit_dispersion(part, self.classes, library, rates[-1].class_log_rate))
+            genes.append(own.start + overdispersed_genes(part, MAX_INPUT_GENES))
+        self.rates, self.effects = ClassRates.joined(rates), effects
+        return np.concatenate(dispersions, axis=1), np.concatenate(genes)
 
     def _fit_view(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
         """Principal components of the expected log rates of training cells, between and within classes."""
@@ -155,79 +178,19 @@ class CountModel:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.view_axes)), dtype=np.float32)
 
     def training_totals(self, condition: Tensor | None, n: int, generator: torch.Generator) -> np.ndarray:
-        """Total counts (n,) int64 of training cells, drawn from each row's class; from all for unseen ones."""
+        """Total counts (n,) int64 of training cells, drawn from each row's class; from all for unseen ones.
+
+        Of several blocks they are those of each, (n, n_blocks).
+        """
         blank = torch.zeros(n, self.n_features)
         _, index, _ = self.classes.resolve(condition, blank, generator)
-        out = np.empty(n, dtype=np.int64)
+        out = np.empty((n, *self.library.shape[1:]), dtype=np.int64)
         for c in np.unique(index):
             pool = self.library[self.library_class == c] if c >= 0 else self.library
             rows = np.flatnonzero(index == c)
             drawn = torch.randint(len(pool), (len(rows),), generator=generator).numpy()
             out[rows] = np.rint(pool[drawn])
         return out
-
-    def _start_loadings(self, model: CountAutoencoder, matrix: Any, generator: torch.Generator) -> None:
-        """Start at the singular vectors of the Pearson residuals, which are the loadings for small effects.
-
-        Where effects are small, they stay there: a step of the optimiser is as long where the gradient is noise, and
-        on PBMC3k training takes the correlation of gene-gene correlations within types with the true ones from .80 to
-        .68. Large effects, such as those of cell types that no condition tells apart, want the likelihood.
-        """
-        from sklearn.utils.extmath import randomized_svd
-
-        rows = np.sort(torch.randperm(matrix.shape[0], generator=generator)[:SVD_CELLS].numpy())
-        classes, genes = self.classes.training[rows], model.input_features.numpy()
-        x = dense_rows(matrix, rows)[:, genes]
-        library = self.library[rows, None].astype(np.float32)
-        mean = library * np.exp(self.rates.class_log_rate[classes][:, genes])
-        variance = mean + mean**2 * np.exp(-model.start_log_theta.numpy()[classes][:, genes]) + 1e-4
-        residual = np.clip((x - mean) / np.sqrt(variance), -8, 8)
-        # Directions from the genes that vary most, of which the noise of the many others is kept out.
-        variable = np.argsort(-np.log1p(x * (1e4 / library)).var(axis=0), kind="stable")[:SVD_GENES]
-        rank = min(model.n_latent, len(variable), len(x))
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        scores, _, _ = randomized_svd(residual[:, variable], rank, random_state=seed)
-        information = (mean**2 / variance).mean(axis=0) + 0.05
-        loadings = residual.T @ scores / np.sqrt(len(x) * information)[:, None]
-        share = mean.sum(axis=0) / mean.sum()
-        effect = float(np.sqrt(share @ loadings[:, 0] ** 2))
-        with torch.no_grad():
-            model.loadings.weight.zero_()
-            model.loadings.weight[model.input_features, :rank] = torch.as_tensor(loadings, dtype=torch.float32)
-        model.loadings.requires_grad_(effect > SMALL_EFFECT)
-
-    def _train(
-        self,
-        matrix: Any,
-        condition: Tensor | None,
-        generator: torch.Generator,
-        max_time: float | None,
-        callback: Callable[[dict[str, float | int | str]], object] | None,
-    ) -> None:
-        n_cells = len(self.library)
-        order = torch.randperm(n_cells, generator=generator)
-        n_held_out = min(n_cells // 10, 1000)
-        device = self.model.class_log_rate.device
-        classes = torch.as_tensor(self.classes.training, device=device)
-        condition = None if condition is None else condition.to(device, torch.float32)
-
-        def load(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            counts = tensor_of(dense_rows(matrix, rows.numpy())).to(device)
-            rows = rows.to(device)
-            return counts, classes[rows], None if condition is None else condition[rows]
-
-        self.history = train_autoencoder(
-            self.model,
-            load,
-            order[n_held_out:],
-            order[:n_held_out],
-            max_steps=int(np.clip(8 * n_cells**0.5, 400, 2000)),
-            batch_size=64 if n_cells < 500 else 128,
-            learning_rate=1e-2,
-            generator=generator,
-            max_time=max_time,
-            callback=callback,
-        )
 
     @torch.no_grad()
     def _sample(
@@ -258,21 +221,71 @@ class CountModel:
         _, means, variances = (z.numpy() for z in self._sample(matrix, index, condition, generator))
         self.active = np.flatnonzero(1 - variances.mean(axis=0) > MIN_GAIN)
         means, variances = means[:, self.active], variances[:, self.active]
-        depth = np.log(self.library)
+        depths = self.blocks.each(np.log(self.library))
         spread = np.sqrt(means.var(axis=0) + variances.mean(axis=0))
-        self.center = np.append(means.mean(axis=0), depth.mean()).astype(np.float32)
-        self.scale = np.append(spread, max(float(depth.std()), 0.05)).astype(np.float32)
-        self.n_features = len(self.active) + 1
+        self.center = np.append(means.mean(axis=0), [d.mean() for d in depths]).astype(np.float32)
+        self.scale = np.append(spread, [max(float(d.std()), 0.05) for d in depths]).astype(np.float32)
+        self.n_features = len(self.active) + len(self.blocks)
 
     def encode(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> Tensor:
         """Posterior samples and log library size, standardised: (n_cells, n_features) float32."""
         blank = torch.zeros(matrix.shape[0], self.n_features)
         condition, index, codes = self.classes.resolve(condition, blank, generator)
-        index = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
-        z, _, _ = self._sample(matrix, index, condition, generator)
-        depth = np.log(np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1, 1), 0.5))
+        nearest = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
+        z, _, _ = self._sample(matrix, nearest, condition, generator)
+        depth = np.log(np.maximum(self.blocks.totals(matrix), 0.5)).reshape(len(z), -1)
+        if any(self.blocks.uncertain):
+            depth = self._draw_depths(matrix, depth, z, condition, index, codes, generator)
         data = torch.cat([z[:, self.active], torch.as_tensor(depth, dtype=torch.float32)], dim=1)
         return (data - torch.as_tensor(self.center)) / torch.as_tensor(self.scale)
+
+    def _draw_depths(
+        self,
+        matrix: Any,
+        depth: np.ndarray,
+        z: Tensor,
+        condition: Tensor | None,
+        index: np.ndarray,
+        codes: np.ndarray,
+        generator: torch.Generator,
+    ) -> np.ndarray:
+        """Log library sizes (n, n_blocks), those that are uncertain drawn given counts and latents; see `Blocks`."""
+        depth, size = depth.copy(), block_rows(self.n_genes)
+        for start in range(0, len(z), size):
+            part = slice(start, start + size)
+            y = None if condition is None else condition[part]
+            log_rate, log_theta = self._rates(z[part], y, index[part], codes[part])
+            for b, own in enumerate(self.blocks.columns):
+                if self.blocks.uncertain[b]:
+                    x = torch.from_numpy(dense_rows(matrix[:, own], part).copy())
+                    prior = self.depth_prior(b)
+                    depth[part, b] = draw_log_library(x, log_rate[:, own], log_theta[:, own], *prior, generator)
+        return depth
+
+    def _fit_spread(self, data: np.ndarray) -> None:
+        """Covariance (n_features, n_features) of encoded training cells within their classes, for several blocks."""
+        self.spread = None
+        if len(self.blocks) > 1 and self.classes.means is not None:
+            centred = data - self.classes.means[self.classes.training]
+            self.spread = (centred.T @ centred / len(data) + 1e-3 * np.eye(data.shape[1])).astype(np.float32)
+
+    def fill_depths(self, z: Tensor, depth: Tensor, rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        """Draw log library sizes (n, n_blocks) that are NaN given the others, all latents, and the class (n,)."""
+        assert self.spread is not None and self.classes.means is not None
+        scale, center = (torch.from_numpy(v).double() for v in (self.scale, self.center))
+        mean, spread = torch.from_numpy(self.classes.means[rows]).double(), torch.from_numpy(self.spread).double()
+        data = (torch.cat([z[:, self.active].double(), depth], dim=1) - center) / scale - mean
+        hidden = data[0].isnan()
+        weight = torch.linalg.solve(spread[~hidden][:, ~hidden], spread[~hidden][:, hidden])
+        left = spread[hidden][:, hidden] - spread[hidden][:, ~hidden] @ weight
+        eps = torch.randn((len(data), int(hidden.sum())), generator=generator, dtype=torch.float64)
+        data[:, hidden] = data[:, ~hidden] @ weight + eps @ torch.linalg.cholesky(left).mT
+        return ((data + mean) * scale + center)[:, len(self.active) :]
+
+    def depth_prior(self, block: int) -> tuple[float, float]:
+        """Mean and standard deviation of the log library sizes of a block."""
+        place = len(self.active) + block
+        return float(self.center[place]), float(self.scale[place])
 
     @torch.no_grad()
     def _rates(
@@ -303,7 +316,7 @@ class CountModel:
         """All latent dimensions; those that the data do not settle are drawn from their prior, or zero."""
         shape = (len(data), self.model.n_latent)
         z = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
-        z[:, self.active] = self._raw(data)[:, :-1]
+        z[:, self.active] = self._raw(data)[:, : len(self.active)]
         return z
 
     def _draw(
@@ -318,7 +331,10 @@ class CountModel:
         """Counts (n, n_genes) of the autoencoder at standardised latents, before calibration; their means and log θ."""
         z = self._latent(data, generator)
         log_rate, log_theta = self._rates(z, condition, index, codes, offsets)
-        mean = torch.exp(log_rate + self._raw(data)[:, -1:]).clamp(max=MAX_EXACT)
+        depth = self._raw(data)[:, len(self.active) :]
+        if len(self.blocks) > 1:
+            depth = depth.repeat_interleave(torch.tensor(self.blocks.sizes), dim=1)
+        mean = torch.exp(log_rate + depth).clamp(max=MAX_EXACT)
         # What float32 holds at most is far beyond what an integer does.
         counts = nb_sample(mean, log_theta, generator).clamp(max=MAX_EXACT)
         return counts.numpy().astype(np.int64), mean, log_theta
@@ -341,13 +357,16 @@ class CountModel:
             From levels to two float32 arrays (n_genes,); empty where nothing is predicted.
         """
         out: Offsets = {}
-        if self.effects is None:
+        if not self.effects:
             return out
         for key, rows in self.classes.unseen(condition).items():
             codes = np.array(key)
             additive = self.rates.additive(codes[None])[0].astype(np.float64)
-            wanted = torch.from_numpy(self.effects(codes, additive)).clamp_min(1e-8)
-            wanted = wanted / wanted.sum()
+            parts = []
+            for own, effects in zip(self.blocks.columns, self.effects, strict=True):
+                share = torch.from_numpy(effects(codes, additive[own])).clamp_min(1e-8)
+                parts.append(share / share.sum())
+            wanted = torch.cat(parts)
             z, y = self._latent(data[rows]), condition[rows]
             log_rate = wanted.log()
             for _ in range(3):  # the softmax makes it more than one step
@@ -415,8 +434,10 @@ class CountModel:
             counts[:, self.silent] = 0
             if totals is not None:
                 # After calibration, which holds at the depths of training alone.
-                counts = thin(counts, totals[part], rng)
-                counts = deepen(counts, totals[part], mean, log_theta, self.silent, rng, generator)
+                wanted = zip(self.blocks.columns, self.blocks.each(totals[part]), strict=True)
+                for own, total in wanted:
+                    known = mean[:, own], log_theta[:, own], np.isin(np.arange(self.n_genes)[own], self.silent)
+                    counts[:, own] = at_depth(counts[:, own], total, *known, rng, generator)
             fits = counts.max(initial=0) <= np.iinfo(np.int32).max
             parts.append(sparse.csr_matrix(counts.astype(np.int32 if fits else np.int64)))
         return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
@@ -424,10 +445,12 @@ class CountModel:
     def state(self) -> dict[str, Any]:
         """Plain description, for persistence."""
         state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
+        if len(self.blocks) > 1:
+            state["blocks"], state["spread"] = self.blocks.sizes, self.spread
         state["classes"] = self.classes.state()
         state["rates"] = self.rates.state()
-        if self.effects is not None:
-            state["effects"] = self.effects.state()
+        for b, effects in enumerate(self.effects):
+            state[f"effects_{b}" if b else "effects"] = effects.state()
         state["calibration"] = self.calibration.state()
         state["weights"] = {k: v.detach().cpu().numpy() for k, v in self.model.state_dict().items()}
         state["hidden_size"] = self.model.hidden_size
@@ -436,13 +459,14 @@ class CountModel:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CountModel:
         """Inverse of :meth:`state`."""
-        self = cls(n_latent=state["n_latent"])
+        self = cls(n_latent=state["n_latent"], blocks=state.get("blocks", [state["n_genes"]]))
         for key in _PLAIN:
             setattr(self, key, state[key])
+        self.spread = state.get("spread")
         self.classes = CellClasses.from_state(state["classes"])
         self.rates = ClassRates.from_state(state["rates"])
-        effects = state.get("effects")
-        self.effects = None if effects is None else CombinationEffects.from_state(effects)
+        names = [f"effects_{b}" if b else "effects" for b in range(len(self.blocks))]
+        self.effects = [CombinationEffects.from_state(state[name]) for name in names if state.get(name) is not None]
         self.calibration = CountCalibration.from_state(state["calibration"])
         weights = {k: torch.as_tensor(np.array(v)) for k, v in state["weights"].items()}
         broken = [k for k, v in weights.items() if not torch.isfinite(v).all()]
@@ -457,6 +481,7 @@ class CountModel:
             weights["input_features"],
             n_latent=weights["loadings.weight"].shape[1],
             hidden_size=int(state["hidden_size"]),
+            blocks=self.blocks.sizes,
         )
         self.model.load_state_dict(weights)
         self.model.eval().requires_grad_(False)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["deepen", "match_ranks", "thin"]
+__all__ = ["at_depth", "deepen", "draw_log_library", "match_ranks", "thin"]
 
 # NumPy draws without replacement from fewer.
 MAX_READS = 1_000_000_000
+LIBRARY_STEPS = 12
 
 
 def thin(counts: np.ndarray, totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -65,7 +66,7 @@ def deepen(
         Reads to reach; a cell that has no fewer is left as it is.
     mean, log_theta : Tensor of shape (n, n_genes)
         Expected counts of the cells, and log inverse dispersions.
-    silent : int array
+    silent : int or bool array
         Genes that get no reads.
     rng : numpy.random.Generator
     generator : torch.Generator
@@ -90,6 +91,55 @@ def deepen(
         if p.any():
             out[i] += rng.multinomial(missing[i], p / p.sum())
     return out
+
+
+def at_depth(
+    counts: np.ndarray,
+    totals: np.ndarray,
+    mean: Tensor,
+    log_theta: Tensor,
+    silent: np.ndarray,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> np.ndarray:
+    """Take reads from cells, or add them, until each has `totals` (n,); -1 leaves one as it is. See `deepen`."""
+    totals = np.where(totals < 0, counts.sum(axis=1), totals)
+    return deepen(thin(counts, totals, rng), totals, mean, log_theta, silent, rng, generator)
+
+
+def draw_log_library(
+    counts: Tensor, log_rate: Tensor, log_theta: Tensor, centre: float, scale: float, generator: torch.Generator
+) -> Tensor:
+    r"""Draw log library sizes given the counts of some genes.
+
+    A count is negative binomial with mean :math:`L r_g` and inverse dispersion :math:`\theta_g`, and log L is normal.
+    A gene says the less of L the more it varies by itself, however many counts it has: its total would take that noise
+    for depth. Of the posterior this draws from the normal approximation around its mode.
+
+    Parameters
+    ----------
+    counts : Tensor of shape (n, n_genes)
+    log_rate, log_theta : Tensor of shape (n, n_genes)
+        Log shares of all counts, and log inverse dispersions.
+    centre, scale : float
+        Mean and standard deviation of log L.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        float64.
+    """
+    counts, rate, theta = counts.double(), log_rate.double().exp(), log_theta.double().exp()
+    total, share = counts.sum(dim=1), rate.sum(dim=1).clamp_min(1e-12)
+    at = torch.log((total + 0.5) / share).clamp(centre - 20 * scale, centre + 20 * scale)
+    for _ in range(LIBRARY_STEPS):
+        mean = at.exp()[:, None] * rate
+        shrink = 1 / (1 + mean / theta)
+        information = (mean * shrink).sum(dim=1) + scale**-2
+        step = (((counts - mean) * shrink).sum(dim=1) - (at - centre) * scale**-2) / information
+        at = at + step.clamp(-1, 1)
+    return at + information.rsqrt() * torch.randn(at.shape, generator=generator, dtype=torch.float64)
 
 
 def match_ranks(values: np.ndarray, keys: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -93,6 +93,17 @@ class ClassRates:
         """Additive log rates (n, n_genes) at levels (n, n_class_attributes)."""
         return self._add(self.base, self.effects, codes)
 
+    @classmethod
+    def joined(cls, parts: list[ClassRates]) -> ClassRates:
+        """The rates of the genes of several matrices of the same cells, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        self = cls.__new__(cls)
+        self.effect_start = parts[0].effect_start
+        for name in ("base", "effects", "class_log_rate"):
+            setattr(self, name, np.concatenate([getattr(part, name) for part in parts], axis=-1))
+        return self
+
     def state(self) -> dict[str, Any]:
         """Plain description, for persistence."""
         return {k: getattr(self, k) for k in ("base", "effects", "effect_start", "class_log_rate")}

@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData, read_h5ad
 from scipy import sparse
 
-from tabdiff.codecs.cells import counts as count_codec
+from tabdiff.codecs.cells import autoencoder_training
 from tabdiff.codecs.cells.calibration import CountCalibration, count_bins
 from tabdiff.codecs.cells.classes import CellClasses
 from tabdiff.codecs.cells.codec import CellCodec
@@ -123,13 +123,13 @@ def test_loadings_of_small_effects_are_not_trained(effect: float, monkeypatch: p
     adata, condition = counts(400, effect=effect)
     adata.X = adata.X * 10
     start = []
-    train = count_codec.train_autoencoder
+    train = autoencoder_training.train_autoencoder
 
     def spy(model, *args, **kwargs):
         start.append(model.loadings.weight.detach().clone())
         return train(model, *args, **kwargs)
 
-    monkeypatch.setattr(count_codec, "train_autoencoder", spy)
+    monkeypatch.setattr(autoencoder_training, "train_autoencoder", spy)
     loadings = CellCodec().fit(adata, condition, [2], seed=0, device=CPU).model_.model.loadings.weight
     assert torch.equal(loadings, start[0]) == (effect == 0.2)
     # Up to its sign the first is the factor that was planted.
