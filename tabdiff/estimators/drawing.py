@@ -77,15 +77,16 @@ class DrawingMixin(CellMixin):
             Number of steps; "auto" is 50, 16 for rows that are refined, and 1000 for "ddpm".
         obs : DataFrame, optional
             For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
-        like : AnnData, optional
+        like : AnnData or MuData, optional
             For cells: those whose composition and total counts are copied, row by row; with another `n_samples`, of
             cells drawn from it. Totals go, among cells of one condition, to those that the model makes as deep. With a
             dict as `condition` beside it the cells are like these but for what that names: ``like=controls,
             condition={"condition": "stim"}``; see `predict_perturbation`.
-        library_size : float, array-like of shape (n_samples,) or "match", optional
+        library_size : float, array-like of shape (n_samples,), dict of them or "match", optional
             For counts: the total of each cell. Reads are taken at random from what the model draws, or added from the
             rates that agree with it, as sequencing the same cell less or more would. "match" draws totals of training
-            cells of the same class. By default the model draws them too.
+            cells of the same class. Of a MuData a dict says which modality's, ``{"rna": 5000}``. By default the model
+            draws them too.
         random_state : int, RandomState or None, default=None
             An integer repeats exactly. None goes on with a stream that `fit` seeded, so that two calls differ.
         batch_size : "auto" or int, default="auto"
@@ -98,7 +99,7 @@ class DrawingMixin(CellMixin):
 
         Returns
         -------
-        ndarray, DataFrame, AnnData, frame of another library or list of PIL images
+        ndarray, DataFrame, AnnData, MuData, frame of another library or list of PIL images
             New rows in the container of the fit; images of a folder come as an array (n, h, w) or (n, h, w, c).
         condition : ndarray or DataFrame
             With `return_condition`: the condition of each row, an array where `fit` was given ``y`` or an unnamed
@@ -251,11 +252,12 @@ class DrawingMixin(CellMixin):
         outside its range counts as the end of that. A missing value in a column that had none is filled too.
 
         Cells of another panel get the genes of the fit that they lack, such as those that a targeted panel does not
-        measure: counts drawn given the genes that are there, the cell's condition and its depth.
+        measure: counts drawn given the genes that are there, the cell's condition and its depth. So do modalities of a
+        MuData: proteins of cells of which RNA alone was measured.
 
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n_samples, n_features), or AnnData
+        X : array-like or DataFrame of shape (n_samples, n_features), AnnData or MuData
             Rows with the columns of the fit, in which values of any kind may be missing; or cells with some of its
             genes, matched by name, in any order. It is never changed.
         condition : optional
@@ -285,7 +287,7 @@ class DrawingMixin(CellMixin):
 
         Returns
         -------
-        ndarray, DataFrame or AnnData, or list of them
+        ndarray, DataFrame, AnnData or MuData, or list of them
             X with its missing values filled and everything else as it is, index and columns too; with ``n_draws > 1`` a
             list. A column gets the dtype of the fit if that holds its values. Missing values stay in condition columns,
             which the model does not draw, and in columns that had no value at fit. Cells come with all genes of the

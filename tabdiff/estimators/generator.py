@@ -35,8 +35,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
 
     The container that goes in comes out: a DataFrame gives a DataFrame with the same columns, dtypes, categories and
     missingness; an AnnData gives an AnnData with the same genes, integer counts where it was trained on counts, and
-    labels in ``obs``; an array gives an array; a polars frame or a pyarrow table gives one of the same schema; images
-    come out in the layout, dtype and range that went in. Labels go in and labels come out.
+    labels in ``obs``; a MuData gives a MuData with the same modalities; an array gives an array; a polars frame or a
+    pyarrow table gives one of the same schema; images come out in the layout, dtype and range that went in. Labels go
+    in and labels come out.
 
     Parameters
     ----------
@@ -129,9 +130,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         warning.
     codec : codec with settings, optional
         How the data become numbers, where its settings are to be others than the usual: `tabdiff.TableCodec`
-        (functional dependencies or none), `CellCodec` (size of the latent space), `ImageCodec` (augmentation),
-        `LatentImageCodec` (diffusion in the latents of an autoencoder), `SequenceCodec` (alphabet) or `ArrayCodec`. It
-        is cloned; the fitted one is ``codec_``.
+        (functional dependencies or none), `CellCodec` and `MultimodalCodec` (size of the latent space), `ImageCodec`
+        (augmentation), `LatentImageCodec` (diffusion in the latents of an autoencoder), `SequenceCodec` (alphabet) or
+        `ArrayCodec`. It is cloned; the fitted one is ``codec_``.
     device : str, default="auto"
         "auto" is CUDA where there is one.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
@@ -352,11 +353,12 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
             different lengths. X is never changed. Tables that do not fit into memory: the path, folder or glob of
             Parquet, Arrow or CSV files, a ``pyarrow.dataset.Dataset``, a polars LazyFrame or an iterator of frames;
             see `cache_dir`. Cells that do not: a backed AnnData, or the path of an ``.h5ad`` or ``.zarr`` file, whose
-            expression is kept in a temporary file (``TMPDIR``) as it is learned from.
+            expression is kept in a temporary file (``TMPDIR``) as it is learned from. A MuData is raw counts in each
+            modality, such as RNA, surface proteins and accessibility, of cells that are in all of them.
         y : array-like of shape (n_samples,), optional
             Labels or values to condition on; the same as ``condition=y``.
         condition : str, list of str, array, Series or DataFrame, optional
-            What samples can be asked for: names of columns (of ``adata.obs`` for AnnData), which are put back on
+            What samples can be asked for: names of columns (of ``obs`` for AnnData and MuData), which are put back on
             output, or values with a row per sample. Strings, categories and booleans are classes, floats continuous,
             integers and times classes up to 20 distinct values; ``conditions_`` has the decision, and a dtype overrides
             it. A missing value teaches the unconditional model only. Each column of an array is a condition of its own;

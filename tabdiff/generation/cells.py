@@ -86,7 +86,7 @@ class CellRequest:
             return request
         if model.container not in ("cells", "multimodal"):
             name = "obs" if obs is not None else "like" if like is not None else "library_size"
-            raise TypeError(f"{name} is for models of cells; this one was fitted on a table or an array.")
+            raise TypeError(f"{name} is for models of AnnData or MuData; this one was fitted on a table or an array.")
         if library_size is not None and model.codec.kind_ != "counts":
             raise ValueError("library_size needs a model of counts; this one was fitted on continuous expression.")
         if obs is not None:
