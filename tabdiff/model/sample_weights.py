@@ -87,7 +87,7 @@ def take_rows(features: Any, rows: np.ndarray) -> Any:
     """Return rows of an array, a DataFrame, cells or images by their numbers (k,), which may repeat."""
     if isinstance(features, Modalities):
         obs = features.obs.iloc[rows].set_axis([str(i) for i in range(len(rows))])
-        obsm = {key: value[rows] for key, value in features.obsm.items()}
+        obsm = {key: getattr(value, "iloc", value)[rows] for key, value in features.obsm.items()}
         return Modalities({key: take_rows(adata, rows) for key, adata in features.mod.items()}, obs, obsm, features.uns)
     if is_anndata(features):
         # Files give rows only in order, and each once.

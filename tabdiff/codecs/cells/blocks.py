@@ -9,9 +9,10 @@ import numpy as np
 
 __all__ = ["Blocks"]
 
-# Features of a block from which on its total says as well as anything how deep a cell was sequenced. Of fewer, some
-# hold a large part of the counts, and their own noise would count as depth.
-MANY = 200
+# Features and counts of a block from which on its total says as well as anything how deep a cell was sequenced. Of few
+# features some hold a large part of the counts, whose own noise would count as depth; so would that of few counts.
+MANY_FEATURES, MANY_COUNTS = 200, 1000
+MOST_FEATURES = 5000  # above which the total is taken all the same: what is more exact would take long
 
 
 class Blocks:
@@ -27,7 +28,7 @@ class Blocks:
     columns : list of slice
         The features of each block.
     uncertain : list of bool
-        Whether the library size of a block is inferred from its counts, rather than their total.
+        Whether the library size of a block is inferred from its counts, rather than their total; see `judge`.
 
     Examples
     --------
@@ -40,7 +41,7 @@ class Blocks:
         self.sizes = [int(n) for n in sizes]
         ends = np.cumsum(self.sizes).tolist()
         self.columns = [slice(end - n, end) for end, n in zip(ends, self.sizes, strict=True)]
-        self.uncertain = [len(self) > 1 and n < MANY for n in self.sizes]
+        self.uncertain = [False] * len(self)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -51,6 +52,14 @@ class Blocks:
             return np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1)
         parts = [np.asarray(matrix[:, own].sum(axis=1), dtype=np.float64).reshape(-1) for own in self.columns]
         return np.stack(parts, axis=1)
+
+    def judge(self, totals: np.ndarray) -> None:
+        """Set `uncertain` by the total counts (n, n_blocks) of cells; of a single block the total is taken."""
+        if len(self) > 1:
+            self.uncertain = [
+                n < MANY_FEATURES or (n < MOST_FEATURES and float(np.median(own)) < MANY_COUNTS)
+                for n, own in zip(self.sizes, self.each(totals), strict=True)
+            ]
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """Give each feature the value of its block: (n, n_features), or (n, 1) of values (n,) of a single block."""

@@ -79,6 +79,7 @@ class CountModel:
         self.classes = CellClasses(condition, levels, n_cells)
         self.blocks = self.blocks if len(self.blocks) else Blocks([n_genes])
         self.library = np.maximum(self.blocks.totals(matrix), 0.5)
+        self.blocks.judge(self.library)
         self.n_genes = n_genes
         log_theta, genes = self._fit_rates(matrix)
         limit = int(min(round(2 * n_cells ** (1 / 3)), 16 if n_cells < 10_000 else 24, n_genes // 2, n_cells // 3))
@@ -446,7 +447,7 @@ class CountModel:
         """Plain description, for persistence."""
         state: dict[str, Any] = {k: getattr(self, k) for k in _PLAIN}
         if len(self.blocks) > 1:
-            state["blocks"], state["spread"] = self.blocks.sizes, self.spread
+            state |= {"blocks": self.blocks.sizes, "uncertain": self.blocks.uncertain, "spread": self.spread}
         state["classes"] = self.classes.state()
         state["rates"] = self.rates.state()
         for b, effects in enumerate(self.effects):
@@ -463,6 +464,7 @@ class CountModel:
         for key in _PLAIN:
             setattr(self, key, state[key])
         self.spread = state.get("spread")
+        self.blocks.uncertain = [bool(value) for value in state.get("uncertain", [False])]
         self.classes = CellClasses.from_state(state["classes"])
         self.rates = ClassRates.from_state(state["rates"])
         names = [f"effects_{b}" if b else "effects" for b in range(len(self.blocks))]

@@ -33,9 +33,10 @@ class MultimodalCodec(CellCodec):
     """Counts of several modalities of the same cells as latent vectors of about unit variance, and back.
 
     One autoencoder has the features of all modalities, so that a cell has one latent for all of them and what they
-    share is said once. In each modality rates sum to one, and the library size is its own, a latent dimension each: of
-    two hundred features or more the total of the counts, and of fewer, of which some hold a large part of the counts,
-    what the counts say of it. So neither depth nor the large counts of one modality pass for expression in another.
+    share is said once. In each modality rates sum to one, and the library size is its own, a latent dimension each: the
+    total of the counts where there are many, and where features or counts are few, whose own noise is a large part of
+    the total, what the counts say of it. So neither depth nor the large counts of one modality pass for expression in
+    another.
 
     Parameters
     ----------
