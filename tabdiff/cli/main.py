@@ -309,6 +309,11 @@ def _sample(args: argparse.Namespace) -> None:
             check_output(args.output)
     gen = load(args.model, args.device)
     gen.model_ = gen.model_.in_pandas()
+    if kind(gen) == "multimodal":
+        raise CommandError(
+            "cells of several modalities are drawn in Python: import tabdiff; "
+            f"tabdiff.DiffusionGenerator.load({args.model!r}).sample({args.n_samples or 100}).write_h5mu('cells.h5mu')."
+        )
     if not out and goes_in_shards(args, cells=is_cells(gen), images=is_images(gen)):
         sample_shards(args, gen)
         return

@@ -1,6 +1,7 @@
 """MuData in, MuData out: one latent, a library size for each modality, counts that stay counts."""
 
 import builtins
+import contextlib
 import re
 import warnings
 
@@ -322,6 +323,16 @@ def test_what_is_not_there_for_mudata_says_so(gen, cells, tmp_path):
     table = DiffusionGenerator(max_steps=2, hidden_size=8).fit(pd.DataFrame({"a": np.arange(30.0)}))
     with pytest.raises(TypeError, match="fitted on a DataFrame, and X is a MuData"):
         table.score_samples(cells)
+
+
+def test_the_command_line_says_how_to_draw_and_the_advice_arrives(gen, tmp_path, capsys, monkeypatch):
+    gen.save(tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        main(["sample", "m", "-n", "7", "-o", "cells.h5ad"])
+    error = capsys.readouterr().err
+    exec(re.search(r"drawn in Python: (.*write_h5mu\('cells\.h5mu'\))", error).group(1))
+    assert mudata.read_h5mu("cells.h5mu").n_obs == 7
 
 
 def test_drawing_needs_mudata_and_says_how_to_install_it(gen, monkeypatch):
