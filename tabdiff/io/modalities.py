@@ -59,8 +59,8 @@ class Modalities:
         """
         if getattr(mdata, "axis", 0) != 0:
             raise ValueError(
-                f"{name} must be modalities of the same cells, axis=0; got one with axis={mdata.axis}. Make it so, "
-                f"mudata.MuData(dict({name}.mod)), or pass one of its modalities."
+                f"{name} must be modalities of the same cells, axis=0; got axis={mdata.axis}, the same genes of "
+                f"several sets. Make one AnnData of them: anndata.concat(dict({name}.mod), label='set')."
             )
         if not mdata.mod:
             raise ValueError(f"{name} must have a modality; got a MuData without any.")
