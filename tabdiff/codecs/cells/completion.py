@@ -68,7 +68,7 @@ def complete_counts(
                 known = counts[:, there], log_rate[:, there], log_theta[:, there]
                 depth[:, b] = draw_log_library(*known, *model.depth_prior(b), generator)
         if depth.isnan().any():
-            depth = model.fill_depths(z, depth, rows[part], generator)
+            depth = _fill_depths(model, z, depth, rows[part], generator)
         depth = depth.float().repeat_interleave(torch.tensor(model.blocks.sizes), dim=1)
         expected = torch.exp(log_rate + depth).clamp(max=MAX_EXACT)
         drawn = nb_sample(expected, log_theta, generator).clamp(max=MAX_EXACT).numpy().astype(np.int64)
@@ -76,6 +76,20 @@ def complete_counts(
         drawn[:, model.silent] = 0
         parts.append(sparse.csr_matrix(drawn))
     return sparse.vstack(parts, format="csr")
+
+
+def _fill_depths(model: CountModel, z: Tensor, depth: Tensor, rows: np.ndarray, generator: torch.Generator) -> Tensor:
+    """Draw log library sizes (n, n_blocks) that are NaN given the others, all latents, and the class (n,)."""
+    assert model.spread is not None and model.classes.means is not None
+    scale, center = (torch.from_numpy(v).double() for v in (model.scale, model.center))
+    mean, spread = torch.from_numpy(model.classes.means[rows]).double(), torch.from_numpy(model.spread).double()
+    data = (torch.cat([z[:, model.active].double(), depth], dim=1) - center) / scale - mean
+    hidden = data[0].isnan()
+    weight = torch.linalg.solve(spread[~hidden][:, ~hidden], spread[~hidden][:, hidden])
+    left = spread[hidden][:, hidden] - spread[hidden][:, ~hidden] @ weight
+    eps = torch.randn((len(data), int(hidden.sum())), generator=generator, dtype=torch.float64)
+    data[:, hidden] = data[:, ~hidden] @ weight + eps @ torch.linalg.cholesky(left).mT
+    return ((data + mean) * scale + center)[:, len(model.active) :]
 
 
 def complete_expression(

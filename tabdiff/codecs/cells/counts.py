@@ -256,11 +256,11 @@ class CountModel:
             part = slice(start, start + size)
             y = None if condition is None else condition[part]
             log_rate, log_theta = self._rates(z[part], y, index[part], codes[part])
-            for b, own in enumerate(self.blocks.columns):
-                if self.blocks.uncertain[b]:
-                    x = torch.from_numpy(dense_rows(matrix[:, own], part).copy())
-                    prior = self.depth_prior(b)
-                    depth[part, b] = draw_log_library(x, log_rate[:, own], log_theta[:, own], *prior, generator)
+            counts = torch.from_numpy(dense_rows(matrix, part).copy())
+            for b in np.flatnonzero(self.blocks.uncertain).tolist():
+                own = self.blocks.columns[b]
+                known = counts[:, own], log_rate[:, own], log_theta[:, own]
+                depth[part, b] = draw_log_library(*known, *self.depth_prior(b), generator)
         return depth
 
     def _fit_spread(self, data: np.ndarray) -> None:
@@ -269,19 +269,6 @@ class CountModel:
         if len(self.blocks) > 1 and self.classes.means is not None:
             centred = data - self.classes.means[self.classes.training]
             self.spread = (centred.T @ centred / len(data) + 1e-3 * np.eye(data.shape[1])).astype(np.float32)
-
-    def fill_depths(self, z: Tensor, depth: Tensor, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        """Draw log library sizes (n, n_blocks) that are NaN given the others, all latents, and the class (n,)."""
-        assert self.spread is not None and self.classes.means is not None
-        scale, center = (torch.from_numpy(v).double() for v in (self.scale, self.center))
-        mean, spread = torch.from_numpy(self.classes.means[rows]).double(), torch.from_numpy(self.spread).double()
-        data = (torch.cat([z[:, self.active].double(), depth], dim=1) - center) / scale - mean
-        hidden = data[0].isnan()
-        weight = torch.linalg.solve(spread[~hidden][:, ~hidden], spread[~hidden][:, hidden])
-        left = spread[hidden][:, hidden] - spread[hidden][:, ~hidden] @ weight
-        eps = torch.randn((len(data), int(hidden.sum())), generator=generator, dtype=torch.float64)
-        data[:, hidden] = data[:, ~hidden] @ weight + eps @ torch.linalg.cholesky(left).mT
-        return ((data + mean) * scale + center)[:, len(self.active) :]
 
     def depth_prior(self, block: int) -> tuple[float, float]:
         """Mean and standard deviation of the log library sizes of a block."""

@@ -19,7 +19,6 @@ from tabdiff.io.expression import (
     expressed_genes,
     find_expression,
     in_memory,
-    is_sparse,
     looks_like,
     spread_genes,
     take_genes,
@@ -120,7 +119,7 @@ class MultimodalCodec(CellCodec):
         if cells.n_obs < 2:
             raise ValueError(f"mdata has {cells.n_obs} cells; at least 2 are needed.")
         self.modalities_ = list(cells.mod)
-        self.layers_, self.vars_, self.sparse_of_, self.dtypes_ = {}, {}, {}, {}
+        self.layers_, self.vars_, self.dtypes_ = {}, {}, {}
         self.expressed_of_: dict[str, np.ndarray | None] = {}
         parts = []
         for key, adata in cells.mod.items():
@@ -128,7 +127,6 @@ class MultimodalCodec(CellCodec):
             if not is_counts:
                 raise ValueError(not_counts(key, adata, matrix))
             self.vars_[key] = adata.var.copy()
-            self.sparse_of_[key] = is_sparse(matrix)
             self.dtypes_[key] = "int32" if float(matrix.max()) <= np.iinfo(np.int32).max else "int64"
             self.expressed_of_[key] = expressed_genes(matrix)
             parts.append(in_memory(take_genes(matrix, self.expressed_of_[key])))
@@ -288,7 +286,6 @@ class MultimodalCodec(CellCodec):
             "n_latent": self.n_latent,
             "modalities": names,
             "layers": [self.layers_[key] for key in names],
-            "sparse": [self.sparse_of_[key] for key in names],
             "dtypes": [self.dtypes_[key] for key in names],
             "expressed": [self.expressed_of_[key] for key in names],
             "vars": [self.vars_[key] for key in names],
@@ -306,7 +303,6 @@ class MultimodalCodec(CellCodec):
             return dict(zip(self.modalities_, values, strict=True))
 
         self.layers_, self.dtypes_ = by_name(state["layers"]), by_name(state["dtypes"])
-        self.sparse_of_ = by_name([bool(value) for value in state["sparse"]])
         self.vars_ = by_name([var.copy() for var in state["vars"]])
         self.expressed_of_ = by_name([None if e is None else np.asarray(e) for e in state["expressed"]])
         self.colors_ = {str(name): [str(c) for c in own] for name, own in state["colors"].items()}
