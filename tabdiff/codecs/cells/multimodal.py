@@ -205,10 +205,12 @@ class MultimodalCodec(CellCodec):
 
         Parameters
         ----------
-        data, condition, generator, offsets
+        data, condition, generator
             As in `CellCodec.decode`.
         totals : int64 array (n, n_modalities), optional
             Total counts of each cell in each modality, -1 for those that the latents say; (n,) for a single modality.
+        offsets : dict, optional
+            As in `CellCodec.decode`.
 
         Returns
         -------
