@@ -59,7 +59,7 @@ class MultimodalCodec(CellCodec):
 
     Examples
     --------
-    >>> import mudata, numpy as np, torch
+    >>> import numpy as np, torch
     >>> from anndata import AnnData
     >>> from tabdiff.codecs import MultimodalCodec
     >>> from tabdiff.io.modalities import Modalities
