@@ -1,7 +1,7 @@
 """Quality a second on tables: what a fit of so many seconds is worth, and how fast its rows are drawn.
 
     TABDIFF_DATA=/path python benchmarks/quality_speed.py --tables adult,shoppers --seconds 240
-    TABDIFF_DATA=/path python benchmarks/quality_speed.py --seconds 30,60,120,240        # the curve over six tables
+    TABDIFF_DATA=/path python benchmarks/quality_speed.py --seconds 30,60,120 --rows 2000  # the curve over six tables
     TABDIFF_DATA=/path python benchmarks/quality_speed.py --set '{"hidden_size": 128}' --name "width 128"
     python benchmarks/quality_speed.py --table                                           # print results as markdown
 
@@ -165,6 +165,8 @@ SHOWN = {
     "steps": lambda r: f"{r['steps']}",
     "kept, %": lambda r: "" if r["kept"] is None else f"{100 * r['kept']:.0f}",
     "fit, s": lambda r: f"{r['fit_seconds']:.0f}",
+    "rows drawn": lambda r: f"{r['rows']:,}",
+    "sample, s": lambda r: f"{r['sample_seconds']:.0f}",
     "rows/s": lambda r: f"{r['rows_per_second']:.0f}",
     "rows/s per GFLOP/s": lambda r: f"{r['rows_per_gflop']:.2f}",
     "XGB-C2ST": lambda r: f"{r['c2st_xgb']:.3f}",
