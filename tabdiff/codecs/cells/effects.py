@@ -20,8 +20,9 @@ MAX_CLASSES = 20  # from which a combination is predicted
 MIN_SHARED = 5  # cells of a class from which on levels are compared by it
 LENGTH = 6.0  # of the similarity of levels, in median squared distances: nearly linear
 MAIN, COMMON, OWN = 12.0, 0.1, 0.01  # variance of the first attribute, of an effect common to its levels, of a class
-INTERACTIONS = (0.1, 0.4, 1.6, 6.4)  # variances of effects that differ between levels of the first, by gene
+INTERACTIONS = (1.6, 6.4, 25.0, 100.0)  # variances of effects that differ between levels of the first, by gene
 VARIANCES = np.geomspace(5e-4, 4.0, 8)  # of a gene, by which all of these are multiplied
+LEFT_OUT, LEFT_OUT_GENES = 8, 300  # classes at most that are predicted without their own cells, and genes of it
 
 
 class CombinationEffects:
@@ -39,6 +40,9 @@ class CombinationEffects:
     share what deviates, and with :math:`\rho_g` and :math:`v_g`, integrated out with frequencies over genes (empirical
     Bayes), effects of genes that show none are shrunk away. It is kriging with a free mean (Rasmussen and Williams,
     2006, section 2.7).
+
+    What is more than the mean shift, a type's own level and the mean of what others change, has to be earned: classes
+    that were seen are left out in turn, and where the mean shift predicts them better, it is what is used.
 
     Parameters
     ----------
@@ -68,6 +72,7 @@ class CombinationEffects:
         self.share = share.astype(np.float32)
         self.noise = (variance / n / (1 + share + pooled) ** 2 + 1e-6).astype(np.float32)
         self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self._earned: bool | None = None
 
     @staticmethod
     def wanted(classes: CellClasses) -> bool:
@@ -93,41 +98,97 @@ class CombinationEffects:
     def _predict(self, target: np.ndarray, additive: np.ndarray) -> np.ndarray:
         out = np.exp(additive - additive.max())
         out *= SCALE / out.sum()
-        level, noise = np.log1p(self.share.astype(np.float64)), self.noise.astype(np.float64)
-        weight = 1 / noise
-        mean = (weight * level).sum(axis=0) / weight.sum(axis=0)
-        spread = (weight * (level - mean) ** 2).sum(axis=0)
-        genes = np.sort(np.argsort(-spread, kind="stable")[:MAX_GENES])
-        genes = genes[spread[genes] > 0]
-        both = np.concatenate([self.codes, target[None]])
-        of = [s[np.ix_(both[:, j], both[:, j])] for j, s in self._similarities(level[:, genes], noise[:, genes])]
-        relevance = _covariance(of, 1.0)[-1, :-1] + 1e-3 * np.log(self.counts)
-        # A type that was seen once says nothing of what a condition changes, but for the wanted type itself.
-        for column, own in zip(self.codes.T, target, strict=True):
-            relevance[(np.bincount(column)[column] < 2) & (column != own)] = -np.inf
-        if not np.isfinite(relevance).sum() > 1:
-            return out.astype(np.float32)
-        chosen = np.argsort(-relevance, kind="stable")[: min(MAX_CLASSES, int(np.isfinite(relevance).sum()))]
-        chosen.sort()
-        rows = np.append(chosen, len(both) - 1)
-        of = [s[np.ix_(rows, rows)] for s in of]
-        value = np.expm1(_krige(level[np.ix_(chosen, genes)], noise[np.ix_(chosen, genes)], of))
-        out[genes] = np.maximum(value, 0.1 * out[genes])
+        rows, genes = np.arange(len(self.codes)), self._variable_genes(MAX_GENES)
+        found = None if self.deviations_earned else self._shift(target, rows, genes)
+        if found is None:
+            found = self._expect(target, rows, genes)
+        if found is not None:
+            out[genes] = np.maximum(np.expm1(found), 0.1 * out[genes])
         return out.astype(np.float32)
 
-    def _similarities(self, level: np.ndarray, noise: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    @property
+    def deviations_earned(self) -> bool:
+        """Whether classes that are left out in turn are predicted better than by the mean shift, or none can be."""
+        if self._earned is None:
+            genes, errors = self._variable_genes(LEFT_OUT_GENES), np.zeros(2)
+            classes, tried = np.arange(len(self.codes)), 0
+            for c in np.argsort(-self.counts, kind="stable"):
+                rest = classes[classes != c]
+                # The type has to be known, and what it is under, from another type.
+                if tried == LEFT_OUT or not (self.codes[rest] == self.codes[c]).any(axis=0).all():
+                    continue
+                shift, expected = (rule(self.codes[c], rest, genes) for rule in (self._shift, self._expect))
+                if shift is not None and expected is not None:
+                    level = np.log1p(self.share[c, genes].astype(np.float64))
+                    weight = 1 / (self.noise[c, genes] + 0.05)  # nothing is predicted better than to a fifth or so
+                    errors += [(weight * (found - level) ** 2).mean() for found in (shift, expected)]
+                    tried += 1
+            self._earned = bool(errors[1] <= errors[0])
+        return self._earned
+
+    def _variable_genes(self, limit: int) -> np.ndarray:
+        """Those of the genes, in order, that differ most between classes for their noise."""
+        level, weight = np.log1p(self.share.astype(np.float64)), 1 / self.noise.astype(np.float64)
+        mean = (weight * level).sum(axis=0) / weight.sum(axis=0)
+        spread = (weight * (level - mean) ** 2).sum(axis=0)
+        genes = np.sort(np.argsort(-spread, kind="stable")[:limit])
+        return genes[spread[genes] > 0]
+
+    def _levels(self, rows: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        both = np.ix_(rows, genes)
+        return np.log1p(self.share[both].astype(np.float64)), self.noise[both].astype(np.float64)
+
+    def _expect(self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray) -> np.ndarray | None:
+        """Levels (n_genes,) of a combination by kriging from these classes, None where they say nothing of it."""
+        level, noise = self._levels(rows, genes)
+        codes, counts = self.codes[rows], self.counts[rows]
+        both = np.concatenate([codes, target[None]])
+        of = [s[np.ix_(both[:, j], both[:, j])] for j, s in self._similarities(rows, level, noise)]
+        relevance = _covariance(of, 1.0)[-1, :-1] + 1e-3 * np.log(counts)
+        # A type that was seen once says nothing of what a condition changes, but for the wanted type itself.
+        for column, own in zip(codes.T, target, strict=True):
+            relevance[(np.bincount(column)[column] < 2) & (column != own)] = -np.inf
+        if not np.isfinite(relevance).sum() > 1:
+            return None
+        chosen = np.argsort(-relevance, kind="stable")[: min(MAX_CLASSES, int(np.isfinite(relevance).sum()))]
+        chosen.sort()
+        kept = np.append(chosen, len(both) - 1)
+        return _krige(level[chosen], noise[chosen], [s[np.ix_(kept, kept)] for s in of])
+
+    def _shift(self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray) -> np.ndarray | None:
+        """Levels (n_genes,) by the mean shift, None where no other type has both sides of one."""
+        level, noise = self._levels(rows, genes)
+        codes, counts = self.codes[rows], self.counts[rows]
+        first = self._similarities(rows, level, noise)[0][0]
+        place = {tuple(row): i for i, row in enumerate(codes.tolist())}
+        found, weights = [], []
+        for start in np.flatnonzero((codes != target).sum(axis=1) == 1):
+            j = int(np.flatnonzero(codes[start] != target)[0])
+            changes, sizes = [], []
+            for before in np.flatnonzero(codes[:, j] == codes[start, j]):
+                after = place.get((*codes[before, :j].tolist(), int(target[j]), *codes[before, j + 1 :].tolist()))
+                if j != first and after is not None:
+                    changes.append(level[after] - level[before])
+                    sizes.append(min(counts[before], counts[after]))
+            if changes:
+                found.append(level[start] + np.average(changes, axis=0, weights=sizes))
+                weights.append(counts[start])
+        return np.maximum(np.average(found, axis=0, weights=weights), 0.0) if found else None
+
+    def _similarities(self, rows: np.ndarray, level: np.ndarray, noise: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Number of each attribute and similarity (n_levels, n_levels) of its levels, the most different first."""
+        codes, counts = self.codes[rows], self.counts[rows]
         found: list[tuple[float, int, np.ndarray]] = []
-        for j in range(self.codes.shape[1]):
+        for j in range(codes.shape[1]):
             n = int(self.codes[:, j].max()) + 1
             total, pairs = np.zeros((n, n)), np.zeros((n, n))
-            rest = np.delete(self.codes, j, axis=1)
+            rest = np.delete(codes, j, axis=1)
             for context in np.unique(rest, axis=0):
-                own = np.flatnonzero((rest == context).all(axis=1) & (self.counts >= MIN_SHARED))
+                own = np.flatnonzero((rest == context).all(axis=1) & (counts >= MIN_SHARED))
                 for i, c in enumerate(own):
                     for d in own[i + 1 :]:
                         between = ((level[c] - level[d]) ** 2 - noise[c] - noise[d]).sum()
-                        a, b = self.codes[c, j], self.codes[d, j]
+                        a, b = codes[c, j], codes[d, j]
                         total[[a, b], [b, a]] += max(float(between), 0.0)
                         pairs[[a, b], [b, a]] += 1
             known = pairs > 0
@@ -153,7 +214,7 @@ class CombinationEffects:
         self = cls.__new__(cls)
         for key, value in state.items():
             setattr(self, key, np.asarray(value))
-        self._known = {}
+        self._known, self._earned = {}, None
         return self
 
 

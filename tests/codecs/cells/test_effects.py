@@ -99,3 +99,28 @@ def test_a_type_in_a_batch_where_it_was_never_seen():
     wanted = np.log1p(1e4 * share[2][1])
     one_batch = np.log1p(1e4 * np.array(share[2][0]))
     assert np.sqrt(np.mean((found - wanted) ** 2)) < 0.4 * np.sqrt(np.mean((one_batch - wanted) ** 2))
+
+
+def test_deviations_from_the_mean_shift_have_to_be_earned():
+    rng = np.random.default_rng(5)
+    # Types that are far from one another and respond all the same: nearness says nothing of the response.
+    spread = np.array([0.05, 0.05, 0.05, 1.0, 1.0, 1.0])[:, None]
+    kind = 4.0 + rng.normal(0, 0.1, GENES) + spread * rng.normal(size=(6, GENES))
+    effect = rng.choice([-1.0, 1.0], GENES)
+    codes = np.array([[t, s] for t in range(6) for s in (0, 1)][:-1])
+    level = kind[codes[:, 0]] + codes[:, 1:] * effect + rng.normal(0, 0.03, (11, GENES))
+    state = {"codes": codes, "counts": np.full(11, 60), "share": np.expm1(level), "noise": np.full((11, GENES), 1e-3)}
+    same = CombinationEffects.from_state(state)
+    assert not same.deviations_earned
+    assert fit(*simulate(0)[:2])[0].deviations_earned
+    found = np.log1p(same(np.array([5, 1]), np.zeros(GENES)))
+    change = np.mean([level[2 * t + 1] - level[2 * t] for t in range(5)], axis=0)
+    least = np.log1p(0.1 * 1e4 / GENES)  # a tenth of the additive rate
+    np.testing.assert_allclose(found, np.maximum(level[10] + change, least), atol=1e-4)
+
+
+def test_deviations_count_as_earned_where_no_class_can_be_left_out():
+    codes = torch.tensor([[0.0, 0], [0, 1], [1, 0]]).repeat_interleave(20, dim=0)
+    x = np.random.default_rng(0).poisson(3.0, (60, 30)).astype(np.float32)
+    effects, _ = fit(sparse.csr_matrix(x), CellClasses(codes, [2, 2], 60))
+    assert effects.deviations_earned
