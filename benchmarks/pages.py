@@ -118,6 +118,19 @@ def cells_told() -> str:
     )
 
 
+def cells_unseen() -> str:
+    """Cells of types that were never stimulated, by the challenge's metrics and between the ends of its scale."""
+    script = importlib.import_module("cell_eval")
+    found = script.values(read_results(RESULTS / "cell_eval.jsonl"))
+    shown = {"tabdiff": "tabdiff", "shift": "mean response", "replicate": "half of the real cells"}
+    lines = [[title, *(short(found[s][m], 2) for m in script.METRICS)] for s, title in shown.items()]
+    base, best = found["shift"], found["replicate"]
+    scores = [script.scaled(found["tabdiff"][m], m, base[m], best[m]) for m in script.METRICS]
+    lines.append(["tabdiff's score", *(short(round(x, 2) + 0.0, 2) for x in scores)])
+    marked = [f"{title} {'↓' if m in script.ERRORS else '↑'}" for m, title in script.METRICS.items()]
+    return "\n".join(markdown(["", *marked], lines))
+
+
 def digits(metric: str) -> int:
     """How many digits `tabdiff demo` prints of a score."""
     if "%" in metric or "Wasserstein" in metric:
@@ -143,6 +156,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "six-tables": six_tables,
     "six-tables-errors": six_tables_errors,
     "cells-told": cells_told,
+    "cells-unseen": cells_unseen,
     "demo-cells": lambda: demo("cells"),
     "demo-table": lambda: demo("table"),
 }
