@@ -112,16 +112,18 @@ def moved(control: AnnData, share: np.ndarray, n: int, seed: int) -> AnnData:
     Of a gene that falls each count is kept with the same probability; to one that rises Poisson counts are added.
     Counts multiplied by a factor would leave a gene at zero that no control cell expresses, and be told by their zeros.
     """
+    from anndata import AnnData
+
     rng = np.random.default_rng(seed)
-    drawn = control[rng.integers(control.n_obs, size=n)].copy()
-    counts = np.asarray(drawn.X.toarray(), dtype=np.int64)
+    rows = rng.integers(control.n_obs, size=n)
+    counts = np.asarray(control.X[rows].toarray(), dtype=np.int64)
     own = shares(control)
     kept = rng.binomial(counts, np.minimum(share / np.maximum(own, 1e-12), 1.0))
     added = rng.poisson(counts.sum(axis=1, keepdims=True) * np.maximum(share - own, 0.0) / 1e4)
-    drawn.X = sparse.csr_matrix((kept + added).astype(np.float32))
-    drawn.obs[GIVEN] = STIMULATED
-    drawn.obs_names = [f"moved-{i}" for i in range(n)]
-    return drawn
+    obs = control.obs.iloc[rows].set_axis([f"moved-{i}" for i in range(n)])
+    return AnnData(
+        sparse.csr_matrix((kept + added).astype(np.float32)), obs=obs.assign(**{GIVEN: STIMULATED}), var=control.var
+    )
 
 
 def predict(system: str, adata: AnnData, label: str, seed: int, max_time: float) -> tuple[AnnData, dict[str, Any]]:
