@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ MAX_CLASSES = 20  # from which a combination is predicted
 MIN_SHARED = 5  # cells of a class from which on levels are compared by it
 LENGTH = 6.0  # of the similarity of levels, in median squared distances: nearly linear
 MAIN, COMMON, OWN = 12.0, 0.1, 0.01  # variance of the first attribute, of an effect common to its levels, of a class
-INTERACTIONS = (1.6, 6.4, 25.0, 100.0)  # variances of effects that differ between levels of the first, by gene
+# Variances of effects that differ between levels of the first, by gene: large ones, unless small ones predict better.
+INTERACTIONS = ((1.6, 6.4, 25.0, 100.0), (0.1, 0.4, 1.6, 6.4))
+MARGIN = 0.9  # of the error with large variances, below which that of another rule has to be
 VARIANCES = np.geomspace(5e-4, 4.0, 8)  # of a gene, by which all of these are multiplied
-LEFT_OUT, LEFT_OUT_GENES = 8, 300  # classes at most that are predicted without their own cells, and genes of it
+LEFT_OUT, LEFT_OUT_GENES = 12, 1000  # classes at most that are predicted without their own cells, and genes of it
 
 
 class CombinationEffects:
@@ -42,7 +45,8 @@ class CombinationEffects:
     2006, section 2.7).
 
     What is more than the mean shift, a type's own level and the mean of what others change, has to be earned: classes
-    that were seen are left out in turn, and where the mean shift predicts them better, it is what is used.
+    that were seen are left out in turn, which tells how large the variances of such deviations are to be, and where the
+    mean shift predicts these classes better, it is what is used.
 
     Parameters
     ----------
@@ -72,7 +76,7 @@ class CombinationEffects:
         self.share = share.astype(np.float32)
         self.noise = (variance / n / (1 + share + pooled) ** 2 + 1e-6).astype(np.float32)
         self._known: dict[tuple[int, ...], np.ndarray] = {}
-        self._earned: bool | None = None
+        self._rule: int | None = None
 
     @staticmethod
     def wanted(classes: CellClasses) -> bool:
@@ -99,32 +103,34 @@ class CombinationEffects:
         out = np.exp(additive - additive.max())
         out *= SCALE / out.sum()
         rows, genes = np.arange(len(self.codes)), self._variable_genes(MAX_GENES)
-        found = None if self.deviations_earned else self._shift(target, rows, genes)
+        found = self._shift(target, rows, genes) if self.rule == len(INTERACTIONS) else None
         if found is None:
-            found = self._expect(target, rows, genes)
+            found = self._expect(target, rows, genes, INTERACTIONS[self.rule % len(INTERACTIONS)])
         if found is not None:
             out[genes] = np.maximum(np.expm1(found), 0.1 * out[genes])
         return out.astype(np.float32)
 
     @property
-    def deviations_earned(self) -> bool:
-        """Whether classes that are left out in turn are predicted better than by the mean shift, or none can be."""
-        if self._earned is None:
-            genes, errors = self._variable_genes(LEFT_OUT_GENES), np.zeros(2)
+    def rule(self) -> int:
+        """Which of INTERACTIONS predicts classes that are left out in turn; their number stands for the mean shift."""
+        if self._rule is None:
+            genes, errors = self._variable_genes(LEFT_OUT_GENES), np.zeros(len(INTERACTIONS) + 1)
             classes, tried = np.arange(len(self.codes)), 0
             for c in np.argsort(-self.counts, kind="stable"):
                 rest = classes[classes != c]
                 # The type has to be known, and what it is under, from another type.
                 if tried == LEFT_OUT or not (self.codes[rest] == self.codes[c]).any(axis=0).all():
                     continue
-                shift, expected = (rule(self.codes[c], rest, genes) for rule in (self._shift, self._expect))
-                if shift is not None and expected is not None:
+                found = [self._expect(self.codes[c], rest, genes, variances) for variances in INTERACTIONS]
+                found.append(self._shift(self.codes[c], rest, genes))
+                if all(one is not None for one in found):
                     level = np.log1p(self.share[c, genes].astype(np.float64))
                     weight = 1 / (self.noise[c, genes] + 0.05)  # nothing is predicted better than to a fifth or so
-                    errors += [(weight * (found - level) ** 2).mean() for found in (shift, expected)]
+                    errors += [float((weight * (one - level) ** 2).mean()) for one in found]
                     tried += 1
-            self._earned = bool(errors[1] <= errors[0])
-        return self._earned
+            errors[0] *= MARGIN
+            self._rule = int(np.argmin(errors))
+        return self._rule
 
     def _variable_genes(self, limit: int) -> np.ndarray:
         """Those of the genes, in order, that differ most between classes for their noise."""
@@ -138,7 +144,9 @@ class CombinationEffects:
         both = np.ix_(rows, genes)
         return np.log1p(self.share[both].astype(np.float64)), self.noise[both].astype(np.float64)
 
-    def _expect(self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray) -> np.ndarray | None:
+    def _expect(
+        self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray, interactions: Sequence[float]
+    ) -> np.ndarray | None:
         """Levels (n_genes,) of a combination by kriging from these classes, None where they say nothing of it."""
         level, noise = self._levels(rows, genes)
         codes, counts = self.codes[rows], self.counts[rows]
@@ -153,7 +161,7 @@ class CombinationEffects:
         chosen = np.argsort(-relevance, kind="stable")[: min(MAX_CLASSES, int(np.isfinite(relevance).sum()))]
         chosen.sort()
         kept = np.append(chosen, len(both) - 1)
-        return _krige(level[chosen], noise[chosen], [s[np.ix_(kept, kept)] for s in of])
+        return _krige(level[chosen], noise[chosen], [s[np.ix_(kept, kept)] for s in of], interactions)
 
     def _shift(self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray) -> np.ndarray | None:
         """Levels (n_genes,) by the mean shift, None where no other type has both sides of one."""
@@ -214,7 +222,7 @@ class CombinationEffects:
         self = cls.__new__(cls)
         for key, value in state.items():
             setattr(self, key, np.asarray(value))
-        self._known, self._earned = {}, None
+        self._known, self._rule = {}, None
         return self
 
 
@@ -226,14 +234,14 @@ def _covariance(alike: list[np.ndarray], interaction: float) -> np.ndarray:
     return out
 
 
-def _krige(level: np.ndarray, noise: np.ndarray, alike: list[np.ndarray]) -> np.ndarray:
+def _krige(level: np.ndarray, noise: np.ndarray, alike: list[np.ndarray], interactions: Sequence[float]) -> np.ndarray:
     """Expected values (n_genes,) of the last of n + 1 classes, given n of them with their noise (n, n_genes)."""
     n = len(level)
     y = torch.from_numpy(level.T.copy())[:, :, None]
     sides = torch.cat([y, torch.ones_like(y)], dim=2)
     diagonal = torch.diag_embed(torch.from_numpy(noise.T.copy()))
     scores, values = [], []
-    for interaction in INTERACTIONS:
+    for interaction in interactions:
         covariance = torch.from_numpy(_covariance(alike, interaction))
         for variance in VARIANCES:
             cholesky = torch.linalg.cholesky(variance * covariance[:n, :n] + diagonal)
