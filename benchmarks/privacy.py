@@ -22,7 +22,7 @@ import pandas as pd
 from harness import RESULTS, add_run_arguments, data_loader, markdown, names, provenance, read_results, write_result
 from table_metrics import load
 
-TABLES = ("insurance", "wilt", "abalone", "churn")
+TABLES = ("insurance", "wilt", "abalone", "churn", "shoppers", "magic")
 MEANS = ("fit_seconds", "steps", "dcr_share", "nearest_neighbour_ratio", "c2st_unseen")
 
 
