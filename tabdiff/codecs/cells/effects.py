@@ -21,7 +21,8 @@ MAX_CLASSES = 20  # from which a combination is predicted
 MIN_SHARED = 5  # cells of a class from which on levels are compared by it
 LENGTH = 6.0  # of the similarity of levels, in median squared distances: nearly linear
 MAIN, COMMON, OWN = 12.0, 0.1, 0.01  # variance of the first attribute, of an effect common to its levels, of a class
-# Variances of effects that differ between levels of the first, by gene: large ones, unless small ones predict better.
+# Variances of effects that differ between levels of the first, by gene: large ones, unless small ones predict better or
+# nothing can be tried.
 INTERACTIONS = ((1.6, 6.4, 25.0, 100.0), (0.1, 0.4, 1.6, 6.4))
 MARGIN = 0.9  # of the error with large variances, below which that of another rule has to be
 VARIANCES = np.geomspace(5e-4, 4.0, 8)  # of a gene, by which all of these are multiplied
@@ -129,7 +130,8 @@ class CombinationEffects:
                     errors += [float((weight * (one - level) ** 2).mean()) for one in found]
                     tried += 1
             errors[0] *= MARGIN
-            self._rule = int(np.argmin(errors))
+            # Where no class can be left out, nothing speaks for large deviations.
+            self._rule = int(np.argmin(errors)) if tried else 1
         return self._rule
 
     def _variable_genes(self, limit: int) -> np.ndarray:
