@@ -18,7 +18,7 @@ from tabdiff.diffusion.generate import draw
 from tabdiff.io.frames import to_pandas
 from tabdiff.io.modalities import Modalities, is_mudata
 from tabdiff.utils.array_likes import MAX_EXACT, as_values
-from tabdiff.utils.validation import is_integer
+from tabdiff.utils.validation import check_n_draws
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -248,8 +248,7 @@ def impute_genes(
     seed: int,
 ) -> Any:
     """Draw the genes of a fit that cells lack; see `DiffusionGenerator.impute`."""
-    if not is_integer(n_draws, 1):
-        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
+    check_n_draws(n_draws)
     if strategy not in ("auto", "draw"):
         raise ValueError(
             f"strategy must be 'auto' or 'draw' for cells, whose counts are drawn; got {strategy!r}. For means take "

@@ -24,7 +24,7 @@ from tabdiff.diffusion.masks import LEFT_OUT, PRESENT
 from tabdiff.generation.options import SamplingOptions
 from tabdiff.utils.processes import processes
 from tabdiff.utils.random import RowStreams
-from tabdiff.utils.validation import is_integer
+from tabdiff.utils.validation import check_n_draws
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -99,8 +99,7 @@ def impute(
         rows come out alike in other batches (in float64, which takes longer). Draws for equal rows differ: the k-th of
         them gets the k-th draw.
     """
-    if not is_integer(n_draws, 1):
-        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
+    check_n_draws(n_draws)
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {STRATEGIES}; got {strategy!r}.")
     if strategy == "mean" and n_draws > 1:

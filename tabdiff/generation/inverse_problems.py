@@ -24,7 +24,7 @@ from tabdiff.io.images import Images, read_images
 from tabdiff.utils.array_likes import read_array
 from tabdiff.utils.memory import tensor_of
 from tabdiff.utils.random import RowStreams
-from tabdiff.utils.validation import is_integer
+from tabdiff.utils.validation import check_n_draws
 
 if TYPE_CHECKING:
     from tabdiff.model.fitted import FittedModel
@@ -116,8 +116,7 @@ def impute_images(
         raise ValueError("impute needs mask= for images: a boolean array, True where a pixel is missing.")
     if strategy not in ("auto", "draw"):
         raise ValueError(f"strategy must be 'auto' or 'draw' for images, got {strategy!r}. Average over n_draws.")
-    if not is_integer(n_draws, 1):
-        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
+    check_n_draws(n_draws)
     settings: dict[str, Any] = {"method": options.method, "steps": options.steps, "batch_size": options.batch_size}
     return inpaint(model, images, mask, condition=condition, n_draws=n_draws, **settings, seed=seed)
 

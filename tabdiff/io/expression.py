@@ -69,6 +69,13 @@ def is_sparse(matrix: Any) -> bool:
     return bool(matrix.is_sparse if isinstance(matrix, StoredMatrix) else sparse.issparse(matrix))
 
 
+def counts_dtype(counts: Any) -> str:
+    """The smaller of the integer types that hold a matrix of counts: "int32" or "int64"."""
+    # As a Python number: beside one of half precision the limit would overflow.
+    fits = counts.shape[0] == 0 or float(counts.max()) <= np.iinfo(np.int32).max
+    return "int32" if fits else "int64"
+
+
 def expressed_genes(matrix: Any) -> np.ndarray | None:
     """Positions of the genes with any count, in order; None where that is all of them, or none."""
     largest = matrix.max(axis=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["did_you_mean", "is_integer", "is_number"]
+__all__ = ["check_n_draws", "did_you_mean", "is_integer", "is_number"]
 
 
 def is_integer(value: Any, least: int | None = None) -> bool:
@@ -21,6 +21,12 @@ def is_integer(value: Any, least: int | None = None) -> bool:
     """
     integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return integer and (least is None or bool(value >= least))
+
+
+def check_n_draws(n_draws: Any) -> None:
+    """Raise a ValueError if a number of imputed copies is no integer of at least 1."""
+    if not is_integer(n_draws, 1):
+        raise ValueError(f"n_draws must be an integer of at least 1; got {n_draws!r}.")
 
 
 def is_number(value: Any) -> bool:

@@ -12,11 +12,12 @@ from scipy import sparse
 from torch import Tensor
 
 from tabdiff.codecs.base import Codec
-from tabdiff.codecs.cells.completion import complete_counts, complete_expression, put_together
+from tabdiff.codecs.cells.completion import complete_counts, complete_expression, modelled_part, put_together
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.expression import ExpressionModel
 from tabdiff.codecs.cells.panel import align, match
 from tabdiff.io.expression import (
+    counts_dtype,
     expressed_genes,
     find_expression,
     in_memory,
@@ -156,8 +157,7 @@ class CellCodec(Codec):
         self.colors_ = colors_of(adata)
         self.sparse_ = is_sparse(matrix)
         if is_counts:
-            # As a Python number: beside one of half precision the limit would overflow.
-            self.dtype_ = "int32" if float(matrix.max()) <= np.iinfo(np.int32).max else "int64"
+            self.dtype_ = counts_dtype(matrix)
         else:
             self.dtype_ = str(matrix.dtype) if matrix.dtype.kind == "f" else "float32"
         # Genes that no cell counts are left out of everything, and come back as zeros.
@@ -248,18 +248,14 @@ class CellCodec(Codec):
         places = match(adata, self.feature_names_in_, self.var_)
         there = places >= 0
         given = sparse.csc_matrix(in_memory(self._values(adata[:, places[there]])))
-        modelled = np.arange(self.n_features_in_) if self.expressed_ is None else self.expressed_
-        present = np.flatnonzero(there[modelled])
-        # Genes that are given, but had no count in the fit, say nothing that the model could use.
-        part = sparse.csr_matrix(given[:, (np.cumsum(there) - 1)[modelled[present]]])
+        part, present = modelled_part(given, there, self.expressed_)
         if isinstance(self.model_, CountModel):
             drawn: Any = complete_counts(self.model_, part, present, condition, generator, offsets)
             drawn = spread_genes(drawn, self.expressed_, self.n_features_in_)
         else:
             drawn = complete_expression(self.model_, part, present, condition, generator)
         x = put_together(given, there, drawn)
-        fits = self.kind_ == "continuous" or float(x.max()) <= np.iinfo(np.int32).max
-        x = x.astype(self.dtype_ if fits else "int64")
+        x = x.astype(self.dtype_ if self.kind_ == "continuous" or counts_dtype(x) == "int32" else "int64")
         x = x if self.sparse_ or self.kind_ == "counts" else x.toarray()
         var = self.var_.assign(imputed=~there)
         return AnnData(x, obs=adata.obs.copy(), var=var, obsm=dict(adata.obsm), uns=dict(adata.uns))

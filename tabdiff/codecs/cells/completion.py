@@ -16,7 +16,7 @@ from tabdiff.io.expression import block_rows, dense_rows
 from tabdiff.nn.negative_binomial import nb_sample
 from tabdiff.utils.array_likes import MAX_EXACT
 
-__all__ = ["complete_counts", "complete_expression", "put_together"]
+__all__ = ["complete_counts", "complete_expression", "modelled_part", "put_together"]
 
 MIN_INPUT_GENES = 50  # of those that the encoder reads; where fewer are there, it reads all that are
 MIN_NOISE = 0.05  # standard deviations of a gene that its components leave over, at least
@@ -27,6 +27,18 @@ def put_together(given: Any, there: np.ndarray, drawn: Any) -> sparse.csr_matrix
     drawn = sparse.csc_matrix(drawn)[:, np.flatnonzero(~there)]
     both = sparse.hstack([sparse.csc_matrix(given), drawn], format="csr")
     return both[:, np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))]
+
+
+def modelled_part(
+    given: sparse.csc_matrix, there: np.ndarray, expressed: np.ndarray | None
+) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """What a model reads of the genes that are given (n, n_given), and their places (n_read,) among those it models.
+
+    Genes that are given, but had no count in the fit, say nothing that the model could use.
+    """
+    modelled = np.arange(len(there)) if expressed is None else expressed
+    present = np.flatnonzero(there[modelled])
+    return sparse.csr_matrix(given[:, (np.cumsum(there) - 1)[modelled[present]]]), present
 
 
 @torch.no_grad()

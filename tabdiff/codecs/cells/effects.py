@@ -106,7 +106,8 @@ class CombinationEffects:
         rows, genes = np.arange(len(self.codes)), self._variable_genes(MAX_GENES)
         found = self._shift(target, rows, genes) if self.rule == len(INTERACTIONS) else None
         if found is None:
-            found = self._expect(target, rows, genes, INTERACTIONS[self.rule % len(INTERACTIONS)])
+            near = self._near(target, rows, genes)
+            found = None if near is None else _krige(*near, INTERACTIONS[self.rule % len(INTERACTIONS)])
         if found is not None:
             out[genes] = np.maximum(np.expm1(found), 0.1 * out[genes])
         return out.astype(np.float32)
@@ -122,9 +123,9 @@ class CombinationEffects:
                 # The type has to be known, and what it is under, from another type.
                 if tried == LEFT_OUT or not (self.codes[rest] == self.codes[c]).any(axis=0).all():
                     continue
-                found = [self._expect(self.codes[c], rest, genes, variances) for variances in INTERACTIONS]
-                found.append(self._shift(self.codes[c], rest, genes))
-                if all(one is not None for one in found):
+                near, shifted = self._near(self.codes[c], rest, genes), self._shift(self.codes[c], rest, genes)
+                if near is not None and shifted is not None:
+                    found = [*(_krige(*near, variances) for variances in INTERACTIONS), shifted]
                     level = np.log1p(self.share[c, genes].astype(np.float64))
                     weight = 1 / (self.noise[c, genes] + 0.05)  # nothing is predicted better than to a fifth or so
                     errors += [float((weight * (one - level) ** 2).mean()) for one in found]
@@ -146,10 +147,10 @@ class CombinationEffects:
         both = np.ix_(rows, genes)
         return np.log1p(self.share[both].astype(np.float64)), self.noise[both].astype(np.float64)
 
-    def _expect(
-        self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray, interactions: Sequence[float]
-    ) -> np.ndarray | None:
-        """Levels (n_genes,) of a combination by kriging from these classes, None where they say nothing of it."""
+    def _near(
+        self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]] | None:
+        """What `_krige` is given of these classes and a combination, None where they say nothing of it."""
         level, noise = self._levels(rows, genes)
         codes, counts = self.codes[rows], self.counts[rows]
         both = np.concatenate([codes, target[None]])
@@ -163,7 +164,7 @@ class CombinationEffects:
         chosen = np.argsort(-relevance, kind="stable")[: min(MAX_CLASSES, int(np.isfinite(relevance).sum()))]
         chosen.sort()
         kept = np.append(chosen, len(both) - 1)
-        return _krige(level[chosen], noise[chosen], [s[np.ix_(kept, kept)] for s in of], interactions)
+        return level[chosen], noise[chosen], [s[np.ix_(kept, kept)] for s in of]
 
     def _shift(self, target: np.ndarray, rows: np.ndarray, genes: np.ndarray) -> np.ndarray | None:
         """Levels (n_genes,) by the mean shift, None where no other type has both sides of one."""

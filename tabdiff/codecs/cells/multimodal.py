@@ -12,10 +12,11 @@ from scipy import sparse
 from torch import Tensor
 
 from tabdiff.codecs.cells.codec import CellCodec, colors_of
-from tabdiff.codecs.cells.completion import complete_counts, put_together
+from tabdiff.codecs.cells.completion import complete_counts, modelled_part, put_together
 from tabdiff.codecs.cells.counts import CountModel
 from tabdiff.codecs.cells.panel import align, match
 from tabdiff.io.expression import (
+    counts_dtype,
     expressed_genes,
     find_expression,
     in_memory,
@@ -127,7 +128,7 @@ class MultimodalCodec(CellCodec):
             if not is_counts:
                 raise ValueError(not_counts(key, adata, matrix))
             self.vars_[key] = adata.var.copy()
-            self.dtypes_[key] = "int32" if float(matrix.max()) <= np.iinfo(np.int32).max else "int64"
+            self.dtypes_[key] = counts_dtype(matrix)
             self.expressed_of_[key] = expressed_genes(matrix)
             parts.append(in_memory(take_genes(matrix, self.expressed_of_[key])))
         self._count_features()
@@ -255,17 +256,16 @@ class MultimodalCodec(CellCodec):
         self._refuse_others(cells)
         given, there, parts, present = {}, {}, [], []
         for key, block in zip(self.modalities_, self.model_.blocks.columns, strict=True):
-            known, expressed = np.asarray(self.vars_[key].index, dtype=object), self.expressed_of_[key]
+            known = np.asarray(self.vars_[key].index, dtype=object)
             places = np.full(len(known), -1)
             given[key] = sparse.csc_matrix((cells.n_obs, 0), dtype=np.int32)
             if key in cells.mod:
                 places = match(cells.mod[key], known, self.vars_[key], key)
                 given[key] = sparse.csc_matrix(self._values_of(key, cells.mod[key][:, places[places >= 0]]))
             there[key] = places >= 0
-            modelled = np.arange(len(known)) if expressed is None else expressed
-            own = np.flatnonzero(there[key][modelled])
+            part, own = modelled_part(given[key], there[key], self.expressed_of_[key])
             present.append(block.start + own)
-            parts.append(sparse.csr_matrix(given[key][:, (np.cumsum(there[key]) - 1)[modelled[own]]]))
+            parts.append(part)
         matrix = sparse.hstack(parts, format="csr")
         drawn = complete_counts(self.model_, matrix, np.concatenate(present), condition, generator, offsets)
         mod = {}
@@ -278,8 +278,7 @@ class MultimodalCodec(CellCodec):
         return Modalities(mod, cells.obs.copy(), dict(cells.obsm), dict(cells.uns))
 
     def _integers(self, key: str, counts: Any) -> Any:
-        fits = counts.shape[0] == 0 or float(counts.max()) <= np.iinfo(np.int32).max
-        return counts.astype(self.dtypes_[key] if fits else np.int64)
+        return counts.astype(self.dtypes_[key] if counts_dtype(counts) == "int32" else np.int64)
 
     def state(self) -> dict[str, Any]:
         """Everything that was learned, as nested dicts of plain values, arrays and DataFrames."""
