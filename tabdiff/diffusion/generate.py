@@ -28,8 +28,8 @@ __all__ = [
     "rows_at_once",
 ]
 
-# What a CPU keeps in its caches, and what fills a GPU.
-SAMPLE_BATCH = {"cpu": 1024}
+# What a thread of a CPU keeps in its caches, and what fills a GPU. More threads share a batch than gain by it.
+SAMPLE_BATCH, MOST_THREADS = {"cpu": 1024}, 8
 LARGE_SAMPLE_BATCH = 16384
 # Drawn between two looks at the clock: whole batches on every device.
 PIECE_ROWS, CPU_PIECE_ROWS = 16384, 4096
@@ -293,6 +293,8 @@ def rows_at_once(denoiser: Denoiser, width: int, batch_size: str | int) -> int:
         return int(batch_size)
     kind = next(denoiser.parameters()).device.type
     size = SAMPLE_BATCH.get(kind, LARGE_SAMPLE_BATCH)
+    if kind == "cpu":
+        size *= min(torch.get_num_threads(), MOST_THREADS)
     if denoiser.keeps_maps:
         size = max(1, min(size, IMAGE_VALUES.get(kind, LARGE_IMAGE_VALUES) // width))
     return size

@@ -3,7 +3,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tabdiff.utils import trees
-from tabdiff.utils.trees import DeviceForest
+from tabdiff.utils.trees import CompiledForest, DeviceForest, leaves
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,41 @@ def test_it_takes_many_rows_some_at_a_time_and_none_too(forest, monkeypatch):
     monkeypatch.setattr(trees, "PLACES", 40 * 7)
     assert np.array_equal(DeviceForest(*parts, "cpu")(X), whole)
     assert DeviceForest(*parts, "cpu")(X[:0]).shape == (0,)
+
+
+def test_the_compiled_forest_gives_what_leaves_give_exactly(forest):
+    model, parts, X = forest
+    compiled = CompiledForest.build(*parts)
+    assert compiled is not None  # this version of scikit-learn has what it needs
+    wanted = np.zeros(len(X))
+    for *nodes, value, depth in zip(*parts):
+        wanted += value.take(leaves(X, *nodes, depth))
+    assert np.array_equal(compiled.add(X, np.zeros(len(X))), wanted)
+    baseline = float(np.ravel(model._baseline_prediction)[0])
+    np.testing.assert_allclose(baseline + wanted, model.decision_function(X), rtol=1e-12, atol=1e-12)
+    assert compiled.add(X[:0], np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("fault", ["missing", "signature", "result"])
+def test_no_compiled_forest_where_scikit_learn_has_another(forest, monkeypatch, fault):
+    from sklearn.ensemble._hist_gradient_boosting import predictor
+
+    class Other:
+        def __init__(self, nodes, *_):
+            self.nodes = nodes
+
+        def predict(self, X, *_):
+            return np.ones(len(X))
+
+    class Changed(Other):
+        def predict(self, X):
+            return np.ones(len(X))
+
+    if fault == "missing":
+        monkeypatch.delattr(predictor, "TreePredictor")
+    else:
+        monkeypatch.setattr(predictor, "TreePredictor", Other if fault == "result" else Changed)
+    assert CompiledForest.build(*forest[1]) is None
 
 
 @pytest.mark.cuda

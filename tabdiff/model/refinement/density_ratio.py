@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tabdiff.utils.trees import DeviceForest, leaves
+from tabdiff.utils.trees import CompiledForest, DeviceForest, leaves
 
 __all__ = ["DensityRatio", "cutoff"]
 
@@ -61,6 +61,7 @@ class DensityRatio:
 
     device = torch.device("cpu")
     _forest: DeviceForest | None = None
+    _compiled: tuple[CompiledForest | None] | None = None
 
     def __init__(
         self, *, captured: float = 0.95, max_leaf_nodes: int = 31, max_iter: int = 600, min_samples_leaf: int = 100
@@ -160,7 +161,7 @@ class DensityRatio:
             self.missing_left_[i, :k] = nodes["missing_go_to_left"].astype(bool)
             self.value_[i, :k] = nodes["value"]
         self.depth_ = np.array([nodes["depth"].max() for nodes in trees], dtype=np.int32)
-        self._forest = None
+        self._forest = self._compiled = None
         self.baseline_ = float(np.ravel(model._baseline_prediction)[0])
 
     @property
@@ -174,32 +175,30 @@ class DensityRatio:
         if self.device.type == "cuda":
             return self.baseline_ + self._on_device()(X)
         total = np.full(len(X), self.baseline_)
+        if self._compiled is None:
+            self._compiled = (CompiledForest.build(*self._nodes(), self.depth_.tolist()),)
+        if self._compiled[0] is not None:
+            return self._compiled[0].add(X, total)
         # Few rows at a time, so that what the trees read stays in the cache.
         for i in range(0, len(X), TREE_ROWS):
             part = X[i : i + TREE_ROWS]
             any_missing = bool(np.isnan(part).any())
-            for feature, threshold, children, missing_left, depth, value in zip(
-                self.feature_,
-                self.threshold_,
-                self.children_,
-                self.missing_left_,
-                self.depth_,
-                self.value_,
-                strict=True,
-            ):
-                leaf = leaves(part, feature, threshold, children, missing_left, depth, any_missing)
+            for feature, threshold, children, missing, value, depth in zip(*self._nodes(), self.depth_, strict=True):
+                leaf = leaves(part, feature, threshold, children, missing, depth, any_missing)
                 total[i : i + TREE_ROWS] += value.take(leaf)
         return total
 
+    def _nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self.feature_, self.threshold_, self.children_, self.missing_left_, self.value_
+
     def __getstate__(self) -> dict:
-        # What lies on a GPU here is not to be looked for where a model is loaded.
-        return {name: value for name, value in vars(self).items() if name not in ("device", "_forest")}
+        # What lies on a GPU here is not to be looked for where a model is loaded, nor the version of scikit-learn.
+        return {name: value for name, value in vars(self).items() if name not in ("device", "_forest", "_compiled")}
 
     def _on_device(self) -> DeviceForest:
         """Return the trees on the device."""
         if self._forest is None or self._forest.device != self.device:
-            nodes = (self.feature_, self.threshold_, self.children_, self.missing_left_, self.value_)
-            self._forest = DeviceForest(*nodes, self.depth_.tolist(), self.device)
+            self._forest = DeviceForest(*self._nodes(), self.depth_.tolist(), self.device)
         return self._forest
 
     def log_chance(self, rows: np.ndarray) -> np.ndarray:
