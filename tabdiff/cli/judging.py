@@ -11,7 +11,7 @@ from typing import Any
 from tabdiff.cli.common import (
     STDOUT,
     CommandError,
-    is_cells,
+    kind,
     load,
     positive_int,
     read,
@@ -157,7 +157,7 @@ def _impute(args: argparse.Namespace) -> None:
     with requests():
         if args.output != STDOUT:
             check_output(args.output)
-            check_fits(args.output, cells=False)
+            check_fits(args.output, kind="table")
         rows = _read(args.file, read_options(args))
         if not isinstance(rows, pd.DataFrame):
             raise CommandError(f"{args.file} holds no table, and only tables are imputed on the command line.")
@@ -192,11 +192,11 @@ def _score(args: argparse.Namespace) -> None:
     with requests():
         if args.output != STDOUT:
             check_output(args.output)
-            check_fits(args.output, cells=False)
+            check_fits(args.output, kind="table")
         rows = _read(args.file, read_options(args))
     gen = load(args.model, args.device)
     with requests():
-        if is_cells(gen):
+        if kind(gen) in ("cells", "multimodal"):
             raise CommandError("rows of cells have no likelihood. Judge drawn cells instead: tabdiff evaluate.")
         scores = np.asarray(gen.score_samples(rows))
         if args.mean:

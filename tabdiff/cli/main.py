@@ -60,7 +60,7 @@ from tabdiff.cli.sharding import SilentError, add_shards, goes_in_shards, is_lak
 
 __all__ = ["CommandError", "main"]
 
-FILES = "csv, parquet, feather, npz, h5ad, zarr or fasta, by the file name's ending, or a folder of images"
+FILES = "csv, parquet, feather, npz, h5ad, zarr, h5mu or fasta, by the file name's ending, or a folder of images"
 DRAWN = FILES + "; a folder takes shards of any kind, a file may be npy too; default -, csv on stdout"
 EXAMPLES = {
     "tabdiff": ["fit penguins.csv -o penguins.model", "sample penguins.model -n 344 -o synthetic.csv"]
@@ -309,25 +309,22 @@ def _sample(args: argparse.Namespace) -> None:
             check_output(args.output)
     gen = load(args.model, args.device)
     gen.model_ = gen.model_.in_pandas()
-    if kind(gen) == "multimodal":
-        raise CommandError(
-            "cells of several modalities are drawn in Python: import tabdiff; "
-            f"tabdiff.DiffusionGenerator.load({args.model!r}).sample({args.n_samples or 100}).write_h5mu('cells.h5mu')."
-        )
-    if not out and goes_in_shards(args, cells=is_cells(gen), images=is_images(gen)):
+    cells = kind(gen) in ("cells", "multimodal")
+    if not out and goes_in_shards(args, cells=cells, images=is_images(gen)):
         sample_shards(args, gen)
         return
     folder = is_images(gen)
     with requests():
-        if out and (folder or is_cells(gen)):
-            what = "images go to a folder" if folder else "cells go to an .h5ad file"
+        if out and (folder or cells):
+            ending = "h5ad" if is_cells(gen) else "h5mu"
+            what = "images go to a folder" if folder else f"cells go to an .{ending} file"
             raise CommandError(f"{what}: give -o; standard output takes tables.")
         if not out:
             check_folder_output(args.output) if folder else check_output(args.output)
     seed = seed_of(args)
     with requests():
         if not folder and not out:
-            check_fits(args.output, cells=is_cells(gen))
+            check_fits(args.output, kind=kind(gen))
         with requests("conditions"):
             condition = parse_conditions(gen, args.condition)
         rows, labels = gen.sample(
@@ -342,7 +339,7 @@ def _sample(args: argparse.Namespace) -> None:
         if folder:
             save_images(rows, args.output, labels)
         else:
-            rows = rows if is_cells(gen) else as_table(gen.model_, rows, labels)
+            rows = rows if cells else as_table(gen.model_, rows, labels)
             write(rows, args.output)
     size = f"{len(rows):,} images" if folder else f"{rows.shape[0]:,} rows × {rows.shape[1]:,} {column_word(gen)}"
     say(args, f"{args.output}: {size}, seed {seed}")

@@ -34,18 +34,18 @@ def evaluate(
 
     Parameters
     ----------
-    real : DataFrame, AnnData, images or sequences
+    real : DataFrame, AnnData, MuData, images or sequences
         What the generator was fitted on.
-    synthetic : DataFrame, AnnData, images or sequences
-        Same columns, or same genes in the same order. Cells should have the composition of the real ones they are
-        compared with, as ``gen.sample(like=holdout)`` draws them.
+    synthetic : DataFrame, AnnData, MuData, images or sequences
+        Same columns, or same genes in the same order (of each modality). Cells should have the composition of the real
+        ones they are compared with, as ``gen.sample(like=holdout)`` draws them.
     holdout : optional
         Real data that the generator has not seen. Of a table, images or sequences they are the floor, and `dcr_share`
         and figures of the target exist with them only. Cells are compared with them, and `real` is the floor.
     target : column name, optional
         For tables: a model of this column is learned on `synthetic` and tested on `holdout`.
     condition : str or list of str, optional
-        For cells: the obs columns that name their types. Numbers with more than 20 distinct values are cut into six
+        For cells: the columns of obs that name their types. Numbers with more than 20 distinct values are cut into six
         bins that hold equally many real cells. Without it, figures by type are left out.
     model : DiffusionGenerator, optional
         For tables: the fitted model. Adds how good rows are of which it was given a share of the cells, and checks the
@@ -77,7 +77,8 @@ def evaluate(
         - "meaning": a line that says what it means.
 
         ``report.details`` says what gives rows away: of a table "columns", "pairs", "telling pairs", "triples",
-        "rules", "missing", "utility" and example "rows"; of cells "types" and "genes"; of sequences "runs".
+        "rules", "missing", "utility" and example "rows"; of cells "types" and "genes"; of sequences "runs". Of a MuData
+        figures and details of a modality have its name in brackets, "rf_auc (rna)".
         ``report.to_html("report.html")`` writes a page, ``report.figures`` has the pictures, and
         `tabdiff.evaluation.compare` ranks several reports.
 

@@ -26,6 +26,7 @@ from tabdiff.evaluation.joint import (
     wnmis,
 )
 from tabdiff.evaluation.judging import evaluate
+from tabdiff.evaluation.multimodal_report import modality_agreement
 from tabdiff.evaluation.report import Report, compare
 from tabdiff.evaluation.rules import copied_keys, rules_broken
 from tabdiff.evaluation.tables import (
@@ -79,6 +80,7 @@ __all__ = [
     "gene_mean_correlation",
     "log_fold_change_error",
     "log_normalize",
+    "modality_agreement",
     "nb_baseline",
     "rbf_mmd",
     "rf_auc",

@@ -18,7 +18,7 @@ from tabdiff.evaluation.markers import expression_scores, fold_changes, markers,
 from tabdiff.evaluation.report import Drawing, Report, finish_scores
 from tabdiff.utils.fingerprint import array_digest
 
-__all__ = ["evaluate_cells"]
+__all__ = ["cell_types", "evaluate_cells", "expression", "independent_counts", "random_half"]
 
 # More distinct numbers than this in a condition are cut into bins, of which each is a type.
 MOST_LEVELS, N_BINS = 20, 6
@@ -36,7 +36,7 @@ def evaluate_cells(
         if list(adata.var_names) != names:
             fix = f"{name}[:, real.var_names]" if set(names) <= set(adata.var_names) else "the same genes"
             raise ValueError(f"{name} must have the genes of real in the same order; give {fix}.")
-    found = {name: _expression(adata) for name, adata in frames.items()}
+    found = {name: expression(adata) for name, adata in frames.items()}
     counts = found["real"][1]
     for name, (_, is_counts) in found.items():
         if is_counts != counts:
@@ -44,7 +44,7 @@ def evaluate_cells(
                 f"real holds {'counts' if counts else 'no counts'}, but {name} {'does not' if counts else 'does'}; "
                 "compare values of one kind."
             )
-    types = _types(frames, condition)
+    types = cell_types(frames, condition)
 
     def some(name: str, most: int | None, rows: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
         matrix, labels = found[name][0], types[name]
@@ -52,7 +52,7 @@ def evaluate_cells(
         rows = rows[draw_rows(len(rows), most, rng)]
         return matrix[rows], labels[rows]
 
-    first = None if "holdout" in frames else _random_half(types["real"], rng)
+    first = None if "holdout" in frames else random_half(types["real"], rng)
     reference = some("holdout", max_rows) if first is None else some("real", max_rows, np.flatnonzero(first))
     # No side has more cells than the reference: some metrics fall with the number of cells alone.
     n = len(reference[1])
@@ -60,7 +60,7 @@ def evaluate_cells(
     train = some("real", max_rows)
     known = reference[1][np.isin(reference[1], train[1])]
     seed = int(rng.integers(2**31))
-    independent = (_independent_counts if counts else _independent_values)(*train, known, seed)
+    independent = independent_counts(*train, known, seed, counts=counts)
     sides = {"synthetic": some("synthetic", n), "floor": floor, "independent": (independent, known)}
     by_type = condition is not None
 
@@ -210,7 +210,7 @@ def _findings(scores: pd.DataFrame, details: dict[str, pd.DataFrame]) -> list[st
     return out
 
 
-def _expression(adata: Any) -> tuple[Any, bool]:
+def expression(adata: Any) -> tuple[Any, bool]:
     """The matrix that a fit would model, and whether it holds counts."""
     from tabdiff.io.expression import find_expression, in_memory
 
@@ -218,7 +218,7 @@ def _expression(adata: Any) -> tuple[Any, bool]:
     return in_memory(matrix), is_counts
 
 
-def _types(frames: dict[str, Any], condition: Any) -> dict[str, np.ndarray]:
+def cell_types(frames: dict[str, Any], condition: Any) -> dict[str, np.ndarray]:
     """Type of each cell of each frame: the columns of the condition, joined; one type without a condition."""
     if condition is None:
         return {name: np.zeros(adata.n_obs, dtype=int).astype(str) for name, adata in frames.items()}
@@ -242,7 +242,7 @@ def _types(frames: dict[str, Any], condition: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(pd.concat(part, axis=1).agg(" / ".join, axis=1)) for name, part in parts.items()}
 
 
-def _random_half(types: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def random_half(types: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Mask (n,) of a random half of each type."""
     order = np.lexsort((rng.random(len(types)), types))
     half = np.zeros(len(types), dtype=bool)
@@ -250,7 +250,10 @@ def _random_half(types: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return half
 
 
-def _independent_counts(matrix: Any, types: np.ndarray, wanted: np.ndarray, seed: int) -> Any:
+def independent_counts(matrix: Any, types: np.ndarray, wanted: np.ndarray, seed: int, *, counts: bool = True) -> Any:
+    """Cells of the wanted types, each feature drawn by itself: by `nb_baseline`, or its values if no counts."""
+    if not counts:
+        return _independent_values(matrix, types, wanted, seed)
     from anndata import AnnData
 
     train = AnnData(matrix, obs=pd.DataFrame({"type": types}, index=[str(i) for i in range(len(types))]))

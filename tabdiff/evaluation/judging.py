@@ -8,11 +8,13 @@ from typing import Any
 from tabdiff.codecs import is_anndata
 from tabdiff.evaluation.cell_report import evaluate_cells
 from tabdiff.evaluation.image_report import report_images
+from tabdiff.evaluation.multimodal_report import evaluate_multimodal
 from tabdiff.evaluation.report import Report
 from tabdiff.evaluation.sequence_report import MAX_ROWS as MAX_SEQUENCES
 from tabdiff.evaluation.sequence_report import evaluate_sequences, is_sequences
 from tabdiff.evaluation.table_report import evaluate_table
 from tabdiff.io.images import read_images
+from tabdiff.io.modalities import Modalities, is_mudata
 
 __all__ = ["evaluate"]
 
@@ -71,6 +73,24 @@ def evaluate(
     ['rf_auc', 'rbf_mmd', 'wasserstein2']
     """
     frames = {"real": real, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
+    several = [name for name, frame in frames.items() if is_mudata(frame)]
+    if several and len(several) < len(frames):
+        other = next(name for name in frames if name not in several)
+        raise TypeError(
+            f"{several[0]} is a MuData, but {other} is of type {type(frames[other]).__name__}; give MuData."
+        )
+    if several:
+        others = {
+            "target": target,
+            "classifier": classifier,
+            "complete": complete,
+            "labels": labels,
+            "features": features,
+        }
+        _refuse(others, "is not for cells, and real is a MuData.")
+        rows = MAX_CELLS if isinstance(max_rows, str) else max_rows
+        parts = {name: Modalities.read(frame, name) for name, frame in frames.items()}
+        return evaluate_multimodal(parts, condition, rows, random_state)
     if any(read_images(frame, name) is not None for name, frame in list(frames.items())[:2]):
         others = {"condition": condition, "target": target, "classifier": classifier, "complete": complete}
         _refuse(others, "is not for images; classes go to labels=, networks to features=.")
@@ -89,7 +109,7 @@ def evaluate(
         raise TypeError(f"{cells[0]} is an AnnData, but {other} is a {type(frames[other]).__name__}; give AnnData.")
     if not cells:
         if condition is not None:
-            raise TypeError(f"condition={condition!r} is for AnnData; of a table all columns are compared.")
+            raise TypeError(f"condition={condition!r} is for AnnData and MuData; of a table all columns are compared.")
         return evaluate_table(
             real,
             synthetic,

@@ -114,6 +114,13 @@ MEANINGS = {
     "within_type_correlation": Meaning(
         "within-type correlation", "higher", "Do genes that vary together inside a type do so here?", -1, 1
     ),
+    "modality_agreement": Meaning(
+        "between modalities, correlation",
+        "higher",
+        "Do features of two modalities that vary together inside a type do so here?",
+        -1,
+        1,
+    ),
     "gene_correlation_agreement": Meaning(
         "gene-gene correlation", "higher", "Do genes that vary together over all cells do so here?", -1, 1
     ),

@@ -95,9 +95,13 @@ def _body(report: Report, title: str, *, pictures: bool) -> str:
             parts += ["<h2>Pictures</h2>", *shown]
     if report.details:
         parts.append("<h2>What gives the rows away</h2>" if report.kind != "privacy" else "<h2>Details</h2>")
-        order = [*(n for n in DETAILS if n in report.details), *(n for n in report.details if n not in DETAILS)]
+        # The name may go on in brackets, as of a modality.
+        places = {name: k for k, name in enumerate(DETAILS)}
+        order = sorted(report.details, key=lambda name: places.get(name.partition(" (")[0], len(places)))
         for k, name in enumerate(order):
-            head, text = DETAILS.get(name, (name, ""))
+            base, bracket, rest = name.partition(" (")
+            head, text = DETAILS.get(base, (base, ""))
+            head += bracket + rest
             parts.append(
                 f"<details{' open' if k == 0 else ''}><summary>{escape(head)}</summary>"
                 f'<p class="soft">{escape(text)}</p>{_table(report.details[name])}</details>'

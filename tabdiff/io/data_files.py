@@ -20,6 +20,7 @@ from typing import Any
 from tabdiff.io.atomic import replacing
 from tabdiff.io.csv_files import read_csv, write_csv
 from tabdiff.io.csv_layout import CsvOptions
+from tabdiff.io.modalities import is_mudata, quiet_mudata
 from tabdiff.io.other_files import FASTA, read_fasta, read_npz, read_zarr, write_fasta, write_npz, write_zarr
 from tabdiff.utils.validation import did_you_mean
 
@@ -34,8 +35,9 @@ __all__ = [
     "write_data",
 ]
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather", ".npz", ".h5ad", ".zarr", *FASTA)
-CELLS = (".h5ad", ".zarr")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather", ".npz", ".h5ad", ".zarr", ".h5mu", *FASTA)
+# Endings that hold cells, by what they hold; all others are for tables and sequences.
+CELLS = {"cells": (".h5ad", ".zarr"), "multimodal": (".h5mu",)}
 # What to do with files of other kinds.
 OTHERS = {
     ".tsv": "Rename it to .csv; tabs are recognised.",
@@ -70,9 +72,12 @@ def _suffix(path: Path, others: Mapping[str, str] = MappingProxyType({})) -> str
             f"{path}: the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}; "
             f"got {suffix or 'no ending'}.{hint}"
         )
-    needed = {".parquet": "pyarrow", ".feather": "pyarrow", ".zarr": "zarr"}.get(suffix)
+    needed = {".parquet": "pyarrow", ".feather": "pyarrow", ".zarr": "zarr", ".h5mu": "mudata"}.get(suffix)
+    extra = "multimodal" if suffix == ".h5mu" else "io"
     if needed is not None and importlib.util.find_spec(needed) is None:
-        raise DataFileError(f'{path}: {suffix[1:]} files need {needed}. Install it with: pip install "tabdiff[io]"')
+        raise DataFileError(
+            f'{path}: {suffix[1:]} files need {needed}. Install it with: pip install "tabdiff[{extra}]"'
+        )
     return suffix
 
 
@@ -96,7 +101,8 @@ def read_data(
     ----------
     path : path-like
         A ``.csv`` or ``.csv.gz`` file with a header; ``.parquet``, ``.feather``; ``.npz`` of one array or of columns;
-        ``.h5ad`` or a ``.zarr`` folder of cells; ``.fasta``, ``.fa``, ``.fna`` or ``.faa``.
+        ``.h5ad`` or a ``.zarr`` folder of cells, ``.h5mu`` of cells of several modalities; ``.fasta``, ``.fa``,
+        ``.fna`` or ``.faa``.
     sep : str, optional
         csv: what separates fields. By default the comma, semicolon, tab or pipe that gives every line the same number.
     decimal : str, optional
@@ -123,7 +129,7 @@ def read_data(
 
     Returns
     -------
-    DataFrame, AnnData, Series of sequences or array of images
+    DataFrame, AnnData, MuData, Series of sequences or array of images
         In a csv, a column is what all of its fields are: truth values (TRUE, True or true), whole numbers, other
         numbers, times (ISO 8601 in its forms, see `tabdiff.io.time_text`, times of day, durations such as ``1 days
         02:00:00``), or text. Whole numbers of which one has a leading zero (02139, 007) are text, as they are codes.
@@ -188,6 +194,8 @@ def read_data(
             data = read_zarr(path)
         elif suffix in FASTA:
             data = read_fasta(path)
+        elif suffix == ".h5mu":
+            data = _read_h5mu(path)
         else:
             data = _read_h5ad(path)
     except PermissionError as error:
@@ -246,7 +254,10 @@ def _read_h5ad(path: Path) -> Any:
         fix = "Convert it: scanpy.read_10x_h5(file).write_h5ad(...)" if of_10x else fix
         raise ValueError(f"it holds {', '.join(parts)[:80] or 'nothing'}, and no AnnData. {fix}")
     if "mod" in parts:
-        raise ValueError("it is MuData. Write one of its modalities: mudata.read_h5mu(file).mod[name].write_h5ad(...)")
+        raise ValueError(
+            "it is MuData. Rename it to .h5mu, or write one of its modalities: "
+            "mudata.read_h5mu(file).mod[name].write_h5ad(...)"
+        )
     try:
         return anndata.read_h5ad(path)
     except OSError:
@@ -257,6 +268,19 @@ def _read_h5ad(path: Path) -> Any:
             f"anndata {version} does not understand it ({_said(error)}). If a newer version wrote it, update: "
             "pip install -U anndata"
         ) from error
+
+
+def _read_h5mu(path: Path) -> Any:
+    import h5py
+    import mudata
+
+    if not h5py.is_hdf5(path):
+        raise ValueError("it is no HDF5 file, or was cut off.")
+    with h5py.File(path) as file:
+        if "mod" not in file:
+            raise ValueError("it has no modalities. Rename it to .h5ad if it is AnnData.")
+    with quiet_mudata():
+        return mudata.read_h5mu(path)
 
 
 def _siblings(path: Path) -> list[str]:
@@ -351,9 +375,9 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
 
     Parameters
     ----------
-    data : DataFrame or AnnData
+    data : DataFrame, AnnData or MuData
         A table goes to ``.csv``, ``.csv.gz``, ``.parquet``, ``.feather`` or ``.npz``, cells go to ``.h5ad`` or
-        ``.zarr``, a column or Series "sequence" to FASTA too. A csv is written in the form that
+        ``.zarr``, a MuData to ``.h5mu``, a column or Series "sequence" to FASTA too. A csv is written in the form that
         `read_data` found and the frame carries; otherwise with commas, and missing values as empty cells.
     path : path-like
         Where to; the folder must exist.
@@ -373,7 +397,7 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
     [1, <NA>]
     """
     path = check_output(path)
-    check_fits(path, cells=hasattr(data, "obs"))
+    check_fits(path, kind="multimodal" if is_mudata(data) else "cells" if hasattr(data, "obs") else "table")
     suffix = path.suffix.lower()
     try:
         if suffix == ".zarr":
@@ -391,6 +415,9 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
                 write_npz(data, temporary)
             elif suffix in FASTA:
                 write_fasta(data, temporary)
+            elif suffix == ".h5mu":
+                with quiet_mudata():
+                    data.write_h5mu(temporary, compression="gzip")
             else:
                 data.write_h5ad(temporary, compression="gzip")
     except MemoryError:
@@ -399,10 +426,11 @@ def write_data(data: Any, path: str | os.PathLike) -> None:
         raise DataFileError(f"{path} cannot be written: {_said(error)}") from error
 
 
-def check_fits(path: str | os.PathLike, *, cells: bool) -> None:
-    """Raise a DataFileError unless the ending of `path` suits the data: ``.h5ad`` and ``.zarr`` are for cells alone."""
+def check_fits(path: str | os.PathLike, *, kind: str) -> None:
+    """Raise a DataFileError unless the ending of `path` suits the kind of data, "table", "cells" or "multimodal"."""
     suffix = Path(path).suffix.lower()
-    if cells and suffix not in CELLS:
-        raise DataFileError(f"{path}: single cells are written as .h5ad or .zarr; got {suffix}.")
-    if not cells and suffix in CELLS:
+    if kind in CELLS and suffix not in CELLS[kind]:
+        what = "cells of several modalities" if kind == "multimodal" else "single cells"
+        raise DataFileError(f"{path}: {what} are written as {' or '.join(CELLS[kind])}; got {suffix or 'no ending'}.")
+    if kind not in CELLS and any(suffix in endings for endings in CELLS.values()):
         raise DataFileError(f"{path}: a table is written as .csv or .parquet; got {suffix}, which holds single cells.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["Modalities", "is_mudata"]
+__all__ = ["Modalities", "is_mudata", "quiet_mudata"]
 
 
 def is_mudata(X: Any) -> bool:
@@ -135,10 +137,7 @@ class Modalities:
             key, _, own = str(column).partition(":")
             if own and key in mod:
                 mod[key].obs[own] = self.obs[column].array
-        with warnings.catch_warnings():
-            # Of names that several modalities share, as they did in the fit, and of what its next version will do.
-            warnings.filterwarnings("ignore", category=UserWarning)
-            warnings.filterwarnings("ignore", category=FutureWarning)
+        with quiet_mudata():
             mdata = MuData(mod)
             for column in self.obs.columns:
                 mdata.obs[column] = self.obs[column].array
@@ -146,6 +145,15 @@ class Modalities:
             mdata.obsm[key] = value
         mdata.uns.update(self.uns)
         return mdata
+
+
+@contextmanager
+def quiet_mudata() -> Iterator[None]:
+    """Without warnings of names that several modalities share, and of what the next version of mudata will do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
 
 
 def _mudata() -> Any:

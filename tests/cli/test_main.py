@@ -154,6 +154,30 @@ def test_h5ad_in_h5ad_out_keeps_counts_genes_and_labels(cell_model, tmp_path, ca
     assert list(drawn.obs["type"].cat.categories) == ["B", "T"] and set(drawn.obs["type"]) == {"B"}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore::UserWarning:mudata")
+def test_h5mu_in_h5mu_out_keeps_modalities_and_labels(tmp_path, capsys):
+    mudata = pytest.importorskip("mudata")
+    both = {"rna": _cells(), "prot": _cells(genes=4)}
+    mdata = mudata.MuData(both)
+    mdata.obs["type"] = both["rna"].obs["type"]
+    mdata.write(tmp_path / "c.h5mu")
+    model, out = tmp_path / "m", tmp_path / "o.h5mu"
+    fit = f"fit {tmp_path}/c.h5mu --condition type -o {model} --max-steps 3 --max-time 2 --seed 1 --quiet"
+    assert main(fit.split()) == 0
+    assert main(f"sample {model} -n 30 --condition type=B -o {out} --seed 1".split()) == 0
+    assert "30 rows × 16 features" in capsys.readouterr().out
+    drawn = mudata.read_h5mu(out)
+    assert list(drawn.mod) == ["rna", "prot"] and drawn["prot"].shape == (30, 4) and set(drawn.obs["type"]) == {"B"}
+    _fails(capsys, ["sample", model, "-n", 2], 1, "cells go to an .h5mu file")
+    _fails(capsys, ["sample", model, "-n", 2, "-o", tmp_path / "o.h5ad"], 1, "are written as .h5mu")
+    _fails(capsys, ["sample", model, "-n", 2, "-o", tmp_path / "folder"], 1, "not written by sample_to")
+    _fails(capsys, ["score", model, tmp_path / "c.h5mu"], 1, "no likelihood")
+    capsys.readouterr()
+    assert main(f"evaluate {tmp_path}/c.h5mu {out} --format csv".split()) == 0
+    assert "modality_agreement (rna and prot)" in capsys.readouterr().out
+
+
 def test_model_fitted_on_an_array_with_labels_samples_to_a_table_with_both(tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 2))
     DiffusionGenerator(max_steps=2, random_state=0).fit(X, np.arange(40) % 2).save(tmp_path / "m")
@@ -253,7 +277,7 @@ def test_bad_input_files(folder, tmp_path, capsys):
 
     fails(folder / "tabel.csv", "no such file", "Did you mean", "table.csv")
     fails(tmp_path / "nowhere" / "t.csv", "no such file")
-    fails(tmp_path / "t.xlsx", ".csv, .csv.gz, .parquet, .feather, .npz, .h5ad, .zarr", ".xlsx", "CSV UTF-8")
+    fails(tmp_path / "t.xlsx", ".csv, .csv.gz, .parquet, .feather, .npz, .h5ad, .zarr, .h5mu", ".xlsx", "CSV UTF-8")
     fails(tmp_path / "t", "no ending")
     fails(tmp_path / "t.parqet", "Did you mean .parquet?")
     fails(tmp_path / "folder.csv", "is a folder")
@@ -301,7 +325,7 @@ def test_output_that_cannot_be_written_is_refused_before_sampling(folder, cell_m
     monkeypatch.setattr(DiffusionGenerator, "sample", lambda *_, **__: pytest.fail("sampling was started"))
     sample = ["sample", folder / "model", "-n", 2, "-o"]
     _fails(capsys, [*sample, tmp_path / "no" / "o.csv"], 1, "does not exist", "mkdir -p")
-    _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .csv.gz, .parquet, .feather, .npz, .h5ad, .zarr")
+    _fails(capsys, [*sample, tmp_path / "o.txt"], 1, ".csv, .csv.gz, .parquet, .feather, .npz, .h5ad, .zarr, .h5mu")
     _fails(capsys, [*sample, folder / "model"], 1, "holds other files")
     _fails(capsys, [*sample, tmp_path / "o.h5ad"], 1, ".csv or .parquet")
     _fails(capsys, ["sample", cell_model, "-n", 2, "-o", tmp_path / "o.csv"], 1, "written as .h5ad")

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -179,18 +180,48 @@ def test_h5ad_that_is_damaged_or_of_another_version(tmp_path):
     assert read_data(path).shape == (3, 2)
 
 
-def test_mudata_that_is_named_h5ad(tmp_path):
+@pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore::UserWarning:mudata")
+def test_mudata_that_is_named_h5ad_and_anndata_that_is_named_h5mu(tmp_path):
     mudata = pytest.importorskip("mudata")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mudata.MuData({"rna": _cells(tmp_path / "c.h5ad")}).write(tmp_path / "x.h5mu")
-        (tmp_path / "x.h5mu").rename(tmp_path / "x.h5ad")
-        with pytest.raises(
-            DataFileError, match=r"it is MuData. Write one of its modalities: mudata.read_h5mu\(file\).mod"
-        ):
-            read_data(tmp_path / "x.h5ad")
-        mudata.read_h5mu(tmp_path / "x.h5ad").mod["rna"].write_h5ad(tmp_path / "rna.h5ad")
+    cells = _cells(tmp_path / "c.h5ad")
+    mudata.MuData({"rna": cells}).write(tmp_path / "x.h5mu")
+    (tmp_path / "x.h5mu").rename(tmp_path / "x.h5ad")
+    with pytest.raises(DataFileError, match=r"it is MuData. Rename it to .h5mu, .*mudata.read_h5mu\(file\).mod"):
+        read_data(tmp_path / "x.h5ad")
+    mudata.read_h5mu(tmp_path / "x.h5ad").mod["rna"].write_h5ad(tmp_path / "rna.h5ad")
     assert read_data(tmp_path / "rna.h5ad").shape == (3, 2)
+    (tmp_path / "c.h5ad").rename(tmp_path / "c.h5mu")
+    with pytest.raises(DataFileError, match=r"it has no modalities. Rename it to .h5ad"):
+        read_data(tmp_path / "c.h5mu")
+    (tmp_path / "text.h5mu").write_text("no")
+    with pytest.raises(DataFileError, match="no HDF5 file"):
+        read_data(tmp_path / "text.h5mu")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore::UserWarning:mudata")
+def test_h5mu_in_and_out(tmp_path):
+    mudata = pytest.importorskip("mudata")
+    cells = _cells(tmp_path / "c.h5ad")
+    proteins = anndata.AnnData(2 * cells.X, obs=cells.obs[[]], var=pd.DataFrame(index=["p", "q"]))
+    mdata = mudata.MuData({"rna": cells, "prot": proteins})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_data(mdata, tmp_path / "x.h5mu")
+        again = read_data(tmp_path / "x.h5mu")
+    assert list(again.mod) == ["rna", "prot"] and (again["prot"].X == proteins.X).all()
+    with pytest.raises(DataFileError, match=r"cells of several modalities are written as .h5mu; got .h5ad"):
+        write_data(mdata, tmp_path / "y.h5ad")
+    with pytest.raises(DataFileError, match=r"single cells are written as .h5ad or .zarr; got .h5mu"):
+        write_data(cells, tmp_path / "y.h5mu")
+    with pytest.raises(DataFileError, match=r"a table is written as .csv or .parquet; got .h5mu"):
+        write_data(pd.DataFrame({"a": [1]}), tmp_path / "y.h5mu")
+    assert not list(tmp_path.glob("y.*"))
+
+
+def test_h5mu_without_mudata(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mudata", None)
+    with pytest.raises(DataFileError, match=r'h5mu files need mudata. .*pip install "tabdiff\[multimodal\]"'):
+        read_data(tmp_path / "x.h5mu")
 
 
 def test_parquet_that_is_damaged_or_something_else(tmp_path):
