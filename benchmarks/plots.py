@@ -246,6 +246,95 @@ def relations() -> Figure:
     return figure
 
 
+def quality_speed() -> Figure:
+    """How seldom rows are told by seconds of fit and draw, today and before; a panel a table."""
+    rows = [r for r in results("quality_speed") if r["threads"] == 1 and r["rows"] == 2_000]
+    names = list(dict.fromkeys(r["table"] for r in rows))
+    figure = Figure(figsize=(10.5, 4.8), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    looks = {"after": ("today", OURS, "o"), "before": ("before", PEER, "s")}
+    for ax, table in zip(panels.flat, names):
+        for state, (name, color, marker) in looks.items():
+            found = [r for r in rows if (r["table"], r["name"]) == (table, state)]
+            points = sorted((r["fit_seconds"] + r["sample_seconds"], r["c2st_xgb"]) for r in found)
+            if points:
+                ax.plot(*zip(*points), f"{marker}-", color=color, label=name, markersize=5)
+        ax.set(title=table, ylim=(0.4, 1.03), xscale="log")
+        ax.set_xticks([30, 60, 120, 300, 600], ["30", "60", "120", "300", "600"], minor=False)
+        ax.set_xticks([], minor=True)
+        bare(ax)
+    figure.supxlabel("seconds of one core, fit and 2,000 rows drawn", fontsize=10)
+    figure.supylabel("XGB-C2ST, 1 is best", fontsize=10)
+    found = {label: line for ax in panels.flat for line, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def privacy() -> Figure:
+    """The best attack on drawn rows, beside what it finds of controls."""
+    rows = results("privacy")
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    looks = {
+        "tabdiff, its rows": ([r["auc_black"] for r in rows], OURS, "o"),
+        "tabdiff, its model": ([r["auc_white"] for r in rows], COLORS[0], "D"),
+        "fresh real rows": ([r["auc"]["fresh real"] for r in rows], FLOOR, "|"),
+        "bootstrap": ([r["auc"]["bootstrap"] for r in rows], BASELINE, "x"),
+        "SMOTE": ([r["auc"]["SMOTE"] for r in rows], COLORS[3], "v"),
+    }
+    names = [f"{r['table']}, {r['rows']:,} rows" for r in rows]
+    dots(left, names, looks)
+    left.set(xlabel="best membership attack, AUC: .5 is chance", xlim=(0.48, 0.86))
+    dots(right, names, {"tabdiff, its rows": ([r["dcr_share"] for r in rows], OURS, "o")})
+    right.set(xlabel="rows nearer to training rows, %: 50 is chance", xlim=(48, 56))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def multimodal() -> Figure:
+    """What proteins and genes share within types, and over all cells."""
+    rows = results("multimodal")
+    sets = list(dict.fromkeys(r["set"] for r in rows))
+    figure = Figure(figsize=(9, 2.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    looks = {
+        "tabdiff": ("tabdiff", OURS, "o"),
+        "one library": ("one library", COLORS[1], "D"),
+        "apart": ("modalities apart", BASELINE, "x"),
+        "real": ("real cells", FLOOR, "|"),
+    }
+    titles = {"agreement_within": "within types", "agreement_all": "over all cells"}
+    for ax, (metric, title) in zip(panels, titles.items()):
+        found = {
+            name: ([mean_of(rows, metric, system=s, set=t) for t in sets], color, marker)
+            for s, (name, color, marker) in looks.items()
+        }
+        dots(ax, sets, found)
+        ax.set(xlabel=f"agreement of protein-gene correlations {title}", xlim=(-0.15, 1.04), ylim=(-0.6, 1.6))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def denoisers() -> Figure:
+    """MLP against transformer, at equal processor time and at equal parameters and steps."""
+    rows = [r for r in results("denoisers") if "failed" not in r]
+    names = list(dict.fromkeys(r["data"] for r in rows if r.get("c2st") is not None))
+    figure = Figure(figsize=(9.5, 2.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    looks = {"mlp": ("MLP", OURS, "o"), "dit": ("transformer", COLORS[0], "s")}
+    titles = {"time": "as long on a CPU", "parameters": "1,000 steps, as many parameters"}
+    for ax, (budget, title) in zip(panels, titles.items()):
+        found = {
+            name: ([mean_of(rows, "c2st", system=s, budget=budget, data=d) for d in names], color, marker)
+            for s, (name, color, marker) in looks.items()
+        }
+        found["real rows"] = ([mean_of(rows, "c2st", system="real", data=d) for d in names], FLOOR, "|")
+        dots(ax, names, found)
+        ax.set(xlabel=f"C2ST after {title}" if budget == "parameters" else f"C2ST, trained {title}", xlim=(0, 1.04))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
 PLOTS: dict[str, Callable[[], Figure]] = {
     "tables": tables,
     "cells": cells,
@@ -255,6 +344,10 @@ PLOTS: dict[str, Callable[[], Figure]] = {
     "ablation": ablation,
     "usefulness": usefulness,
     "scale": scale,
+    "quality_speed": quality_speed,
+    "privacy": privacy,
+    "multimodal": multimodal,
+    "denoisers": denoisers,
 }
 
 
