@@ -29,6 +29,7 @@ __all__ = [
     "Sizes",
     "check_image_condition",
     "embedding_size_of",
+    "is_patient",
     "image_network",
     "n_frequencies_of",
     "network_name",
@@ -80,11 +81,13 @@ SIZES = {
     "dit": (Sizes(128, 4), Sizes(96, 3)),
 }
 # Without a GPU a large table has a small MLP: what a step of a wide one learns more, narrow ones learn by more steps in
-# the same time, and a row is drawn several times as fast (see docs/benchmarks). Wide rows, and long training on
-# many of them, fill more.
+# the same time, and a row is drawn several times as fast (see docs/benchmarks). Wide rows fill more, and so do
+# many rows where there is time: what small networks have learned by then is all that they will.
 CPU_SIZE, CPU_LARGE_SIZE = Sizes(128, 3), Sizes(256, 3)
 CPU_WIDTH = 512
-CPU_LARGE_ROWS, CPU_LONG_TIME = 50_000, 900.0
+CPU_LONG_TIME = 450.0
+# Rows and seconds from which on a fit is after the best rows rather than after many of them.
+PATIENT_ROWS, PATIENT_SECONDS = 15_000, 300.0
 # Small MLPs of large tables take large steps.
 SMALL_SIZE, SMALL_SIZE_RATE = 128, 3e-3
 
@@ -256,8 +259,12 @@ def sizes_of(
         return small
     if network != "mlp" or resolve_device(device).type != "cpu":
         return large
-    patient = n_rows >= CPU_LARGE_ROWS and (max_time is None or max_time >= CPU_LONG_TIME)
-    return CPU_LARGE_SIZE if width > CPU_WIDTH or patient else CPU_SIZE
+    return CPU_LARGE_SIZE if width > CPU_WIDTH or is_patient(n_rows, max_time, CPU_LONG_TIME) else CPU_SIZE
+
+
+def is_patient(n_rows: int, max_time: float | None, seconds: float = PATIENT_SECONDS) -> bool:
+    """Return whether a fit of many rows has so many seconds, or no limit, for what takes time and gains little."""
+    return n_rows >= PATIENT_ROWS and (max_time is None or max_time >= seconds)
 
 
 def _is_large_table(codec: Any, n_rows: int) -> bool:

@@ -25,6 +25,7 @@ from tabdiff.model.autoguidance import TIME_SHARE, fit_autoguidance, resolve_aut
 from tabdiff.model.defaults import (
     LARGE_ROWS,
     SMALL_SIZE,
+    is_patient,
     resolve_batch_size,
     resolve_learning_rate,
     resolve_steps,
@@ -33,7 +34,13 @@ from tabdiff.model.defaults import (
 from tabdiff.model.distillation import EVALUATIONS, distil, distillation_steps
 from tabdiff.model.fitted import FittedModel
 from tabdiff.model.private_data import begin_private, budget_of, check_private, private_noise, private_record
-from tabdiff.model.refinement.refinement import fit_refinement, refinement_rows, wants_refinement
+from tabdiff.model.refinement.refinement import (
+    PATIENT_STEPS,
+    REFINED_STEPS,
+    fit_refinement,
+    refinement_rows,
+    wants_refinement,
+)
 from tabdiff.model.refinement.starting_noise import NOISE_ROWS
 from tabdiff.model.sample_weights import population
 from tabdiff.model.training_data import Start, begin, training_masks
@@ -216,9 +223,10 @@ def _finish(
         model = fit_autoguidance(
             model, start, scale, batches, settings, trained=trained, refined=refined, max_time=left, device=device
         )
-    wanted = refinement_rows(start.n_rows, trained, asked=options.refine is True) if refined else 0
+    steps = PATIENT_STEPS if is_patient(start.n_rows, options.max_time) else REFINED_STEPS
+    wanted = refinement_rows(start.n_rows, trained, asked=options.refine is True, steps=steps) if refined else 0
     if wanted:
-        return _refine(_distil(model, start, options, trained, deadline), start, wanted, deadline)
+        return _refine(_distil(model, start, options, trained, deadline), start, wanted, deadline, steps)
     # A codec that goes on from another fit knows the rows of that one only.
     return model if start.n_steps else _calibrate(model, start, deadline)
 
@@ -366,7 +374,7 @@ def _model(
     )
 
 
-def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> FittedModel:
+def _refine(model: FittedModel, start: Start, wanted: int, deadline: float, steps: int) -> FittedModel:
     """Compare samples at the training conditions with the training rows; return the model with what corrects them."""
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)
@@ -374,7 +382,7 @@ def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> F
     seconds = share * (deadline - time.perf_counter())
     # Which noise is worth a walk depends on the condition, which a single rule does not see.
     noise: list[Tensor] | None = [] if condition is None else None
-    data = _samples(model, wanted, condition, generator, model.refined_settings(), seconds, noise)
+    data = _samples(model, wanted, condition, generator, model.refined_settings(steps), seconds, noise)
     refinement = fit_refinement(
         model.codec,
         start.inputs.features,
@@ -387,6 +395,7 @@ def _refine(model: FittedModel, start: Start, wanted: int, deadline: float) -> F
         deadline,
         next(model.denoiser.parameters()).device,
         torch.cat(noise)[-NOISE_ROWS:] if noise else None,
+        steps,
     )
     return replace(model, refinement=refinement)
 

@@ -18,7 +18,7 @@ from tabdiff.io.csv_files import CsvForm
 from tabdiff.io.frames import ForeignFrame
 from tabdiff.model.config import ModelConfig
 from tabdiff.model.distillation import Distilled
-from tabdiff.model.refinement.refinement import Refinement, refined_steps
+from tabdiff.model.refinement.refinement import REFINED_STEPS, Refinement, refined_steps
 
 __all__ = ["FittedModel"]
 
@@ -106,12 +106,24 @@ class FittedModel:
         guiding = self.guiding_denoiser.numbers
         return AutoGuidance(self.denoiser, guiding, self.autoguidance, n_guided=self.config.n_continuous)
 
-    def refined_settings(self) -> dict[str, Any]:
-        """Return the arguments of `tabdiff.diffusion.generate.draw` with which the rows are drawn that are refined."""
+    def refined_settings(self, steps: int | None = None) -> dict[str, Any]:
+        """Return the arguments of `tabdiff.diffusion.generate.draw` with which the rows are drawn that are refined.
+
+        Parameters
+        ----------
+        steps : int, optional
+            Of the sampler; by default those for which the refinement was fitted.
+        """
         if self.distilled is not None:
             return self.distilled.settings()
-        steps = refined_steps(self.denoiser.schedule)
-        return {"guided": self.guided, "method": "auto", "steps": steps, "grid": "auto"}
+        if steps is None:
+            steps = REFINED_STEPS if self.refinement is None else self.refinement.steps_
+        return {
+            "guided": self.guided,
+            "method": "auto",
+            "steps": refined_steps(self.denoiser.schedule, steps),
+            "grid": "auto",
+        }
 
     def with_autoguidance(self, scale: float, guiding_denoiser: Denoiser | None = None) -> FittedModel:
         """Return the model with a scale of autoguidance, by default of the guiding denoiser that it has."""

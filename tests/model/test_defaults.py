@@ -4,7 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from tabdiff.model.defaults import LARGE_ROWS, resolve_learning_rate, resolve_steps, sizes_of
+from tabdiff.model.defaults import (
+    CPU_LONG_TIME,
+    LARGE_ROWS,
+    PATIENT_ROWS,
+    PATIENT_SECONDS,
+    is_patient,
+    resolve_learning_rate,
+    resolve_steps,
+    sizes_of,
+)
 
 TABLE = SimpleNamespace(columns_known_=True)
 CELLS = SimpleNamespace(columns_known_=False)
@@ -16,14 +25,28 @@ CELLS = SimpleNamespace(columns_known_=False)
         (TABLE, LARGE_ROWS - 1, {}, (256, 3)),
         (TABLE, LARGE_ROWS, {}, (128, 3)),
         (TABLE, LARGE_ROWS, {"width": 1500}, (256, 3)),
-        (TABLE, 10**6, {"max_time": 60}, (128, 3)),
-        (TABLE, 10**6, {"max_time": 3600}, (256, 3)),
-        (TABLE, 10**6, {}, (256, 3)),
+        (TABLE, PATIENT_ROWS - 1, {}, (128, 3)),
+        (TABLE, PATIENT_ROWS, {}, (256, 3)),
+        (TABLE, 10**6, {"max_time": CPU_LONG_TIME - 1}, (128, 3)),
+        (TABLE, 10**6, {"max_time": CPU_LONG_TIME}, (256, 3)),
         (CELLS, 10**6, {}, (256, 3)),
     ],
 )
 def test_without_a_gpu_networks_are_small_and_grow_with_what_there_is_to_learn(codec, n_rows, settings, size):
     assert sizes_of("mlp", codec, n_rows, **settings) == size
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "max_time", "patient"),
+    [
+        (PATIENT_ROWS, None, True),
+        (PATIENT_ROWS - 1, None, False),
+        (PATIENT_ROWS, PATIENT_SECONDS, True),
+        (PATIENT_ROWS, PATIENT_SECONDS - 1, False),
+    ],
+)
+def test_many_rows_and_much_time_are_for_the_best_rows(n_rows, max_time, patient):
+    assert is_patient(n_rows, max_time) is patient
 
 
 def test_a_gpu_has_large_ones(monkeypatch):

@@ -42,6 +42,7 @@ from tabdiff.model.refinement.rejection import keep_rows
 from tabdiff.model.refinement.starting_noise import StartingNoise
 
 __all__ = [
+    "PATIENT_STEPS",
     "REFINED_STEPS",
     "TRAINING_EVALUATIONS",
     "MarginalMap",
@@ -55,9 +56,10 @@ __all__ = [
     "wants_refinement",
 ]
 
-# Steps of the sampler: what 50 would do better, the refinement does. Trees tell rows of 16 from real ones as often as
-# those of 25, and those of 10 more often.
-REFINED_STEPS = 16
+# Steps of the sampler: what 50 would do better, the refinement does. Of a few thousand rows trees tell those of 16
+# steps from real ones as often as those of 25, and those of 10 more often. Of 20,000 rows they tell those of 25 less
+# often, which fits of many rows take that have the time.
+REFINED_STEPS, PATIENT_STEPS = 16, 25
 # Fewer rows than this say too little about a ratio of densities.
 MIN_ROWS = 1000
 MIN_DRAWN, MAX_DRAWN = 10_000, 300_000
@@ -142,6 +144,8 @@ class Refinement:
     device : torch.device or str, default="cpu"
         Where rows go down the trees; see `to`.
     """
+
+    steps_ = REFINED_STEPS  # of models of earlier versions, which do not say
 
     def __init__(self, n_continuous: int, n_levels: list[int], device: torch.device | str = "cpu") -> None:
         self.ratios_: list[DensityRatio] = []
@@ -339,6 +343,7 @@ class Refinement:
             "log_limit": self.log_limit_,
             "log_boost": self.log_boost_,
             "start": None if self.start_ is None else self.start_.state(),
+            "steps": self.steps_,
         }
 
     @classmethod
@@ -355,6 +360,7 @@ class Refinement:
         refinement.log_boost_ = float(state.get("log_boost", 0.0))
         if state.get("start") is not None:
             refinement.start_ = StartingNoise.from_state(state["start"])
+        refinement.steps_ = int(state.get("steps", REFINED_STEPS))
         return refinement
 
 
@@ -390,12 +396,12 @@ def wants_refinement(refine: str | bool, codec: Any, n_rows: int, vectors: Seque
     return bool(refine)
 
 
-def refined_steps(schedule: Schedule) -> int:
+def refined_steps(schedule: Schedule, wanted: int = REFINED_STEPS) -> int:
     """Return the steps in which rows to refine are drawn: as many as a schedule has times, if that is less."""
-    return min(REFINED_STEPS, schedule.n_timesteps or REFINED_STEPS)
+    return min(wanted, schedule.n_timesteps or wanted)
 
 
-def refinement_rows(n_rows: int, trained: int | None = None, *, asked: bool = False) -> int:
+def refinement_rows(n_rows: int, trained: int | None = None, *, asked: bool = False, steps: int = REFINED_STEPS) -> int:
     """Return how many rows are drawn to learn from, where there is time; 0 where so short a training is not refined.
 
     Parameters
@@ -406,11 +412,13 @@ def refinement_rows(n_rows: int, trained: int | None = None, *, asked: bool = Fa
         Rows that all training steps saw together: a short training is followed by a short refinement.
     asked : bool, default=False
         Whether it is refined however short that was.
+    steps : int
+        Of the sampler.
     """
     wanted = min(max(DRAWN_PER_ROW * n_rows, MIN_DRAWN), MAX_DRAWN)
     if trained is None:
         return wanted
-    affordable = int(WORK_SHARE * TRAINING_EVALUATIONS * trained / REFINED_STEPS)
+    affordable = int(WORK_SHARE * TRAINING_EVALUATIONS * trained / steps)
     if affordable < LEAST_DRAWN:
         return LEAST_DRAWN if asked else 0
     return min(wanted, affordable)
@@ -448,6 +456,7 @@ def fit_refinement(
     deadline: float = math.inf,
     device: torch.device | str = "cpu",
     noise: Tensor | None = None,
+    steps: int = REFINED_STEPS,
 ) -> Refinement:
     """Fit the refinement of a model.
 
@@ -474,9 +483,13 @@ def fit_refinement(
         Where rows go down the trees.
     noise : Tensor of shape (k, width), optional
         As in `Refinement.fit`.
+    steps : int
+        In which they were drawn, and will be.
     """
     real = frame_features(codec, frame, codes)
-    return Refinement(codec.n_continuous_, feature_levels(codec, levels), device).fit(
+    refinement = Refinement(codec.n_continuous_, feature_levels(codec, levels), device)
+    refinement.steps_ = steps
+    return refinement.fit(
         real,
         drawn,
         lambda rows: row_features(codec, rows, condition),

@@ -17,6 +17,7 @@ from tabdiff.model.refinement.refinement import (
     LEAST_DRAWN,
     MAX_SHIFT,
     MIN_KEPT,
+    PATIENT_STEPS,
     REFINED_STEPS,
     TRAINING_EVALUATIONS,
     MarginalMap,
@@ -169,6 +170,19 @@ def test_conditions_counts_and_seeds_hold_under_refinement(fitted, tmp_path):
     loaded = DiffusionGenerator.load(tmp_path / "model")
     pd.testing.assert_frame_equal(rows, loaded.sample(condition={"kind": {"a": 30, "c": 20}}, random_state=0))
     assert fitted.sample(3, condition="unconditional")["kind"].isna().all()
+
+
+def test_fits_of_many_rows_with_time_draw_in_more_steps_and_say_so_in_the_file(planted, tmp_path, monkeypatch):
+    settings = {"max_steps": 20, "hidden_size": 16, "n_blocks": 1, "refine": True, "random_state": 0}
+    quick = DiffusionGenerator(**settings).fit(planted)
+    monkeypatch.setattr("tabdiff.model.defaults.PATIENT_ROWS", 1000)
+    patient = DiffusionGenerator(**settings).fit(planted)
+    assert quick.model_.refined_settings()["steps"] == REFINED_STEPS
+    assert patient.model_.refined_settings()["steps"] == PATIENT_STEPS
+    patient.save(tmp_path / "model")
+    loaded = DiffusionGenerator.load(tmp_path / "model")
+    assert loaded.model_.refined_settings()["steps"] == PATIENT_STEPS
+    pd.testing.assert_frame_equal(patient.sample(50, random_state=1), loaded.sample(50, random_state=1))
 
 
 def test_refinement_is_for_tables_with_enough_rows(planted):
