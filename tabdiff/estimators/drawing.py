@@ -74,7 +74,7 @@ class DrawingMixin(CellMixin):
             "ddim" for "cfg++". The rows of a seed do not depend on `batch_size` with any of them but "rk45", whose
             steps suit the batch.
         steps : "auto" or int, default="auto"
-            Number of steps; "auto" is 50, 16 for rows that are refined, and 1000 for "ddpm".
+            Number of steps; "auto" is 50, 16 or 25 for rows that are refined, and 1000 for "ddpm".
         obs : DataFrame, optional
             For cells: a row for each, from which conditions are taken and which their ``obs`` starts with.
         like : AnnData or MuData, optional

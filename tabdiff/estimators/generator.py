@@ -71,8 +71,8 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
     hidden_size, n_blocks : "auto" or int, default="auto"
         Width and depth of the network. "auto" is 256 and 3 for the MLP. For tables of 5,000 rows or more it is 512 and
         4 on a GPU; on a CPU 128 and 3, where a row is drawn several times as fast, or 256 and 3 for wide rows (more
-        than 512 numbers and entries of embeddings together), and from 50,000 rows on, if `max_time` leaves a quarter of
-        an hour or more. For the transformer it is 96 and 3, and 128 and 4 for such tables. Of a U-Net the channels of
+        than 512 numbers and entries of embeddings together), and from 15,000 rows on, if `max_time` is None or 450 or
+        more. For the transformer it is 96 and 3, and 128 and 4 for such tables. Of a U-Net the channels of
         its first level, and the residual blocks of each level.
     text_encoder : callable or dict, optional
         What turns conditions that are text into numbers: from a list of n texts to vectors (n, d), or to tokens, an
@@ -101,7 +101,9 @@ class DiffusionGenerator(DrawingMixin, ScoringMixin, DensityMixin, BaseEstimator
         Training steps; "auto" follows the number of rows, from 200 to 10,000; for images from 500 to 2,000 on a CPU,
         and from 2,000 to 50,000 on a GPU.
     max_time : float, optional
-        Seconds of `fit` at most, to within a tenth. Results then depend on the machine's speed.
+        Seconds of `fit` at most, to within a tenth. Results then depend on the machine's speed. On tables of 15,000
+        rows or more 300 and more, or None, are for the best rows; less is for many of them (see `hidden_size`, and
+        `sample`, which then draws refined rows in 25 steps in place of 16).
     batch_size : "auto" or int, default="auto"
         Rows a training step; "auto" is 512, fewer where there are fewer rows, and 128 for images.
     learning_rate : "auto" or float, default="auto"
