@@ -64,7 +64,7 @@ class DensityRatio:
     _compiled: tuple[CompiledForest | None] | None = None
 
     def __init__(
-        self, *, captured: float = 0.95, max_leaf_nodes: int = 31, max_iter: int = 600, min_samples_leaf: int = 100
+        self, *, captured: float = 0.95, max_leaf_nodes: int = 31, max_iter: int = 2000, min_samples_leaf: int = 100
     ) -> None:
         self.captured = captured
         self.max_leaf_nodes = max_leaf_nodes
