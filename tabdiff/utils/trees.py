@@ -114,7 +114,9 @@ class CompiledForest:
     ) -> CompiledForest | None:
         """Return a forest that gives what `leaves` gives, or None where scikit-learn's predictor does not."""
         rng = np.random.default_rng(0)
-        rows = rng.choice(threshold.ravel(), (CHECKED_ROWS, int(feature.max(initial=0)) + 1)).astype(np.float32)
+        rows = rng.choice(np.append(threshold.ravel(), 0.0), (CHECKED_ROWS, int(feature.max(initial=0)) + 1)).astype(
+            np.float32
+        )
         rows[rng.random(rows.shape) < 0.2] = np.nan
         wanted = np.zeros(CHECKED_ROWS)
         for nodes in zip(feature, threshold, children, missing_left, depth, value, strict=True):
