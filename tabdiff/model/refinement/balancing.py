@@ -71,16 +71,21 @@ def balance(
     # A row lies in a cell of every table, and so its tilt is a sum of as many.
     n_pairs = len(shares) - n_columns
     step = [COLUMN_STEP / np.sqrt(max(n_columns, 1))] * n_columns + [PAIR_STEP / np.sqrt(max(n_pairs, 1))] * n_pairs
-    chosen = _largest(score, group, size)
+    count = [np.zeros(len(share), dtype=np.intp) for share in shares]
+    chosen, before = _largest(score, group, size), np.zeros(len(score), dtype=bool)
+    taken_off = np.empty(len(score))
     for done in range(PASSES):
         tilted = score.copy()
+        # Few are exchanged in a pass, so that counting these is a small part of counting all.
+        added, dropped = np.flatnonzero(chosen & ~before), np.flatnonzero(before & ~chosen)
         for k, (code, share) in enumerate(zip(codes, shares, strict=True)):
-            count = np.bincount(code[chosen], minlength=len(share))
-            excess = (count - n * share) / (n * share + FEW)
+            count[k] += np.bincount(code[added], minlength=len(share))
+            count[k] -= np.bincount(code[dropped], minlength=len(share))
+            excess = (count[k] - n * share) / (n * share + FEW)
             speed[k] = MOMENTUM * speed[k] + step[k] * (1 - done / PASSES) * excess
             tilt[k] += speed[k]
-            tilted -= tilt[k][code]
-        chosen = _largest(tilted, group, size)
+            tilted -= np.take(tilt[k], code, out=taken_off, mode="clip")
+        chosen, before = _largest(tilted, group, size), chosen
     return chosen
 
 
