@@ -3,13 +3,14 @@
     TABDIFF_DATA=/path python benchmarks/quality_speed.py --tables adult,shoppers --seconds 240
     TABDIFF_DATA=/path python benchmarks/quality_speed.py --seconds 30,60,120 --rows 2000  # the curve over six tables
     TABDIFF_DATA=/path python benchmarks/quality_speed.py --set '{"hidden_size": 128}' --name "width 128"
+    python benchmarks/quality_speed.py --set '{"training": {"distillation": true}}' --name distilled
     python benchmarks/quality_speed.py --table                                           # print results as markdown
 
 Every run is a fit with ``max_time`` and default settings (or those of ``--set``) in a process of its own, which then
 draws rows and prints a line of JSON: seconds, steps, the share of candidates that is kept, and the scores that
 `table_metrics.py` defines. Machines differ, and so does one machine from hour to hour: each run measures matrix
-products before the fit and after the sampling, and rows a second per GFLOP/s are what can be compared. What is called
-"name" is the state of the code. Needs xgboost.
+products before the fit and after the sampling, and rows a second per GFLOP/s, of the dtype that is faster there, are
+what can be compared. What is called "name" is the state of the code. Needs xgboost.
 """
 
 from __future__ import annotations
@@ -99,6 +100,16 @@ def scores(table: Table, rows: pd.DataFrame, threads: int) -> dict[str, float]:
     }
 
 
+def parameters(text: str) -> dict[str, Any]:
+    """Parameters of `DiffusionGenerator` from JSON, where those of training are a dict."""
+    found = json.loads(text)
+    if "training" in found:
+        from tabdiff.training import TrainingOptions
+
+        found["training"] = TrainingOptions(**found["training"])
+    return found
+
+
 def run(args: argparse.Namespace, name: str, seconds: float, seed: int) -> dict[str, Any]:
     """Fit, draw and score once, in this process."""
     import torch
@@ -108,7 +119,7 @@ def run(args: argparse.Namespace, name: str, seconds: float, seed: int) -> dict[
     torch.set_num_threads(args.threads)
     table = load(data_loader(), name)
     before = products()
-    gen = DiffusionGenerator(random_state=seed, max_time=seconds, **json.loads(args.set))
+    gen = DiffusionGenerator(random_state=seed, max_time=seconds, **parameters(args.set))
     began = time.perf_counter()
     gen.fit(table.train)
     fitted = time.perf_counter()
@@ -125,7 +136,7 @@ def run(args: argparse.Namespace, name: str, seconds: float, seed: int) -> dict[
         "rows": len(rows),
         "rows_per_second": per_second,
         "gflops": speed,
-        "rows_per_gflop": per_second / speed["bfloat16"],
+        "rows_per_gflop": per_second / max(speed.values()),
         "steps": gen.n_steps_,
         "loss": gen.history_["loss"][-1],
         "size": [network.hidden_size, network.n_blocks],
@@ -168,6 +179,7 @@ SHOWN = {
     "rows drawn": lambda r: f"{r['rows']:,}",
     "sample, s": lambda r: f"{r['sample_seconds']:.0f}",
     "rows/s": lambda r: f"{r['rows_per_second']:.0f}",
+    "threads": lambda r: f"{r['threads']}",
     "rows/s per GFLOP/s": lambda r: f"{r['rows_per_gflop']:.2f}",
     "XGB-C2ST": lambda r: f"{r['c2st_xgb']:.3f}",
     "trend error, %": lambda r: f"{r['trend_error']:.2f}",
@@ -179,7 +191,7 @@ SHOWN = {
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line a run, by table and seconds."""
-    rows = sorted(rows, key=lambda r: (TABLES.index(r["table"]), r["seconds"], r["seed"]))
+    rows = sorted(rows, key=lambda r: (TABLES.index(r["table"]), r["seconds"], r["threads"], r["seed"]))
     lines = [[r["table"], f"{r['seconds']:g}", r["name"], *(form(r) for form in SHOWN.values())] for r in rows]
     return "\n".join(markdown(["table", "max_time, s", "state", *SHOWN], lines))
 
