@@ -18,6 +18,7 @@ from tabdiff.codecs.columns.base import Column
 from tabdiff.codecs.columns.calendar import find_number_grid, number_grid_from_state
 from tabdiff.codecs.columns.categorical import FARTHEST
 from tabdiff.codecs.columns.grids import LOG_MAX_CHANCE
+from tabdiff.codecs.columns.smoothing import smooth
 from tabdiff.utils.dtypes import dtype_from_state, dtype_to_state, is_time
 from tabdiff.utils.random import RowStreams
 
@@ -28,6 +29,8 @@ HEAVY_COUNT = 5
 # Rarer values are compared in blocks of so many: they must repeat so many times as often as they would by chance for
 # there to be nothing between them.
 BLOCK, MIN_RATIO = 25, 4.0
+# Boundaries of rarer values are means of so many neighbouring ones: a stretch over which values are drawn evenly.
+STRETCH = 11
 # As many values to look up, among as many, are sorted first.
 SORTED_ROWS = 4096
 # Up to here float64 holds every integer.
@@ -135,8 +138,10 @@ class NumericColumn(Column):
     mass_ : ndarray of shape (u,)
         Weight of each value in units of rows; without weights, how often it occurs.
     edges_ : ndarray of shape (u, 2)
-        Interval of values that a step stands for: the value itself when it is heavy, half-way to its neighbours
-        when it is light.
+        Interval of values that a step stands for: the value itself when it is heavy; when it is light, half-way to its
+        neighbours in the mean of a stretch of them (`tabdiff.codecs.columns.smoothing`).
+    stretch_ : int
+        Neighbouring boundaries that each boundary between light values is the mean of; 1 in models of before.
     unit_ : (int, int) or None
         (k, d) if all values are multiples of k / 10**d.
     grid_ : NumberGrid or None
@@ -146,9 +151,10 @@ class NumericColumn(Column):
 
     Notes
     -----
-    Decoding returns heavy values exactly, spreads light values over their own interval, and never leaves the observed
-    range; it rounds to the unit that all values share, whole numbers, cents, multiples of 25, and to their grid. Where
-    values repeat as they would not if those between them were possible too, such as codes, only these are drawn.
+    Decoding returns heavy values exactly, spreads light values evenly over stretches of neighbours, so that those that
+    were seen are not those about which most are drawn, and never leaves the observed range; it rounds to the unit that
+    all values share, whole numbers, cents, multiples of 25, and to their grid. Where values repeat as they would not if
+    those between them were possible too, such as codes, only these are drawn.
     """
 
     grid_: Any = None
@@ -170,18 +176,22 @@ class NumericColumn(Column):
     def _find_grid(self) -> Any:
         return find_number_grid(self.values_, self.unit_)
 
-    def _finish(self, counts: np.ndarray, mass: np.ndarray | None = None, *, observed_only: bool = False) -> None:
-        values = self.values_
+    def _finish(
+        self,
+        counts: np.ndarray,
+        mass: np.ndarray | None = None,
+        *,
+        observed_only: bool = False,
+        stretch: int = STRETCH,
+    ) -> None:
+        values, self.stretch_ = self.values_, stretch
         self.counts_ = counts.astype(np.int64)
         self.mass_ = self.counts_ if mass is None else mass
         self.cdf_ = np.concatenate([[0.0], np.cumsum(self.mass_) / self.mass_.sum()])
         self.cdf_[-1] = 1.0
-        # Halving before adding keeps the midpoints of values near the largest float finite.
-        middle = 0.5 * values[1:] + 0.5 * values[:-1]
-        low = np.concatenate([values[:1], middle])
-        high = np.concatenate([middle, values[-1:]])
         heavy = counts >= HEAVY_COUNT
-        self.edges_ = np.stack([np.where(heavy, values, low), np.where(heavy, values, high)], axis=1)
+        ends = smooth(values, heavy, stretch)
+        self.edges_ = np.stack([np.where(heavy, values, ends[:-1]), np.where(heavy, values, ends[1:])], axis=1)
         single = getattr(self.dtype, "kind", "f") == "f" and getattr(self.dtype, "itemsize", 8) < 8
         self.unit_ = _unit(values, float(np.finfo(self.dtype if single else np.float64).eps))
         # Where values are sparse on their own grid (0.5, 0.75, 1.33 ...), what lies between was never possible.
@@ -233,15 +243,18 @@ class NumericColumn(Column):
         return np.where(missing, np.nan, z)
 
     def _encode(self, v: np.ndarray, places: np.ndarray | None) -> np.ndarray:
-        step = self._step(v)
+        nearest = self._step(v)
+        step = self._interval(v, nearest)
+        exact = self.values_[nearest] == v
+        if places is not None:
+            # A value seen at fit stands for its whole step; one between them keeps its interpolated place.
+            step = np.where(exact, nearest, step)
         low, high = self.edges_[step].T
         width = high - low
-        exact = self.values_[step] == v
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             inside = np.where(width > 0, (v - low) / width, 0.5)
         inside = np.clip(np.nan_to_num(inside, nan=0.5), 0.0, 1.0)
         if places is not None:
-            # A value seen at fit stands for its whole step; one between them keeps its interpolated place.
             inside = np.where(exact | (width == 0), places, inside)
         u = self.cdf_[step] + inside * (self.cdf_[step + 1] - self.cdf_[step])
         tail = 0.25 / self.n_observed_
@@ -255,6 +268,15 @@ class NumericColumn(Column):
         with np.errstate(over="ignore"):
             nearer_left = np.abs(v - self.values_[left]) < np.abs(self.values_[right] - v)
         return np.where(nearer_left, left, right)
+
+    def _interval(self, v: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+        """Index of the step in whose interval a value lies; where the nearest value is heavy, that one's."""
+        if self.stretch_ == 1:
+            return nearest
+        low, high = self.edges_.T
+        step = np.maximum(np.searchsorted(low, v, side="right") - 1, 0)
+        is_wide = low < high
+        return np.where(is_wide[nearest] & is_wide[step], step, nearest)
 
     def decode_values(self, z: np.ndarray) -> np.ndarray:
         """Map normal scores (n,) to values (n,) in the observed range and precision, as float64."""
@@ -292,7 +314,7 @@ class NumericColumn(Column):
         """
         missing = np.isnan(values)
         v = np.where(missing, self.values_[0], values)
-        step = self._step(v)
+        step = self._interval(v, self._step(v))
         mass = self.mass_[step] / self.mass_.sum()
         width = self.edges_[step, 1] - self.edges_[step, 0]
         log_p = np.log(mass) - np.log(np.where(width > 0, width, 1.0))
@@ -320,6 +342,7 @@ class NumericColumn(Column):
             "counts": self.counts_,
             "mass": None if self.mass_ is self.counts_ else self.mass_,
             "observed_only": self.observed_only_,
+            "stretch": self.stretch_,
             "grid": None if self.grid_ is None else self.grid_.state(),
         }
 
@@ -334,6 +357,7 @@ class NumericColumn(Column):
             np.asarray(state["counts"]),
             None if mass is None else np.asarray(mass),
             observed_only=bool(state.get("observed_only", False)),
+            stretch=int(state.get("stretch", 1)),
         )
         if state.get("grid") is not None:
             column.grid_ = cls._grid_from_state(state)
