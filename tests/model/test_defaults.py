@@ -61,12 +61,18 @@ def test_small_networks_of_large_tables_take_large_steps():
 
 
 def test_small_tables_get_fewer_steps_and_grow_without_a_jump():
-    steps = [resolve_steps("auto", n, None, "cpu", True) for n in (20, 172, 400, 669, 1299, 1300, 5000, 10**6)]
-    assert steps[:2] == [200, 200]
-    assert steps == sorted(steps)
-    assert steps[3] == 366
-    assert steps[5] - steps[4] <= 2
-    # Cells, sequences and larger tables are as they were.
-    assert resolve_steps("auto", 669) == 712
-    assert steps[5:] == [resolve_steps("auto", n) for n in (1300, 5000, 10**6)]
+    sizes = (20, 172, 400, 649, 669, 1299, 1300, 2000, 5000, 5999, 6001, 9000, 11_999, 12_000, 50_000, 10**6)
+    steps = {n: resolve_steps("auto", n, None, "cpu", True) for n in sizes}
+    plain = {n: resolve_steps("auto", n) for n in sizes}
+    assert steps[20] == steps[172] == 200
+    assert list(steps.values()) == sorted(steps.values())
+    # Half of the steps from 650 to 6,000 rows, and from there on more, up to all of them for 12,000 and more.
+    assert all(abs(steps[n] - plain[n] / 2) <= 1 for n in (669, 1299, 1300, 2000, 5000, 5999))
+    assert steps[9000] == pytest.approx(0.75 * plain[9000], abs=1)
+    assert steps[11_999] >= plain[11_999] - 1
+    assert all(steps[n] == plain[n] for n in (12_000, 50_000, 10**6))
+    # Below a table has fewer for each row, too.
+    assert steps[400] == 200 and steps[649] == pytest.approx(plain[649] / 2, abs=1)
+    # Cells and sequences are as they were.
+    assert plain[669] == 712
     assert resolve_steps(7, 669, None, "cpu", True) == 7
