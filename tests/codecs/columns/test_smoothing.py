@@ -1,5 +1,7 @@
 """Where values drawn of a continuous column lie among those that were seen."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,7 +62,7 @@ def test_any_boundaries_are_in_order_and_in_range(values, half, data):
 
 
 def test_drawn_values_keep_no_longer_to_those_that_were_seen():
-    # By the gaps between training values: what half-way boundaries draw crowds where two happened to lie close together.
+    # What half-way boundaries draw crowds where two training values happened to lie close together.
     rng = np.random.default_rng(0)
     train, unseen = rng.normal(size=(2, 1000))
     z = rng.standard_normal(20_000)
@@ -127,7 +129,7 @@ def test_the_density_is_that_of_what_is_drawn():
     c = column(np.concatenate([rng.gamma(2.0, size=300), np.repeat(1.0, 100)]))
     drawn = c.decode_values(rng.standard_normal(400_000))
     edges = np.quantile(drawn[drawn != 1.0], np.linspace(0, 1, 12))
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         points = np.linspace(low, high, 4001)
         points = 0.5 * points[1:] + 0.5 * points[:-1]
         mass = np.exp(c.log_density(points[points != 1.0])).mean() * (high - low)
