@@ -111,10 +111,20 @@ def block_rows(n_genes: int) -> int:
     return int(np.clip(BLOCK_VALUES // max(n_genes, 1), 1, CHUNK))
 
 
-def dense_rows(matrix: Any, rows: Any) -> np.ndarray:
-    """Rows of a CSR matrix or array as a dense float32 array."""
+def dense_rows(matrix: Any, rows: Any, places: np.ndarray | None = None) -> np.ndarray:
+    """Rows of a CSR matrix or array as a dense float32 array.
+
+    With `places` (n_columns,), columns are summed in the column that this names for each.
+    """
     part = matrix[rows]
-    return (part.toarray() if sparse.issparse(part) else np.asarray(part)).astype(np.float32, copy=False)
+    if places is not None:
+        part = sparse.csr_matrix(part)
+        shape = (part.shape[0], int(places.max(initial=-1)) + 1)
+        # What falls on one place is added up where the array is filled.
+        part = sparse.csr_matrix((part.data, places.astype(part.indices.dtype)[part.indices], part.indptr), shape=shape)
+    if sparse.issparse(part):
+        return part.astype(np.float32, copy=False).toarray()
+    return np.asarray(part).astype(np.float32, copy=False)
 
 
 def check_values(matrix: Any, names: Any, where: str) -> bool:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tabdiff.nn.negative_binomial import _sum_nb_log_prob
+from tabdiff.nn.negative_binomial import _sum_nb_log_prob, nb_row_log_prob
 from tabdiff.utils.seeding import borrowed_rng
 
 # Standard deviations of the Gaussian priors on weights, in units of log rate and log dispersion.
@@ -170,14 +170,20 @@ class CountAutoencoder(nn.Module):
 
     def log_rate(self, z: Tensor, class_log_rate: Tensor, condition: Tensor | None) -> Tensor:
         """Log rates (B, n_features) at latents z (B, n_latent), given the log rates of each row's class."""
+        weight, inputs = self._linear(z, condition)
+        logits = torch.addmm(class_log_rate + self.output.bias, inputs, weight.T)
+        return self._by_block(lambda own: torch.log_softmax(own, dim=1), logits)
+
+    def _linear(self, z: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weights (n_features, m) and inputs (B, m) whose product is what z and the condition add to log rates."""
         y = self.embedding(condition, z)
         # One matrix product for both parts: the sums of (B, n_features) tensors cost more than the arithmetic.
-        weight = torch.cat([self.loadings.weight, self.output.weight], dim=1)
-        inputs = torch.cat([z, F.silu(self.hidden(torch.cat([z, y], dim=1)))], dim=1)
+        weights = [self.loadings.weight, self.output.weight]
+        inputs = [z, F.silu(self.hidden(torch.cat([z, y], dim=1)))]
         if self.effect is not None:
-            weight, inputs = torch.cat([weight, self.effect.weight], dim=1), torch.cat([inputs, y], dim=1)
-        logits = class_log_rate + F.linear(inputs, weight, self.output.bias)
-        return self._by_block(lambda own: torch.log_softmax(own, dim=1), logits)
+            weights.append(self.effect.weight)
+            inputs.append(y)
+        return torch.cat(weights, dim=1), torch.cat(inputs, dim=1)
 
     def _by_block(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         """Apply a function to the features (B, n) of each block of values (B, n_features)."""
@@ -209,7 +215,7 @@ class CountAutoencoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Gaussian posterior of z given counts (B, n_features), class indices (B,) and condition.
 
-        It is computed from the features `genes`, by default `input_features`.
+        It is computed from the features `genes`, by default `input_features`; `counts` may be those of these alone.
 
         Returns
         -------
@@ -222,15 +228,16 @@ class CountAutoencoder(nn.Module):
         y = self.embedding(condition, x)
         hidden = F.silu(self.hidden(torch.cat([y.new_zeros(len(y), k), y], dim=1)))
         offset = F.embedding(classes, (self.class_log_rate + self.class_shift)[:, genes])
-        offset = offset + F.linear(hidden, self.output.weight[genes], self.output.bias[genes])
+        # `index_select`, whose gradient adds rows up in a fraction of the time that indexing's takes.
+        offset = offset + F.linear(hidden, self.output.weight.index_select(0, genes), self.output.bias[genes])
         if self.effect is not None:
-            offset = offset + F.linear(y, self.effect.weight[genes])
+            offset = offset + F.linear(y, self.effect.weight.index_select(0, genes))
         theta = (self.start_log_theta + self.theta_shift + self.class_theta_shift)[:, genes].detach()
         inverse_theta = F.embedding(classes, torch.exp(-theta))
-        w = self.loadings.weight[genes]
+        w = self.loadings.weight.index_select(0, genes)
         row, column = torch.tril_indices(k, k, device=w.device)
-        products = w[:, row] * w[:, column]
-        identity = torch.eye(k, device=w.device)
+        identity = torch.eye(k, dtype=w.dtype, device=w.device)
+        products = (w @ identity[:, row]) * (w @ identity[:, column])  # columns of w: a gradient without indexing
 
         parts = [(part, x[:, part].sum(1, keepdim=True)) for part in self._parts(genes)]
 
@@ -279,7 +286,20 @@ class CountAutoencoder(nn.Module):
     def elbo(self, counts: Tensor, classes: Tensor, condition: Tensor | None, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood at a posterior draw (up to terms in counts alone) and KL divergence, each (B,)."""
         z, kl = self.sample_posterior(counts, classes, condition, eps)
-        return self.log_likelihood(counts, classes, condition, z), kl
+        return self.quick_log_likelihood(counts, classes, condition, z), kl
+
+    def quick_log_likelihood(self, counts: Tensor, classes: Tensor, condition: Tensor | None, z: Tensor) -> Tensor:
+        """What `log_likelihood` gives, in a fraction of its time, with a gradient that can be taken once."""
+        weight, inputs = self._linear(z, condition)
+        offset = self.class_log_rate + self.class_shift + self.output.bias
+        log_theta = self.start_log_theta + self.theta_shift + self.class_theta_shift
+        logits, keep = F.linear(inputs, weight), torch.is_grad_enabled()
+        values = (value.split(self.blocks, dim=1) for value in (logits, offset, counts, log_theta))
+        found = [
+            nb_row_log_prob(own, shift, x, theta, classes, gradient=keep)
+            for own, shift, x, theta in zip(*values, strict=True)
+        ]
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
 
     def log_likelihood(self, counts: Tensor, classes: Tensor, condition: Tensor | None, z: Tensor) -> Tensor:
         """Log-likelihood (B,) of counts at latents z, up to terms in counts alone."""
@@ -287,20 +307,27 @@ class CountAutoencoder(nn.Module):
         log_mean = rate + self._log_totals(counts)
         return _sum_nb_log_prob(counts, log_mean, self.log_theta(classes))
 
-    def negative_log_prior(self) -> Tensor:
-        """Gaussian penalty on the weights, in nats for all rows together; 0 at the per-class negative binomial."""
-        scaled = [
-            self.loadings.weight / LOADING_SD,
-            self.class_shift / CLASS_SHIFT_SD,
-            self.theta_shift / THETA_SD,
-            self.class_theta_shift / CLASS_THETA_SD,
-            self.output.weight / OUTPUT_SD,
-            self.output.bias / CLASS_SHIFT_SD,
-            self.hidden.weight,
+    @torch.no_grad()
+    def pull_to_prior(self, n_rows: int) -> None:
+        """Add to the weights' gradients those of a Gaussian penalty in nats, divided by a number of rows.
+
+        Where all weights are zero, the model is the per-class negative binomial.
+        """
+        scales = [
+            (self.loadings.weight, LOADING_SD),
+            (self.class_shift, CLASS_SHIFT_SD),
+            (self.theta_shift, THETA_SD),
+            (self.class_theta_shift, CLASS_THETA_SD),
+            (self.output.weight, OUTPUT_SD),
+            (self.output.bias, CLASS_SHIFT_SD),
+            (self.hidden.weight, 1.0),
         ]
         if self.effect is not None:
-            scaled.append(self.effect.weight / EFFECT_SD)
-        return 0.5 * torch.stack([p.square().sum() for p in scaled]).sum()
+            scales.append((self.effect.weight, EFFECT_SD))
+        for weight, scale in scales:
+            if weight.requires_grad:
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                weight.grad.add_(weight, alpha=1 / (scale**2 * n_rows))
 
 
 @dataclass
@@ -360,7 +387,7 @@ def train_autoencoder(
         Called at every evaluation with a dict of stage, step, n_steps, loss and held_out_loss.
     """
     device = model.class_log_rate.device
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=device.type in ("cpu", "cuda"))
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 20, 0.5 * (1 + math.cos(math.pi * step / max_steps)) + 1e-3)
     )
@@ -375,7 +402,8 @@ def train_autoencoder(
                 likelihood, kl = model.elbo(*batch, eps.to(device))
                 total -= float((likelihood - kl).sum(dtype=torch.float64))
             else:
-                total -= float(model.log_likelihood(*batch, torch.zeros_like(eps).to(device)).sum(dtype=torch.float64))
+                likelihood = model.quick_log_likelihood(*batch, torch.zeros_like(eps).to(device))
+                total -= float(likelihood.sum(dtype=torch.float64))
         return total / max(len(held_out), 1)
 
     start_time = time.monotonic()
@@ -389,7 +417,8 @@ def train_autoencoder(
         likelihood, kl = model.elbo(*load(rows), eps.to(device))
         bound = (kl - likelihood).mean()
         optimizer.zero_grad(set_to_none=True)
-        (bound + model.negative_log_prior() / len(train)).backward()
+        bound.backward()
+        model.pull_to_prior(len(train))
         nn.utils.clip_grad_norm_(model.parameters(), 100.0)
         optimizer.step()
         scheduler.step()

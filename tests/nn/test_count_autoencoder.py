@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from tabdiff.nn.count_autoencoder import ConditionEmbedding, CountAutoencoder, train_autoencoder
-from tabdiff.nn.negative_binomial import _sum_nb_log_prob, nb_log_prob, nb_sample
+from tabdiff.nn.negative_binomial import _sum_nb_log_prob, nb_log_prob, nb_row_log_prob, nb_sample
 
 
 def rates(rows: int, genes: int) -> torch.Tensor:
@@ -51,6 +51,54 @@ def test_sparse_sum_differs_from_the_density_by_terms_in_counts_alone() -> None:
     log_mean, log_theta = torch.randn(2, 4, 9, generator=generator, dtype=torch.float64)
     expected = (nb_log_prob(counts, log_mean.exp(), log_theta) + torch.lgamma(counts + 1)).sum(1)
     torch.testing.assert_close(_sum_nb_log_prob(counts, log_mean, log_theta), expected)
+
+
+@pytest.mark.parametrize("classes", [[0, 0, 1, 1, 1], [1, 0, 1, 2, 0]])
+def test_rows_in_one_pass_have_the_values_and_gradients_of_the_density(classes: list[int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.poisson(torch.full((5, 30), 1.5, dtype=torch.float64), generator=generator)
+    counts[0, 3], counts[1, 4], counts[2, 5:] = 40.0, 5.0, 0.0  # beyond the small counts too
+    logits = torch.randn(5, 30, generator=generator, dtype=torch.float64, requires_grad=True)
+    offset, log_theta = torch.randn(2, 3, 30, generator=generator, dtype=torch.float64).requires_grad_()
+    of, weight = torch.tensor(classes), torch.randn(5, generator=generator, dtype=torch.float64)
+    log_mean = torch.log_softmax(logits + offset[of], dim=1) + counts.sum(1, keepdim=True).log()
+    expected = _sum_nb_log_prob(counts, log_mean, log_theta[of])
+    wanted = torch.autograd.grad(expected @ weight, (logits, offset, log_theta))
+    value = nb_row_log_prob(logits, offset, counts, log_theta, of)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(nb_row_log_prob(logits, offset, counts, log_theta, of, gradient=False), expected)
+    torch.testing.assert_close(torch.autograd.grad(value @ weight, (logits, offset, log_theta)), wanted)
+
+
+def test_rows_in_pieces_are_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.poisson(torch.full((7, 11), 1.0), generator=generator)
+    counts[3] = 0  # a row without any is as likely as it is
+    logits, zeros = torch.randn(7, 11, generator=generator), torch.zeros(1, 11)
+    arguments = logits, zeros, counts, zeros, torch.zeros(7, dtype=torch.int64)
+    whole = nb_row_log_prob(*arguments)
+    log_mean = torch.log_softmax(logits, dim=1) + counts.sum(1, keepdim=True).clamp_min(0.5).log()
+    torch.testing.assert_close(whole, _sum_nb_log_prob(counts, log_mean, zeros))
+    monkeypatch.setattr("tabdiff.nn.negative_binomial.CACHE_VALUES", 25)
+    torch.testing.assert_close(nb_row_log_prob(*arguments), whole)
+
+
+@pytest.mark.parametrize(
+    ("mean", "theta"), [(1e-9, 1.0), (0.003, 0.5), (0.2, 50.0), (2.0, 0.1), (4.0, 2.0), (9.0, 1e6), (60.0, 3.0)]
+)
+def test_draws_follow_the_distribution(mean: float, theta: float) -> None:
+    n = 400_000
+    draws = nb_sample(torch.full((n,), mean), torch.full((n,), math.log(theta)), torch.Generator().manual_seed(0))
+    law = stats.nbinom(theta, theta / (theta + mean))
+    for k in (0, 1, 2, 5, 20, 80):
+        p = law.sf(k)
+        assert abs((draws > k).double().mean().item() - p) <= 5 * math.sqrt(max(p * (1 - p), 1 / n) / n), k
+
+
+def test_draws_of_what_is_rare_are_not_lost_on_the_grid_of_single_precision() -> None:
+    generator, n, mean = torch.Generator().manual_seed(0), 5_000_000, 2e-7
+    draws = sum(nb_sample(torch.full((n,), mean), torch.zeros(n), generator).sum().item() for _ in range(10))
+    assert abs(draws - 10) < 15
 
 
 def test_samples_have_the_mean_and_variance_of_the_distribution() -> None:
@@ -117,6 +165,28 @@ def test_blocks_have_rates_and_totals_of_their_own_and_one_latent() -> None:
     other = counts.clone()
     other[:, :9] = 0
     torch.testing.assert_close(mean, model.posterior(other, classes, None, genes=torch.tensor([9, 10, 11]))[0])
+
+
+@pytest.mark.parametrize("blocks", [[12], [8, 4]])
+def test_training_sees_the_likelihood_and_its_gradient(blocks: list[int]) -> None:
+    own = torch.cat([torch.log_softmax(part, dim=1) for part in rates(2, 12).split(blocks, dim=1)], dim=1)
+    theta, generator = torch.full((2, 12), math.log(20.0)), torch.Generator().manual_seed(0)
+    model = CountAutoencoder(own, theta, (2, 0), torch.arange(12), n_latent=2, generator=generator, blocks=blocks)
+    model = model.double()
+    for weight in (model.output.weight, model.output.bias, model.class_shift, model.class_theta_shift):
+        torch.nn.init.normal_(weight, std=0.3, generator=generator)
+    counts = torch.poisson(torch.full((6, 12), 2.0, dtype=torch.float64), generator=generator)
+    condition = torch.tensor([[0, 0.3], [1, -1], [0, 2], [1, 0], [1, 1], [0, -0.5]], dtype=torch.float64)
+    z = torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    arguments = counts, torch.tensor([0, 1, 0, 1, 1, 0]), condition, z
+    values, gradients = [], []
+    for function in (model.log_likelihood, model.quick_log_likelihood):
+        value = function(*arguments)
+        values.append(value)
+        gradients.append(torch.autograd.grad(value.sum(), list(model.parameters()), allow_unused=True))
+    torch.testing.assert_close(*values)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_kl_is_that_of_two_gaussians() -> None:

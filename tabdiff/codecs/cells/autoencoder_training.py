@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from tabdiff.codecs.cells.blocks import Blocks
+from tabdiff.codecs.cells.rates import group_sum
 from tabdiff.io.expression import dense_rows
 from tabdiff.nn.count_autoencoder import AutoencoderHistory, CountAutoencoder, train_autoencoder
+from tabdiff.nn.pooled_features import pool_features, take_pooled
 from tabdiff.utils.memory import tensor_of
 
 __all__ = ["SVD_CELLS", "start_loadings", "train"]
@@ -19,6 +21,8 @@ __all__ = ["SVD_CELLS", "start_loadings", "train"]
 SVD_CELLS, SVD_GENES = 4000, 800
 # Standard deviation of log rates along the first of the loadings, over all counts, up to which they are not trained.
 SMALL_EFFECT = 0.4
+# Counts of a gene in all cells below which it says nothing by itself, and is trained as one with others of the kind.
+RARE_COUNTS = 5
 
 
 def start_loadings(
@@ -73,21 +77,30 @@ def train(
     max_time: float | None,
     callback: Callable[[dict[str, float | int | str]], object] | None,
 ) -> AutoencoderHistory:
-    """Train on a matrix of cells × genes with the class (n,) and condition (n, k) of each cell."""
+    """Train on a matrix of cells × genes with the class (n,) and condition (n, k) of each cell.
+
+    Genes that are hardly counted are one in training: of some hundreds of cells with all genes, most are.
+    """
     n_cells = matrix.shape[0]
     order = torch.randperm(n_cells, generator=generator)
     n_held_out = min(n_cells // 10, 1000)
     device = model.class_log_rate.device
     classes = torch.as_tensor(training, device=device)
     condition = None if condition is None else condition.to(device, torch.float32)
+    rare = torch.as_tensor(group_sum(matrix, np.zeros(n_cells, dtype=np.int64), 1)[0] < RARE_COUNTS, device=device)
+    rare[model.input_features] = False
+    trained, place = pool_features(model, rare) if int(rare.sum()) > 1 else (model, None)
+    places = None if place is None else place.cpu().numpy()
 
     def load(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        counts = tensor_of(dense_rows(matrix, rows.numpy())).to(device)
+        # Whose noise is whose is of no matter, and the likelihood is faster where rows of a class follow each other.
+        rows = rows[torch.from_numpy(training[rows.numpy()]).argsort(stable=True)]
+        counts = tensor_of(dense_rows(matrix, rows.numpy(), places)).to(device)
         rows = rows.to(device)
         return counts, classes[rows], None if condition is None else condition[rows]
 
-    return train_autoencoder(
-        model,
+    history = train_autoencoder(
+        trained,
         load,
         order[n_held_out:],
         order[:n_held_out],
@@ -98,3 +111,6 @@ def train(
         max_time=max_time,
         callback=callback,
     )
+    if place is not None:
+        take_pooled(model, trained, place)
+    return history

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 # Weights of the model's distribution that are tried, in cells, and bins of a gene in which they are compared.
 WEIGHT_BINS = 8
@@ -57,8 +58,8 @@ class CountCalibration:
     def _bin(self, counts: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.edges, counts, side="right") - 1
 
-    def observe(self, counts: np.ndarray, classes: np.ndarray) -> None:
-        """Add a dense block (n, n_genes) of real counts."""
+    def observe(self, counts: Any, classes: np.ndarray) -> None:
+        """Add a block (n, n_genes) of real counts, dense or a CSR matrix."""
         if self.observed is None:
             raise RuntimeError("A calibration read from a file no longer holds the real counts; fit again.")
         self._add(self.observed, counts, classes)
@@ -73,10 +74,21 @@ class CountCalibration:
         self._finish(table, self.observed)
         return self
 
-    def _add(self, table: np.ndarray, counts: np.ndarray, classes: np.ndarray) -> None:
-        bins = np.minimum(self._bin(counts), self.n_bins - 1) + self.start[:-1]
+    def _add(self, table: np.ndarray, counts: Any, classes: np.ndarray) -> None:
+        # Most counts are zero: these are what the others leave over.
+        if sparse.issparse(counts):
+            counts.sum_duplicates()
+            genes, x = counts.indices, counts.data
+            own = np.repeat(classes, np.diff(counts.indptr))
+        else:
+            rows, genes = np.nonzero(counts)
+            x, own = counts[rows, genes], classes[rows]
+        bins = np.minimum(self._bin(x), self.n_bins[genes] - 1) + self.start[genes]
         for c in np.unique(classes):
-            table[c] += np.bincount(bins[classes == c].ravel(), minlength=table.shape[1])
+            member = own == c
+            table[c] += np.bincount(bins[member], minlength=table.shape[1])
+            there = np.bincount(genes[member], minlength=len(self.n_bins))
+            table[c, self.start[:-1]] += (classes == c).sum() - there
 
     def _finish(self, simulated: np.ndarray, observed: np.ndarray) -> None:
         gene = np.repeat(np.arange(len(self.n_bins)), self.n_bins)
@@ -135,9 +147,7 @@ class CountCalibration:
     def _map(self, counts: np.ndarray, model: np.ndarray, data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         n_genes = len(self.n_bins)
         first = self.start[:-1]
-        # Zeros that stay zero whatever the draw are most of the matrix: leave them out.
-        busy = (counts > 0) | (data[first] < model[first])
-        rows, genes = np.nonzero(busy)
+        rows, genes = np.nonzero(counts)
         x = counts[rows, genes].astype(np.int64)
         bins = np.minimum(self._bin(x), self.n_bins[genes] - 1)
         at = first[genes] + bins
@@ -146,8 +156,15 @@ class CountCalibration:
         inside = (x - self.edges[bins] + rng.random(len(x))) / width
         # The last bin holds every larger count too: those are spread over its whole step.
         inside = np.where(inside < 1.0, inside, rng.random(len(x)))
+        u = below + inside * (model[at] - below)
+        # Zeros are most of the matrix, and most of them stay: only those whose draw lies above the data's zeros go on.
+        gaining = np.flatnonzero(data[first] < model[first])
+        draws = rng.random((len(counts), len(gaining)))
+        draws *= model[first[gaining]]
+        risen, which = np.nonzero((draws >= data[first[gaining]]) & (counts[:, gaining] == 0))
+        rows, genes = np.concatenate([rows, risen]), np.concatenate([genes, gaining[which]])
         # Distribution functions are single precision: stay below the rounding of their ends at one.
-        u = np.minimum(below + inside * (model[at] - below), 1.0 - 1e-6)
+        u = np.minimum(np.concatenate([u, draws[risen, which]]), 1.0 - 1e-6)
         # One sorted array for all genes: gene number + distribution function.
         keys = (np.repeat(np.arange(n_genes), self.n_bins) + np.minimum(data, 1.0 - 1e-7)).astype(np.float64)
         keys[self.start[1:] - 1] = np.arange(n_genes) + 1.0

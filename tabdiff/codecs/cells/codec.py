@@ -200,6 +200,15 @@ class CellCodec(Codec):
         """
         return self.model_.encode(take_genes(self.expression(adata), self.expressed_), condition, generator)
 
+    def encode_copies(
+        self, rows: AnnData, n_copies: int, generator: torch.Generator, condition: Tensor | None
+    ) -> Tensor:
+        """Several draws of the latent vectors of cells, one after the other: (n_copies * n_cells, n_latent_)."""
+        if not isinstance(self.model_, CountModel):
+            return super().encode_copies(rows, n_copies, generator, condition)
+        matrix = take_genes(self.expression(rows), self.expressed_)
+        return self.model_.encode(matrix, condition, generator, n_copies=n_copies)
+
     def expression(self, adata: AnnData) -> Any:
         """The matrix (n_cells, n_genes) of cells, with the genes of the fit in their order; see `encode` for errors."""
         return self._values(align(adata, self.feature_names_in_, self.var_))

@@ -28,6 +28,8 @@ from tabdiff.utils.memory import tensor_of
 START_THETA = 5.0
 MAX_INPUT_GENES = 2000
 CALIBRATION_CELLS = 20_000
+# Of a fit's own calibration, which one against drawn cells follows: counts, zeros included, and cells at least.
+OWN_CALIBRATION_VALUES, OWN_CALIBRATION_CELLS = 20_000_000, 2000
 SCALE_CELLS = 10_000  # from which the means and spreads of latents are taken
 MAX_VIEW = 50  # principal components that `latent` returns at most
 # Log rates and log inverse dispersions of combinations of levels that training never showed.
@@ -106,13 +108,12 @@ class CountModel:
         self.silent = np.flatnonzero(maxima == 0)
         self.calibration = CountCalibration(len(self.classes), maxima)
         for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // block_rows(n_genes)))):
-            self.calibration.observe(dense_rows(matrix, rows), self.classes.training[rows])
-        repeats = int(np.clip(min(20_000_000 // n_genes, CALIBRATION_CELLS) // n_cells, 1, 5))
-        self.calibrate(
-            torch.cat([data] + [self.encode(matrix, condition, generator) for _ in range(repeats - 1)]),
-            None if condition is None else condition.repeat(repeats, 1),
-            generator,
-        )
+            self.calibration.observe(matrix[rows], self.classes.training[rows])
+        most = int(np.clip(OWN_CALIBRATION_VALUES // n_genes, OWN_CALIBRATION_CELLS, CALIBRATION_CELLS))
+        repeats = int(np.clip(most // n_cells, 1, 5))
+        if repeats > 1:
+            data = torch.cat([data, self.encode(matrix, condition, generator, n_copies=repeats - 1)])
+        self.calibrate(data, None if condition is None else condition.repeat(repeats, 1), generator, most)
         self.library = self.library.astype(np.float32)
         self.library_class = self.classes.training.astype(np.int32)
         self._fit_view(matrix, condition, generator)
@@ -195,23 +196,25 @@ class CountModel:
 
     @torch.no_grad()
     def _sample(
-        self, matrix: Any, index: np.ndarray, condition: Tensor | None, generator: torch.Generator
+        self, matrix: Any, index: np.ndarray, condition: Tensor | None, generator: torch.Generator, n_copies: int = 1
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Posterior samples, means and variances, each (n_cells, n_latent)."""
+        """Posterior samples (n_copies, n_cells, n_latent), means and variances, each (n_cells, n_latent)."""
         draws, means, variances = [], [], []
-        device = self.model.class_log_rate.device
+        device, genes = self.model.class_log_rate.device, self.model.input_features.cpu().numpy()
         for start in range(0, matrix.shape[0], CHUNK):
             part = slice(start, start + CHUNK)
-            counts = tensor_of(dense_rows(matrix, part)).to(device)
+            read = matrix[part]
+            read = read if len(genes) == self.n_genes else read[:, genes]  # the encoder reads no others
+            counts = tensor_of(dense_rows(read, slice(None))).to(device)
             y = None if condition is None else condition[part].to(device, torch.float32)
             rows = torch.as_tensor(index[part], device=device)
             mean, cholesky = self.model.posterior(counts, rows, y)
-            eps = torch.randn(mean.shape, generator=generator).to(device)
-            z = mean + torch.linalg.solve_triangular(cholesky.mT, eps[:, :, None], upper=True)[:, :, 0]
-            draws.append(z.cpu())
+            eps = torch.randn((n_copies, *mean.shape), generator=generator).to(device).permute(1, 2, 0)
+            z = mean[:, :, None] + torch.linalg.solve_triangular(cholesky.mT, eps, upper=True)
+            draws.append(z.permute(2, 0, 1).cpu())
             means.append(mean.cpu())
             variances.append(torch.diagonal(torch.cholesky_inverse(cholesky), dim1=1, dim2=2).cpu())
-        return torch.cat(draws), torch.cat(means), torch.cat(variances)
+        return torch.cat(draws, dim=1), torch.cat(means), torch.cat(variances)
 
     def _standardise(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> None:
         index = self.classes.training
@@ -228,17 +231,20 @@ class CountModel:
         self.scale = np.append(spread, [max(float(d.std()), 0.05) for d in depths]).astype(np.float32)
         self.n_features = len(self.active) + len(self.blocks)
 
-    def encode(self, matrix: Any, condition: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Posterior samples and log library size, standardised: (n_cells, n_features) float32."""
+    def encode(self, matrix: Any, condition: Tensor | None, generator: torch.Generator, *, n_copies: int = 1) -> Tensor:
+        """Posterior samples and log library size, standardised: (n_copies * n_cells, n_features) float32."""
         blank = torch.zeros(matrix.shape[0], self.n_features)
         condition, index, codes = self.classes.resolve(condition, blank, generator)
         nearest = np.where(index < 0, self.classes.nearest(codes), index) if (index < 0).any() else index
-        z, _, _ = self._sample(matrix, nearest, condition, generator)
-        depth = np.log(np.maximum(self.blocks.totals(matrix), 0.5)).reshape(len(z), -1)
-        if any(self.blocks.uncertain):
-            depth = self._draw_depths(matrix, depth, z, condition, index, codes, generator)
-        data = torch.cat([z[:, self.active], torch.as_tensor(depth, dtype=torch.float32)], dim=1)
-        return (data - torch.as_tensor(self.center)) / torch.as_tensor(self.scale)
+        draws, _, _ = self._sample(matrix, nearest, condition, generator, n_copies)
+        total = np.log(np.maximum(self.blocks.totals(matrix), 0.5)).reshape(matrix.shape[0], -1)
+        parts = []
+        for z in draws:
+            depth = total
+            if any(self.blocks.uncertain):
+                depth = self._draw_depths(matrix, total, z, condition, index, codes, generator)
+            parts.append(torch.cat([z[:, self.active], torch.as_tensor(depth, dtype=torch.float32)], dim=1))
+        return (torch.cat(parts) - torch.as_tensor(self.center)) / torch.as_tensor(self.scale)
 
     def _draw_depths(
         self,
@@ -375,12 +381,13 @@ class CountModel:
         weight = np.exp(self.rates.class_log_rate[near]) * self.classes.counts[near, None]
         return -np.log((weight * np.exp(-log_theta)).sum(axis=0) / weight.sum(axis=0)).astype(np.float32)
 
-    def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
-        """Fit the marginal calibration to counts simulated at latents `data` (n, n_features)."""
-        if len(data) > CALIBRATION_CELLS:  # drawing the counts of more takes longer than the rest of a fit
-            some = torch.randperm(len(data), generator=generator)[:CALIBRATION_CELLS].sort().values
+    def calibrate(
+        self, data: Tensor, condition: Tensor | None, generator: torch.Generator, most: int = CALIBRATION_CELLS
+    ) -> None:
+        """Fit the marginal calibration to counts simulated at latents `data` (n, n_features), or `most` of them."""
+        if len(data) > most:
+            some = torch.randperm(len(data), generator=generator)[:most].sort().values
             data, condition = data[some], None if condition is None else condition[some]
-
         size = block_rows(self.n_genes)
 
         def simulate() -> Iterator[tuple[np.ndarray, np.ndarray]]:

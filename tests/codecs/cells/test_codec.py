@@ -433,6 +433,23 @@ def test_calibration_brings_a_heavy_tail_back() -> None:
     assert out[2000:].mean() == pytest.approx(60.0, rel=0.02)
 
 
+def test_calibration_counts_zeros_of_sparse_and_dense_blocks() -> None:
+    counts = np.array([[0, 3, 0], [1, 0, 0], [0, 40, 2], [0, 0, 0]])
+    classes = np.array([0, 1, 0, 1])
+    tables = []
+    # Entries that are stored although they are zero, or in two parts, are the counts that they say.
+    parts = (np.array([3, 1, 0, 38, 2, 2]), np.array([1, 0, 2, 1, 1, 2]), np.array([0, 1, 3, 6, 6]))
+    for block in (counts, sparse.csr_matrix(counts), sparse.csr_matrix(parts, shape=counts.shape)):
+        calibration = CountCalibration(2, counts.max(axis=0))
+        calibration.observe(block, classes)
+        tables.append(calibration.observed)
+        own = np.add.reduceat(calibration.observed, calibration.start[:-1], axis=1)
+        assert (own == 2).all()
+    assert (tables[0] == tables[1]).all() and (tables[0] == tables[2]).all()
+    zeros = tables[0][:, calibration.start[:-1]]
+    assert zeros.tolist() == [[2, 0, 1], [1, 2, 2]]
+
+
 def test_calibration_shrinks_to_the_model() -> None:
     rng = np.random.default_rng(0)
     real, model = np.full((3, 1), 9), rng.poisson(2.0, (5000, 1))
