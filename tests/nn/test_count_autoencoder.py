@@ -60,14 +60,18 @@ def test_rows_in_one_pass_have_the_values_and_gradients_of_the_density(classes: 
     counts[0, 3], counts[1, 4], counts[2, 5:] = 40.0, 5.0, 0.0  # beyond the small counts too
     logits = torch.randn(5, 30, generator=generator, dtype=torch.float64, requires_grad=True)
     offset, log_theta = torch.randn(2, 3, 30, generator=generator, dtype=torch.float64).requires_grad_()
-    of, weight = torch.tensor(classes), torch.randn(5, generator=generator, dtype=torch.float64)
+    of = torch.tensor(classes)
     log_mean = torch.log_softmax(logits + offset[of], dim=1) + counts.sum(1, keepdim=True).log()
     expected = _sum_nb_log_prob(counts, log_mean, log_theta[of])
-    wanted = torch.autograd.grad(expected @ weight, (logits, offset, log_theta))
+    wanted = torch.autograd.grad(expected.mean(), (logits, offset, log_theta))
     value = nb_row_log_prob(logits, offset, counts, log_theta, of)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(nb_row_log_prob(logits, offset, counts, log_theta, of, gradient=False), expected)
-    torch.testing.assert_close(torch.autograd.grad(value @ weight, (logits, offset, log_theta)), wanted)
+    torch.testing.assert_close(torch.autograd.grad(value.mean(), (logits, offset, log_theta)), wanted)
+    for weight in (torch.arange(5.0), torch.ones(5)):  # what would be wrong is refused
+        value = nb_row_log_prob(logits, offset, counts, log_theta, of, gradient=weight[0] == 0)
+        with pytest.raises(RuntimeError, match="gradient of nb_row_log_prob"):
+            torch.autograd.grad(value @ weight.double(), logits)
 
 
 def test_rows_in_pieces_are_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
