@@ -112,3 +112,8 @@ class Codec(BaseEstimator, ABC):
     def calibrates_(self) -> bool:
         """Whether `calibrate` does something."""
         return type(self).calibrate is not Codec.calibrate
+
+    @property
+    def calibration_rows_(self) -> int:
+        """Number of rows of which `calibrate` makes use, at most."""
+        return 20_000

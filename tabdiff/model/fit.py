@@ -404,7 +404,7 @@ def _calibrate(model: FittedModel, start: Start, deadline: float) -> FittedModel
     """Have the codec compare samples at the training conditions with the training rows, where it corrects its own."""
     if not model.codec.calibrates_:
         return model
-    wanted = CALIBRATION_ROWS
+    wanted = min(CALIBRATION_ROWS, model.codec.calibration_rows_)
     if start.codes is not None:
         wanted = min(wanted, 5 * len(start.codes if start.weight is None else population(start.weight)))
     generator = torch.Generator().manual_seed(start.seeds.calibrate)

@@ -275,6 +275,11 @@ class CellCodec(Codec):
         there = self.layer_ == "X" or (self.layer_ == "raw" and adata.raw is not None) or self.layer_ in adata.layers
         return self.layer_ if there and (self.kind_ == "continuous" or self.layer_ != "X") else None
 
+    @property
+    def calibration_rows_(self) -> int:
+        """Number of cells of which `calibrate` makes use, at most."""
+        return self.model_.calibration_cells if isinstance(self.model_, CountModel) else super().calibration_rows_
+
     def calibrate(self, data: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         """Calibrate each gene's marginal against cells decoded from these latents.
 

@@ -27,9 +27,10 @@ from tabdiff.utils.memory import tensor_of
 # Dispersion fitted without latents counts as noise what the latents should explain: start at less noise.
 START_THETA = 5.0
 MAX_INPUT_GENES = 2000
-CALIBRATION_CELLS = 20_000
-# Of a fit's own calibration, which one against drawn cells follows: counts, zeros included, and cells at least.
-OWN_CALIBRATION_VALUES, OWN_CALIBRATION_CELLS = 20_000_000, 2000
+# Counts, zeros included, that are drawn to calibrate marginals, and of how many cells at least and at most; fewer for a
+# fit's own calibration, which one against cells drawn by the diffusion follows.
+CALIBRATION_VALUES, CALIBRATION_CELLS = 100_000_000, (4000, 20_000)
+OWN_CALIBRATION_VALUES, OWN_CALIBRATION_CELLS = 20_000_000, (2000, 20_000)
 SCALE_CELLS = 10_000  # from which the means and spreads of latents are taken
 MAX_VIEW = 50  # principal components that `latent` returns at most
 # Log rates and log inverse dispersions of combinations of levels that training never showed.
@@ -109,7 +110,7 @@ class CountModel:
         self.calibration = CountCalibration(len(self.classes), maxima)
         for rows in np.array_split(np.arange(n_cells), max(1, -(-n_cells // block_rows(n_genes)))):
             self.calibration.observe(matrix[rows], self.classes.training[rows])
-        most = int(np.clip(OWN_CALIBRATION_VALUES // n_genes, OWN_CALIBRATION_CELLS, CALIBRATION_CELLS))
+        most = int(np.clip(OWN_CALIBRATION_VALUES // n_genes, *OWN_CALIBRATION_CELLS))
         repeats = int(np.clip(most // n_cells, 1, 5))
         if repeats > 1:
             data = torch.cat([data, self.encode(matrix, condition, generator, n_copies=repeats - 1)])
@@ -381,10 +382,16 @@ class CountModel:
         weight = np.exp(self.rates.class_log_rate[near]) * self.classes.counts[near, None]
         return -np.log((weight * np.exp(-log_theta)).sum(axis=0) / weight.sum(axis=0)).astype(np.float32)
 
+    @property
+    def calibration_cells(self) -> int:
+        """Number of cells that `calibrate` draws at most: of more, it would take longer than the rest of a fit."""
+        return int(np.clip(CALIBRATION_VALUES // self.n_genes, *CALIBRATION_CELLS))
+
     def calibrate(
-        self, data: Tensor, condition: Tensor | None, generator: torch.Generator, most: int = CALIBRATION_CELLS
+        self, data: Tensor, condition: Tensor | None, generator: torch.Generator, most: int | None = None
     ) -> None:
         """Fit the marginal calibration to counts simulated at latents `data` (n, n_features), or `most` of them."""
+        most = self.calibration_cells if most is None else most
         if len(data) > most:
             some = torch.randperm(len(data), generator=generator)[:most].sort().values
             data, condition = data[some], None if condition is None else condition[some]

@@ -19,3 +19,10 @@ def test_latents_of_more_cells_than_scales_are_taken_from_have_unit_variance():
     assert len(latents) == n and len(model.active) > 0
     assert latents.mean(dim=0).abs().max() < 0.1
     assert ((latents.std(dim=0) - 1).abs() < 0.1).all()
+
+
+@pytest.mark.parametrize(("genes", "cells"), [(1000, 20_000), (20_000, 5000), (60_000, 4000)])
+def test_fewer_cells_are_drawn_to_calibrate_more_genes(genes, cells):
+    model = CountModel()
+    model.n_genes = genes
+    assert model.calibration_cells == cells
