@@ -171,7 +171,7 @@ def scale_table(rows: list[dict[str, Any]]) -> str:
     lines = []
     for r in rows:
         cells, genes = r["shape"]
-        where = f"- {cells:,} × {genes:,}, {r['threads']} threads: "
+        where = f"- {cells:,} × {genes:,}, {r['threads']} thread{'s' if r['threads'] > 1 else ''}: "
         if "failed" in r:
             lines.append(f"{where}failed: {r['failed']}")
             continue
