@@ -146,7 +146,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def fitted(planted):
-    return DiffusionGenerator(max_steps=50, hidden_size=64, n_blocks=2, refine=True, random_state=0).fit(
+    return DiffusionGenerator(max_steps=200, hidden_size=64, n_blocks=2, refine=True, random_state=0).fit(
         planted, condition="kind"
     )
 
