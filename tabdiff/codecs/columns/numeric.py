@@ -30,7 +30,7 @@ HEAVY_COUNT = 5
 # there to be nothing between them.
 BLOCK, MIN_RATIO = 25, 4.0
 # Boundaries of rarer values are means of so many neighbouring ones: a stretch over which values are drawn evenly.
-STRETCH = 21
+STRETCH = 11
 # As many values to look up, among as many, are sorted first.
 SORTED_ROWS = 4096
 # Up to here float64 holds every integer.
