@@ -19,6 +19,7 @@ import torch
 from tabdiff import DiffusionGenerator
 from tabdiff.cli.main import main
 from tabdiff.codecs import make_codec
+from tabdiff.codecs.columns.numeric import STRETCH
 from tabdiff.codecs.tables import survey
 from tabdiff.io import frame_source, row_store
 from tabdiff.io.data_files import DataFileError
@@ -127,7 +128,12 @@ def test_rows_are_encoded_as_a_codec_does(tmp_path):
     assert back["level"].to_list() == data["level"].to_list()
     assert (back["whole"].to_numpy() == data["whole"].to_numpy()).all()
     assert (back["y"].isna().to_numpy() == data["y"].isna().to_numpy()).all()
-    np.testing.assert_allclose(back["x"].to_numpy(float), data["x"], atol=0.1)
+    # A number comes back within its stretch of neighbours, which are further apart at the ends.
+    x, found_x, order = data["x"].to_numpy(), back["x"].to_numpy(float), np.sort(data["x"])
+    place = np.searchsorted(order, x)
+    assert np.abs(np.searchsorted(order, found_x) - place).max() <= STRETCH // 2
+    inner = (place >= 10) & (place < len(x) - 10)
+    np.testing.assert_allclose(found_x[inner], x[inner], atol=0.1)
     assert abs(float(rows[:, 0].mean())) < 0.08 and abs(float(rows[:, 0].std()) - 1) < 0.08
 
 
