@@ -20,6 +20,8 @@ def run(case, out, processes):
     command = [sys.executable, str(SCRIPT)]
     if processes > 1:
         group = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        if case == "dies":  # the others have time to say what they saw before they are stopped
+            group.append("--monitor-interval=5")
         command = [sys.executable, *group, str(SCRIPT)]
     return subprocess.run([*command, str(out), case], capture_output=True, text=True, timeout=300)
 
