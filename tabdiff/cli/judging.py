@@ -187,7 +187,7 @@ def _score(args: argparse.Namespace) -> None:
     import numpy as np
     import pandas as pd
 
-    from tabdiff.io.data_files import check_fits, check_output
+    from tabdiff.io.data_files import CELLS, check_fits, check_output
 
     with requests():
         if args.output != STDOUT:
@@ -196,7 +196,7 @@ def _score(args: argparse.Namespace) -> None:
         rows = _read(args.file, read_options(args))
     gen = load(args.model, args.device)
     with requests():
-        if kind(gen) in ("cells", "multimodal"):
+        if kind(gen) in CELLS:
             raise CommandError("rows of cells have no likelihood. Judge drawn cells instead: tabdiff evaluate.")
         scores = np.asarray(gen.score_samples(rows))
         if args.mean:

@@ -296,7 +296,7 @@ def _fit(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     from tabdiff.cli.conditions import parse_conditions
     from tabdiff.generation.shards import as_table
-    from tabdiff.io.data_files import check_fits, check_folder_output, check_output
+    from tabdiff.io.data_files import CELLS, check_fits, check_folder_output, check_output
     from tabdiff.io.image_grid import save_images
 
     out = args.output == STDOUT
@@ -309,7 +309,7 @@ def _sample(args: argparse.Namespace) -> None:
             check_output(args.output)
     gen = load(args.model, args.device)
     gen.model_ = gen.model_.in_pandas()
-    cells = kind(gen) in ("cells", "multimodal")
+    cells = kind(gen) in CELLS
     if not out and goes_in_shards(args, cells=cells, images=is_images(gen)):
         sample_shards(args, gen)
         return

@@ -25,6 +25,7 @@ from tabdiff.io.other_files import FASTA, read_fasta, read_npz, read_zarr, write
 from tabdiff.utils.validation import did_you_mean
 
 __all__ = [
+    "CELLS",
     "DataFileError",
     "SUFFIXES",
     "check_fits",

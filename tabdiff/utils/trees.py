@@ -61,7 +61,7 @@ class CompiledForest:
 
     Parameters
     ----------
-    feature, threshold, children, missing_left, value, depth
+    feature, threshold, children, missing_left, value
         As for `DeviceForest`.
 
     Raises
@@ -75,7 +75,7 @@ class CompiledForest:
 
     >>> import numpy as np
     >>> nodes = np.zeros((1, 3), dtype=int), np.array([[0.5, 0, 0]]), np.array([[[1, 2], [1, 1], [2, 2]]])
-    >>> forest = CompiledForest(*nodes, np.zeros((1, 3), dtype=bool), np.array([[0.0, 1.0, 2.0]]), [1])
+    >>> forest = CompiledForest(*nodes, np.zeros((1, 3), dtype=bool), np.array([[0.0, 1.0, 2.0]]))
     >>> forest.add(np.array([[0.2], [0.7]]), np.zeros(2)).tolist()
     [1.0, 2.0]
     """
@@ -87,7 +87,6 @@ class CompiledForest:
         children: np.ndarray,
         missing_left: np.ndarray,
         value: np.ndarray,
-        depth: Sequence[int],
     ) -> None:
         from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
         from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
@@ -103,30 +102,30 @@ class CompiledForest:
             self._trees.append(TreePredictor(nodes, self._no_categories, self._no_categories))
 
     @classmethod
-    def build(
-        cls,
-        feature: np.ndarray,
-        threshold: np.ndarray,
-        children: np.ndarray,
-        missing_left: np.ndarray,
-        value: np.ndarray,
-        depth: Sequence[int],
-    ) -> CompiledForest | None:
-        """Return a forest that gives what `leaves` gives, or None where scikit-learn's predictor does not."""
+    def build(cls, *forest: Any) -> CompiledForest | None:
+        """Return a forest that gives what `leaves` gives, or None where scikit-learn's predictor does not.
+
+        Parameters
+        ----------
+        *forest : ndarray
+            The arrays of a forest, in their order, and the depth of each tree, as `DeviceForest` takes them.
+        """
+        *nodes, depth = forest
         rng = np.random.default_rng(0)
+        feature, threshold = nodes[:2]
         rows = rng.choice(np.append(threshold.ravel(), 0.0), (CHECKED_ROWS, int(feature.max(initial=0)) + 1)).astype(
             np.float32
         )
         rows[rng.random(rows.shape) < 0.2] = np.nan
         wanted = np.zeros(CHECKED_ROWS)
-        for nodes in zip(feature, threshold, children, missing_left, depth, value, strict=True):
-            wanted += nodes[-1].take(leaves(rows, *nodes[:-1]))
+        for *tree, value, deepest in zip(*nodes, depth, strict=True):
+            wanted += value.take(leaves(rows, *tree, deepest))
         try:
-            forest = cls(feature, threshold, children, missing_left, value, depth)
-            found = forest.add(rows, np.zeros(CHECKED_ROWS))
+            built = cls(*nodes)
+            found = built.add(rows, np.zeros(CHECKED_ROWS))
         except (ImportError, TypeError, ValueError, AttributeError):
             return None
-        return forest if np.array_equal(found, wanted) else None
+        return built if np.array_equal(found, wanted) else None
 
     def add(self, X: np.ndarray, total: np.ndarray) -> np.ndarray:
         """Add the values of rows X (n, d), NaN where missing, to a total (n,), tree by tree, and return it."""
