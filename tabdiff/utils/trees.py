@@ -119,7 +119,7 @@ class CompiledForest:
         rows[rng.random(rows.shape) < 0.2] = np.nan
         wanted = np.zeros(CHECKED_ROWS)
         for *tree, value, deepest in zip(*nodes, depth, strict=True):
-            wanted += value.take(leaves(rows, *tree, deepest))
+            wanted += value.take(leaves(rows, *[*tree, deepest]))
         try:
             built = cls(*nodes)
             found = built.add(rows, np.zeros(CHECKED_ROWS))
