@@ -63,8 +63,6 @@ from tabdiff.utils.device import autocast_dtype, resolve_device
 
 __all__ = ["fit_model"]
 
-# Cells decoded to calibrate marginals: several times the training set, but no more than this.
-CALIBRATION_ROWS = 20_000
 # Of the time that training leaves, for drawing rows to learn from; learning from them takes the rest. Trees take longer
 # than a calibration.
 DRAWN_SHARE, REFINED_DRAWN_SHARE = 0.75, 0.35
@@ -404,8 +402,8 @@ def _calibrate(model: FittedModel, start: Start, deadline: float) -> FittedModel
     """Have the codec compare samples at the training conditions with the training rows, where it corrects its own."""
     if not model.codec.calibrates_:
         return model
-    wanted = min(CALIBRATION_ROWS, model.codec.calibration_rows_)
-    if start.codes is not None:
+    wanted = model.codec.calibration_rows_
+    if start.codes is not None:  # several times the training rows, but no more than that
         wanted = min(wanted, 5 * len(start.codes if start.weight is None else population(start.weight)))
     generator = torch.Generator().manual_seed(start.seeds.calibrate)
     condition = _repeated_codes(start, wanted)

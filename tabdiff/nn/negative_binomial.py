@@ -246,18 +246,3 @@ def _rising(counts: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         rising[many] = torch.lgamma(x + own) - torch.lgamma(own)
         slope[many] = own * (torch.digamma(x + own) - torch.digamma(own))
     return rising, slope
-
-
-def _sum_nb_log_prob(counts: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
-    """Row sums of `nb_log_prob` up to the terms in counts alone, for sparse counts (B, n).
-
-    lgamma(x + θ) - lgamma(θ) is zero wherever x is, and lgamma is the costly part: it is
-    evaluated at the non-zero entries only.
-    """
-    theta = log_theta.exp()
-    log_total = torch.logaddexp(log_mean, log_theta)
-    dense = theta * (log_theta - log_total) + counts * (log_mean - log_total)
-    rows, columns = counts.nonzero(as_tuple=True)
-    theta = theta.expand_as(counts)[rows, columns]
-    rising = torch.lgamma(counts[rows, columns] + theta) - torch.lgamma(theta)
-    return dense.sum(1).index_add(0, rows, rising)
