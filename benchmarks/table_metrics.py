@@ -185,13 +185,19 @@ SHOWN = {
     "steps": ("training steps", "{:.0f}"),
     "peak_rss_mb": ("peak memory, MB", "{:.0f}"),
 }
-ORDER = ("holdout", "bootstrap", "tabdiff")
-NAMES = {"holdout": "real holdout", "bootstrap": "bootstrap of the training rows", "independent": "independent columns"}
+ORDER = ("holdout", "bootstrap", "tabdiff", "tabdiff_large")
+NAMES = {
+    "holdout": "real holdout",
+    "bootstrap": "bootstrap of the training rows",
+    "independent": "independent columns",
+    "tabdiff_large": "tabdiff with an MLP of 512 × 4",
+}
 
 
 def label(row: dict[str, Any]) -> str:
-    """System, and its device where that is not the CPU."""
-    return NAMES.get(row["system"], row["system"]) + (", GPU" if row["device"] == "cuda" else "")
+    """System, the time that it had at most where that counts, and its device where that is not the CPU."""
+    limit = "" if row.get("max_time") is None else f", {row['max_time']:g} s"
+    return NAMES.get(row["system"], row["system"]) + limit + (", GPU" if row["device"] == "cuda" else "")
 
 
 def value(row: dict[str, Any], metric: str) -> float | None:

@@ -36,15 +36,16 @@ from harness import (
     run_child,
     write_result,
 )
-from peers import PEERS, TRAINED
+from peers import PEERS, TRAINED, UNBOUNDED
 from table_metrics import Table, load, measure, tables
 
 from tabdiff.evaluation import independent_columns
 
 TABLES = ("adult", "default", "shoppers", "magic", "beijing", "diabetes130")
 REFERENCES = ("holdout", "bootstrap", "independent")
-SYSTEMS = (*REFERENCES, "tabdiff", "copula", "smote", *PEERS)
+SYSTEMS = (*REFERENCES, "tabdiff", "tabdiff_large", "copula", "smote", *PEERS)
 DEFAULT = ("tabdiff", *REFERENCES)
+PATIENCE = 7200.0  # seconds until a run without a limit is given up
 EVALUATION = ("xgboost", "scikit-learn", "numpy", "pandas")
 
 
@@ -60,7 +61,7 @@ def job(system: str, table: str, seed: int, args: argparse.Namespace) -> dict[st
         "table": table,
         "seed": seed,
         "device": device() if trained else "cpu",
-        "max_time": args.max_time if trained else None,
+        "max_time": args.max_time if trained and system not in UNBOUNDED else None,
         "max_steps": args.max_steps if trained else None,
     }
 
@@ -95,7 +96,8 @@ def generate(row: dict[str, Any], table: Table, args: argparse.Namespace) -> str
         command += ["--max-steps", str(row["max_steps"])]
     python = args.peers_python if system in PEERS else sys.executable
     # Preparing, sampling and the last step come on top of the time for training, for systems that keep to it.
-    return run_child(python, command, threads=args.threads, timeout=3 * args.max_time + 600)
+    timeout = 3 * args.max_time + 600 if row["max_time"] is not None else PATIENCE
+    return run_child(python, command, threads=args.threads, timeout=timeout)
 
 
 def run(row: dict[str, Any], table: Table, args: argparse.Namespace) -> dict[str, Any]:
@@ -149,19 +151,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=names, default=list(TABLES), help=f"default: {','.join(TABLES)}")
     parser.add_argument("--systems", type=names, default=list(DEFAULT), help=f"of {','.join(SYSTEMS)}")
-    parser.add_argument("--max-time", type=float, default=600.0, help="seconds of training at most")
+    parser.add_argument("--max-time", type=float, default=300.0, help="seconds of training at most")
     parser.add_argument("--max-steps", type=int, help=argparse.SUPPRESS)  # for trying out this script
     parser.add_argument("--peers-python", help="interpreter of an environment with requirements-peers.txt")
     parser.add_argument("--evaluate-again", action="store_true", help="measure rows drawn earlier, fit nothing")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
-    add_run_arguments(parser, RESULTS / "tables.jsonl", [0], threads=2)
+    add_run_arguments(parser, RESULTS / "tables.jsonl", [0], threads=1)
     args = parser.parse_args()
     unknown = [s for s in args.systems if s not in SYSTEMS]
     if unknown:
         parser.error(f"unknown systems {unknown}; there are {', '.join(SYSTEMS)}")
     if args.table:
         rows = read_results(args.results)
-        rows = [r for r in rows if r["max_time"] in (None, args.max_time) and r["max_steps"] in (None, args.max_steps)]
+        rows = [r for r in rows if r["max_steps"] in (None, args.max_steps)]
         print(tables(rows, list(dict.fromkeys([*args.tables, *(r["table"] for r in rows)]))))
         return 0
     try:
