@@ -174,6 +174,7 @@ def resolve_steps(
     unet: dict[str, Any] | None = None,
     device: str = "cpu",
     is_table: bool = False,
+    is_latent: bool = False,
 ) -> int:
     """Return the number of training steps; "auto" grows a little slower than the number of rows.
 
@@ -183,6 +184,9 @@ def resolve_steps(
     of 6,165 rows of shoppers after 3,297 (.55), less after 1,650 (.53). So a table of up to 6,000 rows has half of the
     steps that its size would give, one of up to `MANY_ROWS` more of them in proportion to its rows, and one of fewer
     than 650 fewer in that proportion. On tens of thousands of rows samples still get better at 10,000 steps.
+
+    Latents of cells are two dozen smooth numbers: of 2,670 cells 925 steps teach about as much as 1,850, so that from
+    some 2,450 cells on, steps grow with the power 0.4 of their number alone.
     """
     if max_steps != "auto":
         return int(max_steps)
@@ -190,6 +194,8 @@ def resolve_steps(
         if device == "cpu":
             return int(np.clip(IMAGE_STEPS * n_rows**0.5, *IMAGE_STEPS_RANGE))
         return int(np.clip(GPU_IMAGE_STEPS * n_rows**0.5, *GPU_IMAGE_STEPS_RANGE))
+    if is_latent:
+        return int(np.clip(min(8 * n_rows**0.69, 77 * n_rows**0.4), MIN_STEPS, MAX_STEPS))
     few = min(n_rows / FEW_ROWS, max(n_rows / MANY_ROWS, FEWEST), 1.0) if is_table else 1.0
     return int(np.clip(8 * n_rows**0.69 * few, MIN_STEPS, MAX_STEPS))
 

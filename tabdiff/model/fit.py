@@ -30,6 +30,7 @@ from tabdiff.model.defaults import (
     resolve_learning_rate,
     resolve_steps,
     resolve_times,
+    token_layout,
 )
 from tabdiff.model.distillation import EVALUATIONS, distil, distillation_steps
 from tabdiff.model.fitted import FittedModel
@@ -164,7 +165,12 @@ def fit_model(
         **settings,
         generator=torch.Generator(device).manual_seed(start.seeds.loop),
         max_steps=resolve_steps(
-            options.max_steps, start.n_rows, start.spec.unet, device.type, start.codec.columns_known_
+            options.max_steps,
+            start.n_rows,
+            start.spec.unet,
+            device.type,
+            is_table=start.codec.columns_known_,
+            is_latent=token_layout(start.codec)["kind"] == "latent",
         ),
         max_time=left * (1 - TIME_SHARE) if left is not None and scale != 1 else left,
         validation=_validation(start, options, settings["precision"], device),

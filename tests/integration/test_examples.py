@@ -58,7 +58,7 @@ def run(script, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setattr(sys, "argv", [script, *arguments])
-    monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_: 10)
+    monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_, **__: 10)
     monkeypatch.setattr("tabdiff.codecs.cells.counts.CALIBRATION_CELLS", (500, 500))
     runpy.run_path(str(FOLDER / script), run_name="__main__")
 

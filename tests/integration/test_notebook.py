@@ -38,7 +38,7 @@ def test_code_cells_run_in_order_and_make_the_figures_of_the_file(code_cells, tm
     pytest.importorskip("imblearn")
     plt = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_: 10)
+    monkeypatch.setattr("tabdiff.model.fit.resolve_steps", lambda *_, **__: 10)
     monkeypatch.setattr("tabdiff.codecs.cells.counts.CALIBRATION_CELLS", (500, 500))
     train, forest = autoencoder_training.train_autoencoder, sklearn.ensemble.RandomForestClassifier
     monkeypatch.setattr(

@@ -73,6 +73,10 @@ def test_small_tables_get_fewer_steps_and_grow_without_a_jump():
     assert all(steps[n] == plain[n] for n in (12_000, 50_000, 10**6))
     # Below a table has fewer for each row, too.
     assert steps[400] == 200 and steps[649] == pytest.approx(plain[649] / 2, abs=1)
-    # Cells and sequences are as they were.
+    # Sequences are as they were, and so are some thousand cells; of many more there are fewer steps.
     assert plain[669] == 712
+    cells = {n: resolve_steps("auto", n, is_latent=True) for n in sizes}
+    assert list(cells.values()) == sorted(cells.values())
+    assert all(cells[n] == plain[n] for n in sizes if n <= 2000)
+    assert all(cells[n] < 0.9 * plain[n] for n in (5000, 9000)) and cells[10**6] == plain[10**6]
     assert resolve_steps(7, 669, None, "cpu", True) == 7
