@@ -194,10 +194,12 @@ def resolve_steps(
         if device == "cpu":
             return int(np.clip(IMAGE_STEPS * n_rows**0.5, *IMAGE_STEPS_RANGE))
         return int(np.clip(GPU_IMAGE_STEPS * n_rows**0.5, *GPU_IMAGE_STEPS_RANGE))
+    steps = 8 * n_rows**0.69
+    if is_table:
+        steps *= min(n_rows / FEW_ROWS, max(n_rows / MANY_ROWS, FEWEST), 1.0)
     if is_latent:
-        return int(np.clip(min(8 * n_rows**0.69, 77 * n_rows**0.4), MIN_STEPS, MAX_STEPS))
-    few = min(n_rows / FEW_ROWS, max(n_rows / MANY_ROWS, FEWEST), 1.0) if is_table else 1.0
-    return int(np.clip(8 * n_rows**0.69 * few, MIN_STEPS, MAX_STEPS))
+        steps = min(steps, 77 * n_rows**0.4)
+    return int(np.clip(steps, MIN_STEPS, MAX_STEPS))
 
 
 def network_name(denoiser: Any, codec: Any) -> str:
